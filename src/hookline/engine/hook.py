@@ -1,0 +1,85 @@
+"""Hook: one step of ours and where it was put; Handle: its undo."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+from hookline.engine.call import Call
+from hookline.errors import AttachError
+
+Step: TypeAlias = Callable[[Call], Any]
+Phase: TypeAlias = Literal["before", "after", "always"]
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hook:
+    """One step, the phase of the call it runs in, its place in the order, and the file and line that added it."""
+
+    step: Step
+    phase: Phase
+    order: float
+    added: str
+
+    @property
+    def name(self) -> str:
+        """The name of the step's function, as its author would recognise it."""
+        return getattr(self.step, "__qualname__", None) or type(self.step).__qualname__
+
+    def __str__(self) -> str:
+        return f"{self.phase} step {self.name}, added at {self.added}"
+
+
+class Handle:
+    """The undo of something that was attached: call `remove()`, or use it as a `with` block. Doing it twice is harmless."""
+
+    __slots__ = ("_undo",)
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo: Callable[[], None] | None = undo
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still attached."""
+        return self._undo is not None
+
+    def remove(self) -> None:
+        """Take out exactly what was attached, and leave the rest as it is."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+
+def make_hooks(phases: dict[Phase, Step | None], *, order: float) -> tuple[Hook, ...]:
+    """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given."""
+    added = caller()
+    for phase, step in phases.items():
+        if step is not None and not callable(step):
+            raise AttachError(f"{phase}= takes a function of one argument, the call, not {step!r} ({added})")
+
+    hooks = tuple(Hook(step, phase, order, added) for phase, step in phases.items() if step is not None)
+    if not hooks:
+        raise AttachError(f"no step was given; pass at least one of {', '.join(f'{phase}=' for phase in phases)} ({added})")
+    return hooks
+
+
+def caller() -> str:
+    """file:line of the innermost frame outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def in_order(hooks: Iterable[Hook], phase: Phase) -> tuple[Hook, ...]:
+    """The hooks of one phase, smaller order first, ties as they were added."""
+    return tuple(sorted((hook for hook in hooks if hook.phase == phase), key=lambda hook: hook.order))

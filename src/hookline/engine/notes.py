@@ -1,0 +1,54 @@
+"""The notes (PEP 678) that an error gets on its way out of a hooked call."""
+
+from typing import Any
+
+from torch import Tensor
+
+from hookline.engine.call import Call
+from hookline.engine.hook import Hook
+from hookline.model.tensors import mirror
+
+PREFIX = "hookline: "
+LONGEST = 2000
+
+
+def note_failed_forward(error: BaseException, call: Call) -> None:
+    """Say which module's forward raised and what it was given; only the innermost hooked call says so."""
+    if any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
+        return
+    given = [*map(describe, call.args), *(f"{name}={describe(value)}" for name, value in call.kwargs.items())]
+    error.add_note(f"{PREFIX}in {_where(call)}, called with ({', '.join(given)[:LONGEST]})")
+
+
+def note_failed_step(error: BaseException, hook: Hook, call: Call) -> None:
+    """Say which step raised, where it was added, and in which call it ran."""
+    error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call)}")
+
+
+def describe(value: Any) -> str:
+    """A value in a line: tensors by dtype, shape and device, containers by their parts, anything else by its class.
+
+    >>> import torch
+    >>> describe({"ids": torch.zeros(2, 3), "mask": None})
+    "{'ids': float32[2, 3] cpu, 'mask': None}"
+    """
+    try:
+        return repr(mirror(value, _Shown))
+    except Exception:  # a note never hides the error that it explains
+        return f"<{type(value).__name__}>"
+
+
+class _Shown:
+    __slots__ = ("text",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        self.text = f"{dtype}[{', '.join(map(str, tensor.shape))}] {tensor.device}"
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _where(call: Call) -> str:
+    path = call.path or "the model"
+    return f"{path} ({type(call.module).__name__}, call {call.index})"

@@ -1,0 +1,56 @@
+"""Modules and their dotted paths."""
+
+from collections.abc import Iterator
+
+from torch.nn import Module
+
+# What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel, torch.compile,
+# FullyShardedDataParallel, activation checkpointing of torch.distributed.
+WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+DATA_PARALLEL = frozenset({"DistributedDataParallel", "DataParallel"})
+
+
+def walk(model: Module) -> Iterator[tuple[str, Module]]:
+    """Every (path, module) below and with `model`, parents first, a shared module once for each of its paths.
+
+    Paths are those of `Module.named_modules`, less the names that wrappers add (`module.` of DistributedDataParallel,
+    `_orig_mod.` of torch.compile, `_fsdp_wrapped_module.`), so that a wrapped model has the paths of the bare one. The model
+    itself has the path "". A module that contains itself is entered once on each way down.
+
+    >>> from torch import nn
+    >>> [path for path, _ in walk(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU())))]
+    ['', '0', '1', '1.0']
+    """
+    stack: list[tuple[str, Module, tuple[int, ...]]] = [("", model, ())]
+    while stack:
+        path, module, ancestors = stack.pop()
+        yield path, module
+
+        children = module._modules
+        if not children or id(module) in ancestors:
+            continue
+        below = (*ancestors, id(module))
+        stack.extend((_join(path, name, module), child, below) for name, child in reversed(children.items()) if child is not None)
+
+
+def paths(model: Module) -> dict[Module, tuple[str, ...]]:
+    """The paths of every module of `model`, in the order of `walk`; a shared module has several, the first is its name.
+
+    >>> from torch import nn
+    >>> shared = nn.ReLU()
+    >>> paths(nn.Sequential(shared, nn.Linear(2, 2), shared))[shared]
+    ('0', '2')
+    """
+    found: dict[Module, tuple[str, ...]] = {}
+    for path, module in walk(model):
+        earlier = found.get(module, ())
+        if path not in earlier:
+            found[module] = (*earlier, path)
+    return found
+
+
+def _join(path: str, name: str, parent: Module) -> str:
+    wrapper = name in WRAPPER_NAMES or (name == "module" and type(parent).__name__ in DATA_PARALLEL)
+    if wrapper:
+        return path
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,205 @@
+"""Selection: which modules of a model, as a value that can be narrowed, counted and shown before it is used."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from rich.console import Console
+from rich.table import Column, Table
+from torch.nn import Module
+
+from hookline.errors import SelectionError
+from hookline.model.paths import paths
+
+Where: TypeAlias = "str | re.Pattern[str] | type[Module] | Module | Callable[[str, Module], bool] | list[Any] | tuple[Any, ...] | Selection"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Some modules of one model, each once, in the model's order, by path."""
+
+    model: Module
+    modules: dict[str, Module]
+    aliases: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __iter__(self) -> Iterator[tuple[str, Module]]:
+        return iter(self.modules.items())
+
+    def __contains__(self, item: object) -> bool:
+        if isinstance(item, Module):
+            return any(module is item for module in self.modules.values())
+        return self.aliases.get(str(item), item) in self.modules
+
+    def __and__(self, other: "Where") -> "Selection":
+        kept = self._of_same_model(other).modules
+        return self._with(path for path in self.modules if path in kept)
+
+    def __or__(self, other: "Where") -> "Selection":
+        added = self._of_same_model(other).modules
+        return self._with({**self.modules, **added})
+
+    def __sub__(self, other: "Where") -> "Selection":
+        dropped = self._of_same_model(other).modules
+        return self._with(path for path in self.modules if path not in dropped)
+
+    @property
+    def paths(self) -> list[str]:
+        """The dotted paths, in the model's order; the model itself is ""."""
+        return [*self.modules]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many modules of each class, the most frequent first."""
+        names = [type(module).__name__ for module in self.modules.values()]
+        return dict(sorted(((name, names.count(name)) for name in dict.fromkeys(names)), key=lambda pair: -pair[1]))
+
+    def show(self, *, console: Console | None = None) -> "Selection":
+        """Print the selected paths with their classes and parameter counts; gives back the selection itself."""
+        table = Table("path", "class", Column("parameters", justify="right"), title=repr(self)[1:-1])
+        for path, module in self:
+            table.add_row(path or "(the model)", type(module).__name__, f"{sum(p.numel() for p in module.parameters()):,}")
+        (console or Console()).print(table)
+        return self
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"<Selection of {len(self)} modules in {type(self.model).__name__}: {kinds or 'none'}>"
+
+    def _of_same_model(self, other: "Where") -> "Selection":
+        if isinstance(other, Selection):
+            if other.model is not self.model:
+                raise SelectionError("these selections are of two models; make both with select() on one model")
+            return other
+        return select(self.model, other)
+
+    def _with(self, chosen: Iterable[str]) -> "Selection":
+        wanted = set(chosen)
+        return _selection(self.model, paths(self.model), wanted)
+
+
+def select(model: Module, *where: Where) -> Selection:
+    """The modules of `model` that any of `where` picks; all of them when none is given.
+
+    Each `where` is
+    - a glob over dotted paths: `*` stands for one name or a part of one, `**` for any number of names, "" for the model itself;
+    - a compiled regular expression, which must match the whole path;
+    - a module class (its instances, subclasses included);
+    - a module of the model;
+    - a predicate `(path, module) -> bool`;
+    - a list of these, or another Selection of the same model.
+
+    A shared module is selected once, under its first path, whichever of its paths was matched.
+
+    Raises SelectionError where one of them picks nothing; it names the nearest paths.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
+    >>> select(model, "1.*").paths
+    ['1.0', '1.1']
+    >>> (select(model, nn.Linear) - "1.**").paths
+    ['0']
+    >>> select(model, "**") & nn.ReLU
+    <Selection of 1 modules in Sequential: 1 ReLU>
+    """
+    named = paths(model)
+    chosen: set[str] = set()
+    for item in where or ("**",):
+        chosen |= _picked(model, named, item)
+
+    return _selection(model, named, chosen)
+
+
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """The regular expression for a path glob: `*` within one name, `?` one character, `[ab]` a set, `**` any number of names.
+
+    Any number is also none: "layer.**" is `layer` and all below it.
+
+    >>> [bool(glob_to_regex("layer.**.query").fullmatch(path)) for path in ("layer.query", "layer.0.self.query", "layer.0")]
+    [True, True, False]
+    """
+    names = pattern.split(".")
+    if names == ["**"]:
+        return re.compile(".*")
+    expression = ""
+    for place, name in enumerate(names):
+        last = place == len(names) - 1
+        if name != "**":
+            expression += _name_regex(name) + ("" if last else r"\.")
+        elif last:
+            expression = expression.removesuffix(r"\.") + r"(?:\.[^.]+)*"
+        else:
+            expression += r"(?:[^.]+\.)*"
+    return re.compile(expression)
+
+
+def _name_regex(name: str) -> str:
+    parts = re.split(r"(\*|\?|\[[^\]]+\])", name)
+    special = {"*": "[^.]*", "?": "[^.]"}
+    return "".join(special.get(part, part if part.startswith("[") and part.endswith("]") else re.escape(part)) for part in parts)
+
+
+def _selection(model: Module, named: dict[Module, tuple[str, ...]], chosen: set[str]) -> Selection:
+    aliases = {alias: own[0] for own in named.values() for alias in own[1:]}
+    return Selection(model, {own[0]: module for module, own in named.items() if own[0] in chosen}, aliases)
+
+
+def _picked(model: Module, named: dict[Module, tuple[str, ...]], where: Any) -> set[str]:
+    """First paths of what one `where` picks; an error where that is nothing."""
+    if isinstance(where, list | tuple):
+        return set().union(*(_picked(model, named, item) for item in where))
+    if isinstance(where, Selection):
+        if where.model is not model:
+            raise SelectionError("this Selection is of another model; call select() on the model that you hook")
+        return set(where.modules)
+
+    matches = _matcher(where)
+    picked = {own[0] for module, own in named.items() if any(matches(path, module) for path in own)}
+    if not picked:
+        raise SelectionError(_nothing_picked(model, named, where))
+    return picked
+
+
+def _matcher(where: Any) -> Callable[[str, Module], bool]:
+    if isinstance(where, str):
+        expression = glob_to_regex(where)
+        return lambda path, module: expression.fullmatch(path) is not None
+    if isinstance(where, re.Pattern):
+        return lambda path, module: where.fullmatch(path) is not None
+    if isinstance(where, type):
+        return lambda path, module: isinstance(module, where)
+    if isinstance(where, Module):
+        return lambda path, module: module is where
+    if callable(where):
+        return lambda path, module: bool(where(path, module))
+    raise SelectionError(
+        f"cannot select by {where!r}, a {type(where).__name__}: "
+        "give a glob such as 'encoder.*', a compiled regex, a module class, a module, a predicate (path, module), or a list of these"
+    )
+
+
+def _nothing_picked(model: Module, named: dict[Module, tuple[str, ...]], where: Any) -> str:
+    name = type(model).__name__
+    every = [path for own in named.values() for path in own if path]
+    if isinstance(where, str | re.Pattern):
+        pattern = where if isinstance(where, str) else where.pattern
+        return f"{pattern!r} matches none of the {len(named)} modules of {name}; {_near(pattern, every)}"
+    if isinstance(where, type):
+        classes = sorted({type(module).__name__ for module in named})
+        return f"{name} has no module of class {where.__name__}; it has {', '.join(classes)}"
+    if isinstance(where, Module):
+        return f"this {type(where).__name__} is not a module of {name}; select by path, or put the hook on the model that holds it"
+    return f"the predicate {getattr(where, '__qualname__', where)!s} holds for none of the {len(named)} modules of {name}"
+
+
+def _near(pattern: str, every: list[str]) -> str:
+    close = difflib.get_close_matches(pattern, every, n=3, cutoff=0.5)
+    last = pattern.rsplit(".", 1)[-1].strip("*")
+    close += [path for path in every if last and last in path and path not in close][: 3 - len(close)]
+    if close:
+        return f"nearest: {', '.join(close)}"
+    return f"its paths begin {', '.join(every[:3])}" if every else "it has no children; its own path is ''"

@@ -1,0 +1,122 @@
+"""The only walker over tensors in nested values: arguments, outputs, gradients."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+SCALARS = (bool, int, float, complex, str, type(None))
+DEEPEST = 64
+
+
+class Fields(dict[str, Any]):
+    """Named parts of a value that had a class of its own: a named tuple, a dataclass, a `ModelOutput`.
+
+    It reads by name, by attribute and by position, and knows the name of the class that it stands for.
+
+    >>> pair = Fields("Pair", {"left": 1, "right": 2})
+    >>> pair.left, pair["right"], pair[0]
+    (1, 2, 1)
+    """
+
+    __slots__ = ("type",)
+
+    def __init__(self, type: str, parts: Mapping[str, Any]) -> None:
+        super().__init__(parts)
+        self.type = type
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{self.type} has no part {name!r}; it has {', '.join(self)}") from None
+
+    def __getitem__(self, key: str | int) -> Any:
+        return [*self.values()][key] if isinstance(key, int) else super().__getitem__(key)
+
+    def __repr__(self) -> str:
+        return f"{self.type}({', '.join(f'{name}={part!r}' for name, part in self.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fields, (self.type, dict(self))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value that is neither a tensor, nor a number or text, nor a container that is looked into: its class, and no reference to it."""
+
+    type: str
+
+    def __repr__(self) -> str:
+        return f"<{self.type}>"
+
+
+def mirror(value: Any, leaf: Callable[[Tensor], Any], *, depth: int = 0) -> Any:
+    """`value` as plain data: its nesting kept, each tensor replaced by `leaf(tensor)`, nothing else of it referred to.
+
+    Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`, dataclasses and
+    `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`.
+
+    >>> import torch
+    >>> mirror({"a": (torch.zeros(2), 3), "b": object()}, lambda tensor: tuple(tensor.shape))
+    {'a': ((2,), 3), 'b': <object>}
+    """
+    if isinstance(value, Tensor):
+        return leaf(value)
+    if isinstance(value, SCALARS):
+        return value
+    if depth >= DEEPEST:
+        return Opaque(type(value).__name__)
+
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([mirror(part, leaf, depth=depth + 1) for part in value])
+    parts = _named_parts(value)
+    if parts is not None:
+        return Fields(kind.__name__, {name: mirror(part, leaf, depth=depth + 1) for name, part in parts})
+    if isinstance(value, Mapping):
+        return {_plain_key(key): mirror(part, leaf, depth=depth + 1) for key, part in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [mirror(part, leaf, depth=depth + 1) for part in value]
+    return Opaque(kind.__name__)
+
+
+def tensors(value: Any) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:
+    """Every tensor in a nested value with the keys that lead to it, in the order of the value.
+
+    >>> import torch
+    >>> [keys for keys, _ in tensors({"a": (torch.zeros(2), None), "b": torch.zeros(1)})]
+    [('a', 0), ('b',)]
+    """
+    yield from leaves(mirror(value, lambda tensor: tensor), lambda part: isinstance(part, Tensor))
+
+
+def leaves(data: Any, is_leaf: Callable[[Any], bool]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every part of mirrored data for which `is_leaf` holds, with the keys that lead to it."""
+    if is_leaf(data):
+        yield (), data
+    elif isinstance(data, Mapping):
+        for key, part in data.items():
+            yield from (((key, *keys), found) for keys, found in leaves(part, is_leaf))
+    elif isinstance(data, tuple | list):
+        for place, part in enumerate(data):
+            yield from (((place, *keys), found) for keys, found in leaves(part, is_leaf))
+
+
+def _named_parts(value: Any) -> Any:
+    """The (name, part) pairs of a value whose class names its parts; None for any other."""
+    kind = type(value)
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return value.items()
+        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(kind)]
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return zip(kind._fields, value, strict=False)
+    if isinstance(value, tuple) and hasattr(kind, "n_sequence_fields"):
+        return zip(kind.__match_args__, value, strict=False)
+    return None
+
+
+def _plain_key(key: Any) -> Any:
+    return key if isinstance(key, SCALARS) else str(key)

@@ -1,0 +1,1 @@
+"""One verb a file, each on the public names of the layers below."""
