@@ -3,5 +3,41 @@
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle
-from hookline.errors import HooklineError
+from hookline.errors import (
+    AttachError,
+    ChangedTensorError,
+    HooklineError,
+    RecordError,
+    SelectionError,
+    SourceError,
+    StoreError,
+)
 from hookline.model.select import Selection, select
+from hookline.record.load import load
+from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.watch import watch
+
+__version__ = "0.1.0"
+__all__ = [
+    "AttachError",
+    "Call",
+    "CallRecord",
+    "ChangedTensorError",
+    "Handle",
+    "HooklineError",
+    "Module",
+    "RecordError",
+    "Run",
+    "Selection",
+    "SelectionError",
+    "SourceError",
+    "StoreError",
+    "TensorInfo",
+    "everywhere",
+    "install",
+    "load",
+    "on",
+    "select",
+    "uninstall",
+    "watch",
+]

@@ -52,8 +52,9 @@ class Opaque:
         return f"<{self.type}>"
 
 
-def mirror(value: Any, leaf: Callable[[Tensor], Any], *, depth: int = 0) -> Any:
-    """`value` as plain data: its nesting kept, each tensor replaced by `leaf(tensor)`, nothing else of it referred to.
+def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, depth: int = 0) -> Any:
+    """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it, nothing else of it
+    referred to.
 
     Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`, dataclasses and
     `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`.
@@ -62,24 +63,26 @@ def mirror(value: Any, leaf: Callable[[Tensor], Any], *, depth: int = 0) -> Any:
     >>> mirror({"a": (torch.zeros(2), 3), "b": object()}, lambda tensor: tuple(tensor.shape))
     {'a': ((2,), 3), 'b': <object>}
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, kind):
         return leaf(value)
-    if isinstance(value, SCALARS):
+    if isinstance(value, (*SCALARS, Opaque)):
         return value
     if depth >= DEEPEST:
         return Opaque(type(value).__name__)
 
-    kind = type(value)
-    if kind is tuple or kind is list:
-        return kind([mirror(part, leaf, depth=depth + 1) for part in value])
+    def inside(part: Any) -> Any:
+        return mirror(part, leaf, kind=kind, depth=depth + 1)
+
+    if type(value) in (tuple, list):
+        return type(value)([inside(part) for part in value])
     parts = _named_parts(value)
     if parts is not None:
-        return Fields(kind.__name__, {name: mirror(part, leaf, depth=depth + 1) for name, part in parts})
+        return Fields(type_name(value), {name: inside(part) for name, part in parts})
     if isinstance(value, Mapping):
-        return {_plain_key(key): mirror(part, leaf, depth=depth + 1) for key, part in value.items()}
+        return {_plain_key(key): inside(part) for key, part in value.items()}
     if isinstance(value, tuple | list | set | frozenset):
-        return [mirror(part, leaf, depth=depth + 1) for part in value]
-    return Opaque(kind.__name__)
+        return [inside(part) for part in value]
+    return Opaque(type(value).__name__)
 
 
 def tensors(value: Any) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:
@@ -89,24 +92,31 @@ def tensors(value: Any) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:
     >>> [keys for keys, _ in tensors({"a": (torch.zeros(2), None), "b": torch.zeros(1)})]
     [('a', 0), ('b',)]
     """
-    yield from leaves(mirror(value, lambda tensor: tensor), lambda part: isinstance(part, Tensor))
+    yield from leaves(mirror(value, lambda tensor: tensor), kind=Tensor)
 
 
-def leaves(data: Any, is_leaf: Callable[[Any], bool]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Every part of mirrored data for which `is_leaf` holds, with the keys that lead to it."""
-    if is_leaf(data):
+def leaves(data: Any, *, kind: type) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every part of mirrored data that is of `kind`, with the keys that lead to it."""
+    if isinstance(data, kind):
         yield (), data
     elif isinstance(data, Mapping):
         for key, part in data.items():
-            yield from (((key, *keys), found) for keys, found in leaves(part, is_leaf))
+            yield from (((key, *keys), found) for keys, found in leaves(part, kind=kind))
     elif isinstance(data, tuple | list):
         for place, part in enumerate(data):
-            yield from (((place, *keys), found) for keys, found in leaves(part, is_leaf))
+            yield from (((place, *keys), found) for keys, found in leaves(part, kind=kind))
+
+
+def type_name(value: Any) -> str:
+    """The name of the class that a value has, or that its Fields stand for."""
+    return value.type if isinstance(value, Fields) else type(value).__name__
 
 
 def _named_parts(value: Any) -> Any:
     """The (name, part) pairs of a value whose class names its parts; None for any other."""
     kind = type(value)
+    if kind is Fields:
+        return value.items()
     if dataclasses.is_dataclass(kind):
         if isinstance(value, Mapping):
             return value.items()

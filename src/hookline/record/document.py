@@ -1,0 +1,169 @@
+"""A Run as a plain document and named tensors, and back. docs/format.md shows the document."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline.errors import StoreError
+from hookline.model.tensors import Fields, Opaque
+from hookline.record.measure import Stats
+from hookline.record.record import CallRecord, Run, Slot, TensorInfo
+
+PLAIN = ("path", "index", "type", "began", "seconds", "thread", "training", "error")
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The document of a run, and the tensors that it names."""
+    tensors: dict[str, Tensor] = {}
+    numbers = {id(call): number for number, call in enumerate(run.calls)}
+    document = {
+        "model": run.model,
+        "modules": run.modules,
+        "aliases": run.aliases,
+        "settings": run.settings,
+        "calls": [_from_call(call, numbers, tensors) for call in run.calls],
+    }
+    return document, tensors
+
+
+def from_document(document: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
+    """The run that a document describes; StoreError where the two do not fit together."""
+    try:
+        run = Run(
+            model=document["model"], modules=document["modules"], aliases=document["aliases"], settings=document["settings"]
+        )
+        for number, data in enumerate(document["calls"]):
+            run.calls.append(_to_call(data, number, run.calls, tensors))
+    except StoreError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise StoreError(f"the document of this run is damaged: {type(error).__name__}: {error}") from error
+    return run
+
+
+def _from_call(call: CallRecord, numbers: dict[int, int], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    def encode(data: Any, name: str) -> Any:
+        return _encode(data, f"{numbers[id(call)]}.{name}", tensors)
+
+    return {
+        **{name: _number(getattr(call, name)) for name in PLAIN},
+        "parent": None if call.parent is None else numbers[id(call.parent)],
+        "args": encode(call.args, "args"),
+        "kwargs": encode(call.kwargs, "kwargs"),
+        "output": encode(call.output, "output"),
+    }
+
+
+def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tensors: dict[str, Tensor]) -> CallRecord:
+    call = CallRecord()
+    for name in PLAIN:
+        setattr(call, name, _from_number(data[name]) if name in ("began", "seconds") else data[name])
+    call.number = number
+    if data["parent"] is not None and not 0 <= data["parent"] < number:
+        raise StoreError(f"call {number} of this run names call {data['parent']} as its parent, which does not come before it")
+    call.parent = None if data["parent"] is None else earlier[data["parent"]]
+    call.args, call.kwargs, call.output = (_decode(data[name], tensors) for name in ("args", "kwargs", "output"))
+    return call
+
+
+def _encode(data: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Recorded data as JSON: numbers, text, None and lists as they are, everything else an object with its kind."""
+    if isinstance(data, TensorInfo):
+        return {"kind": "tensor", **_encode_info(data, name, tensors)}
+    if isinstance(data, bool | int | str | None):
+        return data
+    if isinstance(data, float):
+        return data if math.isfinite(data) else {"kind": "float", "value": str(data)}
+    if isinstance(data, complex):
+        return {"kind": "complex", "value": [_number(data.real), _number(data.imag)]}
+    if isinstance(data, Opaque):
+        return {"kind": "opaque", "type": data.type}
+    if isinstance(data, list):
+        return [_encode(part, f"{name}.{place}", tensors) for place, part in enumerate(data)]
+    if isinstance(data, tuple):
+        return {"kind": "tuple", "parts": [_encode(part, f"{name}.{place}", tensors) for place, part in enumerate(data)]}
+    parts = [[key, _encode(part, f"{name}.{place}", tensors)] for place, (key, part) in enumerate(data.items())]
+    if isinstance(data, Fields):
+        return {"kind": "fields", "type": data.type, "parts": parts}
+    return {"kind": "dict", "parts": parts}
+
+
+def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(data, list):
+        return [_decode(part, tensors) for part in data]
+    if not isinstance(data, dict):
+        return data
+    return DECODERS[data["kind"]](data, tensors)
+
+
+def _decode_parts(data: dict[str, Any], tensors: dict[str, Tensor]) -> dict[Any, Any]:
+    return {key: _decode(part, tensors) for key, part in data["parts"]}
+
+
+def _encode_info(info: TensorInfo, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    encoded: dict[str, Any] = {
+        "shape": list(info.shape),
+        "dtype": info.dtype_name,
+        "device": str(info.device),
+        "requires_grad": info.requires_grad,
+    }
+    if info.stats is not None:
+        encoded["stats"] = {key: _number(figure) for key, figure in dataclasses.asdict(info.stats).items()}
+    if info.grad is not None:
+        encoded["grad"] = _encode_info(info.grad, f"{name}.grad", tensors)
+    value = info.value
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        encoded["value"] = {"kind": "stored", "name": name}
+    elif value is not None:
+        encoded["value"] = _encode_value(value, name)
+    return encoded
+
+
+def _encode_value(value: Any, name: str) -> Any:
+    if isinstance(value, bool | int | str | float | complex | list | tuple | dict):
+        return _encode(value, name, {})
+    raise StoreError(f"what the keep function gave for {name} is a {type(value).__name__}; a run saves tensors, numbers, text and lists")
+
+
+def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo:
+    info = TensorInfo(tuple(data["shape"]), getattr(torch, data["dtype"]), torch.device(data["device"]), data["requires_grad"])
+    if "stats" in data:
+        info._stats = Stats(**{key: _from_number(figure) for key, figure in data["stats"].items()})
+    if "grad" in data:
+        info._grad = Slot(_decode_info(data["grad"], tensors))
+    if "value" in data:
+        info._value = _decode(data["value"], tensors)
+    return info
+
+
+def _decode_stored(data: dict[str, Any], tensors: dict[str, Tensor]) -> Tensor:
+    if data["name"] not in tensors:
+        raise StoreError(f"the document of this run names a tensor {data['name']!r} that is not in its tensors file")
+    return tensors[data["name"]]
+
+
+DECODERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], Any]] = {
+    "tensor": _decode_info,
+    "stored": _decode_stored,
+    "float": lambda data, _: NOT_FINITE[data["value"]],
+    "complex": lambda data, _: complex(*map(_from_number, data["value"])),
+    "opaque": lambda data, _: Opaque(data["type"]),
+    "tuple": lambda data, tensors: tuple(_decode(part, tensors) for part in data["parts"]),
+    "dict": _decode_parts,
+    "fields": lambda data, tensors: Fields(data["type"], _decode_parts(data, tensors)),
+}
+
+
+def _number(value: Any) -> Any:
+    """A number that JSON can write: those that are not finite as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_number(value: Any) -> Any:
+    return NOT_FINITE[value] if isinstance(value, str) else value

@@ -1,0 +1,80 @@
+"""What of a tensor is kept: its shape, its statistics, the tensor, a copy, or what a function of the caller's makes of it."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor, device
+
+from hookline.errors import RecordError
+from hookline.record.measure import Pending, measure
+from hookline.record.record import TensorInfo
+
+Keep: TypeAlias = Literal["shape", "stats", "tensor", "copy"] | Callable[[Tensor], Any]
+Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
+
+
+def keeper(keep: Keep, pending: Pending) -> Leaf:
+    """The function that makes a TensorInfo of a tensor and keeps with it what `keep` says; RecordError for an unknown `keep`."""
+    if keep == "shape":
+        return describe
+    if keep == "stats":
+        return StatsKeeper(pending)
+    if keep == "tensor":
+        return _with_reference
+    if keep == "copy":
+        return _with_copy
+    if callable(keep):
+        return lambda tensor: _with_result(tensor, keep)
+    raise RecordError(f"keep={keep!r} is not known; it is 'shape', 'stats', 'tensor', 'copy', or a function of the tensor")
+
+
+def describe(tensor: Tensor) -> TensorInfo:
+    """Shape, dtype, device, whether it requires a gradient."""
+    try:
+        return TensorInfo(tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
+    except RuntimeError:  # a nested tensor of strided layout has no shape to tell
+        sizes = tuple(tensor.size(dim) if dim == 0 else -1 for dim in range(tensor.dim()))
+        return TensorInfo(sizes, tensor.dtype, device(tensor.device), tensor.requires_grad)
+
+
+class StatsKeeper:
+    """Keeps statistics; a tensor that comes again unchanged, as a container gives on what its last child gave, is measured once."""
+
+    __slots__ = ("last", "pending")
+
+    def __init__(self, pending: Pending) -> None:
+        self.pending = pending
+        self.last: tuple[Any, int, Any] = (lambda: None, 0, None)
+
+    def __call__(self, tensor: Tensor) -> TensorInfo:
+        info = describe(tensor)
+        if tensor.is_inference():
+            info._stats = measure(tensor, self.pending)
+            return info
+        reference, version, stats = self.last
+        if reference() is not tensor or version != tensor._version:
+            stats = measure(tensor, self.pending)
+            self.last = (weakref.ref(tensor), tensor._version, stats)
+        info._stats = stats
+        return info
+
+
+def _with_reference(tensor: Tensor) -> TensorInfo:
+    info = describe(tensor)
+    info._value = tensor
+    if not tensor.is_inference():
+        info._version = tensor._version
+    return info
+
+
+def _with_copy(tensor: Tensor) -> TensorInfo:
+    info = describe(tensor)
+    info._value = tensor.detach().clone()
+    return info
+
+
+def _with_result(tensor: Tensor, function: Callable[[Tensor], Any]) -> TensorInfo:
+    info = describe(tensor)
+    info._value = function(tensor)
+    return info

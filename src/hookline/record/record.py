@@ -1,0 +1,315 @@
+"""What happened, as plain data: TensorInfo, CallRecord, Run."""
+
+import math
+from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hookline.errors import ChangedTensorError, RecordError
+from hookline.model.select import glob_to_regex
+from hookline.model.tensors import leaves, mirror
+from hookline.record.measure import Stats, Waiting
+from hookline.report.html import run_html
+from hookline.report.text import render, run_table
+from hookline.store.folder import write
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class TensorInfo:
+    """What a run knows of one tensor.
+
+    - `shape`, `dtype`, `device`, `requires_grad`: always;
+    - `stats`, and its figures by name (`mean`, `std`, `min`, `max`, `absmax`, `norm`, `zeros`, `nan`, `inf`): where they were kept;
+    - `value`: the tensor itself, or what the caller's function made of it, where that was kept;
+    - `grad`: the same about the tensor's gradient, where gradients were watched and one arrived.
+    """
+
+    __slots__ = ("_grad", "_stats", "_value", "_version", "device", "dtype", "requires_grad", "shape")
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+    _stats: Stats | Waiting | None
+    _value: Any
+    _version: int | None
+    _grad: "Slot | None"
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, requires_grad: bool) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.device = device
+        self.requires_grad = requires_grad
+        self._stats = self._value = self._version = self._grad = None
+
+    @property
+    def stats(self) -> Stats | None:
+        """The statistics, None where they were not kept; the first reading waits for the tensor's device."""
+        if isinstance(self._stats, Waiting):
+            self._stats = self._stats.fetch()
+        return self._stats
+
+    @property
+    def value(self) -> Any:
+        """What was kept of the tensor: itself, a copy, or the result of the caller's function; None where nothing was.
+
+        Raises ChangedTensorError where the tensor was kept by reference and has been changed in place since.
+        """
+        if self._version is not None and self._value._version != self._version:
+            raise ChangedTensorError(
+                f"this {self} was changed in place after it was recorded, so its value of that time is gone; watch with keep='copy'"
+            )
+        return self._value
+
+    @property
+    def grad(self) -> "TensorInfo | None":
+        """What is known of the gradient that arrived for this tensor; None where none was watched, or none came."""
+        return None if self._grad is None else self._grad.info
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype without `torch.`."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in FIGURES:
+            raise AttributeError(f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad")
+        stats = self.stats
+        if stats is None:
+            raise RecordError(f"no statistics were kept of this {self}; watch with keep='stats'")
+        return getattr(stats, name)
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.shape))
+        stats = self.stats
+        figures = "" if stats is None else f", mean={stats.mean:.4g}, std={stats.std:.4g}, absmax={stats.absmax:.4g}"
+        return f"TensorInfo({self.dtype_name}[{shape}] {self.device}{figures})"
+
+    def __str__(self) -> str:
+        return f"{self.dtype_name}[{', '.join(map(str, self.shape))}] tensor"
+
+
+FIGURES = ("count", "min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf")
+
+
+class Slot:
+    """The place that a tensor's gradient hook writes to. It refers to no tensor of the forward, so that no cycle keeps a graph alive."""
+
+    __slots__ = ("info",)
+
+    def __init__(self, info: TensorInfo | None = None) -> None:
+        self.info = info
+
+
+class CallRecord:
+    """What happened in one call of one module.
+
+    - `path`, `index` (0 for the module's first call in this run), `type` (the name of its class), `parent` (the record it ran inside
+      of), `number` (its place in the run, by the order in which calls began);
+    - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each tensor;
+    - `grad_output`: the output's nesting with a TensorInfo for each gradient that arrived, None for the others;
+    - `began`: seconds from the run's start; `seconds`: from before the module to after it, on the host's clock;
+    - `thread`: which thread called it; `training`: the module's mode; `error`: "Class: message" where the call raised, else None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "args",
+        "began",
+        "error",
+        "index",
+        "kwargs",
+        "number",
+        "output",
+        "parent",
+        "path",
+        "seconds",
+        "thread",
+        "training",
+        "type",
+    )
+
+    path: str
+    index: int
+    type: str
+    number: int
+    parent: "CallRecord | None"
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+    began: float
+    seconds: float
+    thread: int
+    training: bool
+    error: str | None
+
+    @property
+    def grad_output(self) -> Any:
+        """The output's nesting with what is known of each tensor's gradient in its place; None where none arrived."""
+        return mirror(self.output, lambda info: info.grad, kind=TensorInfo)
+
+    @property
+    def depth(self) -> int:
+        """How many recorded calls this one runs inside of."""
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """Every tensor the module was given, by position then by name, nested ones included."""
+        return [info for _, info in infos((self.args, self.kwargs))]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """Every tensor the module gave, nested ones included."""
+        return [info for _, info in infos(self.output)]
+
+    def __repr__(self) -> str:
+        state = f"raised {self.error}" if self.error else f"-> {self.output!r}"
+        return f"<{self.path or '(the model)'} #{self.index}: {self.type} {state}>"
+
+
+class Run:
+    """What every watched module did: calls in the order in which they began, as a tree, and what they were made of.
+
+    `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third, `run["encoder.layer.3", -1]` its last.
+    Printed it is a table, in a notebook a table of the page.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        modules: Mapping[str, str],
+        aliases: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.modules = dict(modules)
+        self.aliases = dict(aliases or {})
+        self.settings = dict(settings or {})
+        self.calls: list[CallRecord] = []
+        self._by_path: dict[str, list[CallRecord]] = {}
+        self._sorted = 0
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __iter__(self) -> Iterator[CallRecord]:
+        return iter(self.calls)
+
+    def __getitem__(self, key: str | tuple[str, int]) -> CallRecord:
+        path, index = (key, 0) if isinstance(key, str) else key
+        calls = self.calls_of(path)
+        try:
+            return calls[index]
+        except IndexError:
+            raise RecordError(f"{path!r} was called {_times(len(calls))}; it has no call {index}") from None
+
+    def __contains__(self, path: object) -> bool:
+        return self.aliases.get(str(path), path) in self._calls_by_path()
+
+    def calls_of(self, path: str) -> list[CallRecord]:
+        """Every call of one module, in order; RecordError where it was not watched or not called."""
+        path = self.aliases.get(path, path)
+        if path in self._calls_by_path():
+            return self._by_path[path]
+        if path in self.modules:
+            raise RecordError(f"{path!r} was watched but never called")
+        near = get_close_matches(path, self.modules, n=3, cutoff=0.4)
+        raise RecordError(f"{path!r} was not watched{'; nearest: ' + ', '.join(near) if near else ''}")
+
+    def find(self, pattern: str) -> list[CallRecord]:
+        """Every call whose path a glob matches (the globs of `select`), in order; none is no error."""
+        expression = glob_to_regex(pattern)
+        matched = {path for path in self.modules if expression.fullmatch(path)}
+        matched |= {path for alias, path in self.aliases.items() if expression.fullmatch(alias)}
+        return [call for call in self.calls if call.path in matched]
+
+    def children(self, call: CallRecord | None = None) -> list[CallRecord]:
+        """The calls that ran directly inside of `call`; the outermost ones when none is given."""
+        return [other for other in self.calls if other.parent is call]
+
+    def _calls_by_path(self) -> dict[str, list[CallRecord]]:
+        for call in self.calls[self._sorted :]:
+            self._by_path.setdefault(call.path, []).append(call)
+            self._sorted += 1
+        return self._by_path
+
+    @property
+    def never_called(self) -> list[str]:
+        """The watched paths that no call was recorded of."""
+        called = self._calls_by_path()
+        return [path for path in self.modules if path not in called]
+
+    @property
+    def seconds(self) -> float:
+        """Host seconds of the outermost calls together."""
+        return math.fsum(call.seconds for call in self.calls if call.parent is None)
+
+    def save(self, folder: Any) -> None:
+        """Write the run to a folder, whole or not at all; a run saved there before is replaced. The format: docs/format.md.
+
+        Raises StoreError where the folder holds something else, or a kept value cannot be written.
+        """
+        from hookline.record.document import to_document
+
+        write(folder, *to_document(self))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A table with a row for each call, columns for its path, times, first output's shape and figures, and gradient norm.
+
+        Needs pandas: `pip install hookline[data]`.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
+        return pandas.DataFrame([row(call) for call in self.calls])
+
+    def __repr__(self) -> str:
+        return render(run_table(self))
+
+    def __rich__(self) -> Any:
+        return run_table(self)
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
+
+
+def row(call: CallRecord) -> dict[str, Any]:
+    """One call as a flat row: what tables and data frames show of it."""
+    outputs = call.outputs
+    first = outputs[0] if outputs else None
+    stats = first.stats if first else None
+    grad = first.grad.stats if first and first.grad else None
+    parent = call.parent
+    return {
+        "path": call.path,
+        "index": call.index,
+        "type": call.type,
+        "depth": call.depth,
+        "parent": parent.number if parent else None,
+        "began": call.began,
+        "seconds": call.seconds,
+        "input_shapes": [info.shape for info in call.inputs],
+        "output_shape": first.shape if first else None,
+        "dtype": first.dtype_name if first else None,
+        "device": str(first.device) if first else None,
+        **{name: getattr(stats, name) if stats else None for name in FIGURES if name != "count"},
+        "grad_norm": grad.norm if grad else None,
+        "error": call.error,
+    }
+
+
+def infos(data: Any) -> Iterator[tuple[tuple[str | int, ...], TensorInfo]]:
+    """Every TensorInfo in recorded data with the keys that lead to it."""
+    return leaves(data, kind=TensorInfo)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

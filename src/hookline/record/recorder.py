@@ -1,0 +1,92 @@
+"""The recorder: the steps that turn each Call into a CallRecord."""
+
+import itertools
+import time
+from _thread import get_ident
+from typing import Any
+
+from torch import Tensor, is_grad_enabled
+from torch.nn import Module
+
+from hookline.engine.call import Call
+from hookline.engine.gradient import on_gradient
+from hookline.engine.hook import Hook, make_hooks
+from hookline.model.tensors import mirror
+from hookline.record.keep import Leaf
+from hookline.record.record import CallRecord, Run, Slot, TensorInfo
+
+LAST = float("inf")
+
+
+class Recorder:
+    """Appends to a run what each call of the modules that it knows by name takes, gives and costs, for as long as it is open."""
+
+    def __init__(self, run: Run, names: dict[Module, str], *, output: Leaf, inputs: Leaf, gradient: Leaf | None) -> None:
+        self.run = run
+        self.names = {id(module): name for module, name in names.items()}
+        self.counts = {id(module): itertools.count() for module in names}
+        self.output = output if gradient is None else self._with_gradient
+        self.bare_output = output
+        self.inputs = inputs
+        self.gradient = gradient
+        self.began = time.perf_counter()
+        self.numbers = itertools.count()
+        self.running: dict[int, list[tuple[Call, CallRecord]]] = {}
+        self.open = True
+
+    def hooks(self) -> tuple[Hook, ...]:
+        """The steps: one before the module and after every other, one at its end whatever happens."""
+        return make_hooks({"before": self.begin, "always": self.end}, order=LAST)
+
+    def begin(self, call: Call) -> None:
+        """Open the record of a call."""
+        module = call.module
+        key = id(module)
+        record = CallRecord()
+        record.path = self.names[key]
+        record.index = next(self.counts[key])
+        record.type = type(module).__name__
+        record.training = module.training
+        record.thread = thread = get_ident()
+        record.args = tuple([mirror(value, self.inputs) for value in call.args])
+        record.kwargs = {name: mirror(value, self.inputs) for name, value in call.kwargs.items()}
+        record.output = record.error = None
+        record.seconds = 0.0
+
+        running = self.running.setdefault(thread, [])
+        record.parent = running[-1][1] if running else None
+        running.append((call, record))
+        record.number = next(self.numbers)
+        self.run.calls.append(record)
+        record.began = time.perf_counter() - self.began
+
+    def end(self, call: Call) -> None:
+        """Close the record of a call: its output or its error, and how long it took."""
+        now = time.perf_counter()
+        running = self.running.get(get_ident())
+        if not running or running[-1][0] is not call:
+            return  # an earlier step ended the call before it was recorded
+
+        _, record = running.pop()
+        record.seconds = now - self.began - record.began
+        if call.error is None:
+            record.output = mirror(call.output, self.output)
+        else:
+            record.error = f"{type(call.error).__name__}: {call.error}"
+
+    def close(self) -> None:
+        """Record nothing more, and let go of the modules' names."""
+        self.open = False
+        self.names = {}
+        self.running = {}
+
+    def _with_gradient(self, tensor: Tensor) -> TensorInfo:
+        info = self.bare_output(tensor)
+        if tensor.requires_grad and is_grad_enabled():
+            info._grad = slot = Slot()
+            on_gradient(tensor, lambda gradient: self._record_gradient(slot, gradient))
+        return info
+
+    def _record_gradient(self, slot: Slot, gradient: Tensor) -> None:
+        if self.open and self.gradient is not None:
+            slot.info = self.gradient(gradient)

@@ -1,0 +1,107 @@
+"""A run as text: a table in the terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Column, Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from hookline.record.record import CallRecord, Run, TensorInfo
+
+MOST_ROWS = 400
+
+
+def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
+    """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many are left."""
+    graded = any(info.grad is not None for call in run.calls for info in call.outputs)
+    measured = any(info.stats is not None for call in run.calls for info in call.outputs)
+    table = Table(Column("call", no_wrap=True), "class", "in", "out", Column("ms", justify="right"), box=None, pad_edge=False)
+    for name in ("mean", "std", "absmax", "zeros") if measured else ():
+        table.add_column(name, justify="right")
+    if graded:
+        table.add_column("grad norm", justify="right")
+
+    for call in run.calls[:most]:
+        table.add_row(*_cells(call, measured=measured, graded=graded), style="red" if call.error else None)
+    return Group(headline(run), table, *_footnotes(run, most))
+
+
+def headline(run: Run) -> Text:
+    """What was watched, in a line."""
+    modules = len(run.modules) - len(run.never_called)
+    calls = f"{len(run.calls):,} call{'s' if len(run.calls) != 1 else ''}"
+    return Text(f"{run.model}: {calls} of {modules:,} module{'s' if modules != 1 else ''}, {milliseconds(run.seconds)} ms", style="bold")
+
+
+def render(renderable: Any, *, width: int = 140) -> str:
+    """What rich would print, as plain text."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    console.print(renderable)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def call_name(call: CallRecord) -> str:
+    """The call as it stands in a tree: the part of its path below its parent's, and which call of the module it is."""
+    path = call.path or call.type
+    above = call.parent.path if call.parent is not None else ""
+    name = path.removeprefix(f"{above}.") if above else path
+    return f"{name} #{call.index}" if call.index else name
+
+
+def tensors_text(infos: list[TensorInfo], *, most: int = 2) -> str:
+    """Tensors by shape, and by dtype where it is not float32."""
+    shown = [tensor_text(info) for info in infos[:most]]
+    return " ".join(shown) + (f" +{len(infos) - most}" if len(infos) > most else "")
+
+
+def tensor_text(info: TensorInfo) -> str:
+    """A tensor's shape, and its dtype where that is not float32."""
+    shape = "x".join(map(str, info.shape)) or "scalar"
+    return shape if info.dtype_name == "float32" else f"{shape} {info.dtype_name}"
+
+
+def figure(value: float | None) -> str:
+    """A number in four digits; nothing where there is none."""
+    if value is None or math.isnan(value):
+        return "" if value is None else "nan"
+    return f"{value:.4g}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds with three digits or so."""
+    value = seconds * 1e3
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _cells(call: CallRecord, *, measured: bool, graded: bool) -> list[Text]:
+    outputs = call.outputs
+    first = outputs[0] if outputs else None
+    cells = ["  " * call.depth + call_name(call), call.type, tensors_text(call.inputs)]
+    cells += [f"raised {call.error}" if call.error else tensors_text(outputs), milliseconds(call.seconds)]
+    if measured:
+        stats = first.stats if first else None
+        cells += [figure(getattr(stats, name)) if stats else "" for name in ("mean", "std", "absmax")]
+        cells.append(f"{stats.zeros:.0%}" if stats and not math.isnan(stats.zeros) else "")
+        if stats and (stats.nan or stats.inf):
+            cells[3] += f" {stats.nan} NaN {stats.inf} Inf"
+    if graded:
+        grad = first.grad if first else None
+        cells.append(figure(grad.stats.norm) if grad and grad.stats else "yes" if grad else "")
+    return [Text(cell) for cell in cells]
+
+
+def _footnotes(run: Run, most: int) -> list[Text]:
+    notes = []
+    if len(run.calls) > most:
+        notes.append(f"... and {len(run.calls) - most:,} more calls; run.calls holds them all")
+    missing = run.never_called
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        notes.append(f"watched but never called: {shown}")
+    return [Text(note, style="dim") for note in notes]

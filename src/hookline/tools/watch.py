@@ -1,0 +1,73 @@
+"""watch: record what every module of a model does, and change nothing by looking."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from torch.nn import Module
+
+from hookline.engine.attach import attach
+from hookline.model.select import Selection, Where, select
+from hookline.record.keep import Keep, keeper
+from hookline.record.measure import Pending
+from hookline.record.record import Run
+from hookline.record.recorder import Recorder
+
+
+def watch(
+    model: Module, where: Where = "**", *, keep: Keep = "stats", inputs: Keep = "shape", grads: bool = False
+) -> AbstractContextManager[Run]:
+    """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as the calls are made.
+
+    `keep` is what is kept of each tensor that a module gives (and of its gradient):
+    - "shape": shape, dtype, device;
+    - "stats": that, and count, min, max, mean, std, absmax, L2 norm, share of zeros, NaN and Inf counts; nothing on a device waits
+      for them, they are fetched when first read;
+    - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
+    - "copy": a copy, detached;
+    - a function of the tensor: what it returns.
+    `inputs` is the same for the tensors that a module is given.
+
+    `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
+
+    Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are without it, and
+    after the block the model is what it was. With "shape" and "stats" no tensor is kept alive. An exception leaves the record of
+    everything up to it.
+
+    Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep`.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> with hookline.watch(model, grads=True) as run:
+    ...     model(torch.ones(3, 4)).sum().backward()
+    >>> [(call.path, call.type, call.output.shape) for call in run]
+    [('', 'Sequential', torch.Size([3, 2])), ('0', 'Linear', torch.Size([3, 8])), ('1', 'ReLU', torch.Size([3, 8])), ('2', 'Linear', torch.Size([3, 2]))]
+    >>> run["2"].output.grad.norm
+    2.449489...
+    """
+    selection = select(model, where)
+    pending = Pending()
+    output, given = keeper(keep, pending), keeper(inputs, pending)
+    run = Run(
+        model=type(model).__name__,
+        modules={path: type(module).__name__ for path, module in selection},
+        aliases=selection.aliases,
+        settings={"keep": _name(keep), "inputs": _name(inputs), "grads": grads},
+    )
+    names = {module: path for path, module in selection}
+    recorder = Recorder(run, names, output=output, inputs=given, gradient=output if grads else None)
+    return _watching(selection, recorder)
+
+
+@contextmanager
+def _watching(selection: Selection, recorder: Recorder) -> Iterator[Run]:
+    handle = attach(selection, recorder.hooks())
+    try:
+        yield recorder.run
+    finally:
+        handle.remove()
+        recorder.close()
+
+
+def _name(keep: Any) -> str:
+    return keep if isinstance(keep, str) else getattr(keep, "__qualname__", type(keep).__name__)
