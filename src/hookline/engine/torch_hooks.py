@@ -103,8 +103,11 @@ def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
     """The call with every forward hook looked up on the spot, global ones first."""
     namespace = self.__dict__
     forward = self.forward
+    before = torch_module._global_forward_pre_hooks or namespace["_forward_pre_hooks"]
+    if not (before or torch_module._global_forward_hooks or namespace["_forward_hooks"]):
+        return forward(*args, **kwargs)  # a hook that comes while the module runs waits for the next call
     try:
-        if torch_module._global_forward_pre_hooks or namespace["_forward_pre_hooks"]:
+        if before:
             for hook_id, hook in (*torch_module._global_forward_pre_hooks.items(), *namespace["_forward_pre_hooks"].items()):
                 with_kwargs = hook_id in namespace["_forward_pre_hooks_with_kwargs"]
                 result = hook(self, args, kwargs) if with_kwargs else hook(self, args)

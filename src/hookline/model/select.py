@@ -4,14 +4,15 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rich.console import Console
-from rich.table import Column, Table
 from torch.nn import Module
 
 from hookline.errors import SelectionError
 from hookline.model.paths import paths
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Where: TypeAlias = "str | re.Pattern[str] | type[Module] | Module | Callable[[str, Module], bool] | list[Any] | tuple[Any, ...] | Selection"
 
@@ -58,8 +59,11 @@ class Selection:
         names = [type(module).__name__ for module in self.modules.values()]
         return dict(sorted(((name, names.count(name)) for name in dict.fromkeys(names)), key=lambda pair: -pair[1]))
 
-    def show(self, *, console: Console | None = None) -> "Selection":
+    def show(self, *, console: "Console | None" = None) -> "Selection":
         """Print the selected paths with their classes and parameter counts; gives back the selection itself."""
+        from rich.console import Console  # costs more to import than all of this file
+        from rich.table import Column, Table
+
         table = Table("path", "class", Column("parameters", justify="right"), title=repr(self)[1:-1])
         for path, module in self:
             table.add_row(path or "(the model)", type(module).__name__, f"{sum(p.numel() for p in module.parameters()):,}")

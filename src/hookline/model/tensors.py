@@ -13,7 +13,8 @@ DEEPEST = 64
 class Fields(dict[str, Any]):
     """Named parts of a value that had a class of its own: a named tuple, a dataclass, a `ModelOutput`.
 
-    It reads by name, by attribute and by position, and knows the name of the class that it stands for.
+    It reads by name, by attribute and by position, and knows the name of the class that it stands for. As an attribute a part comes
+    before a method of dict: `.values` of what `torch.max(x, 1)` gave is its values. A part called `type` is read as `["type"]`.
 
     >>> pair = Fields("Pair", {"left": 1, "right": 2})
     >>> pair.left, pair["right"], pair[0]
@@ -26,17 +27,17 @@ class Fields(dict[str, Any]):
         super().__init__(parts)
         self.type = type
 
+    def __getattribute__(self, name: str) -> Any:
+        return self[name] if name != "type" and name in self else super().__getattribute__(name)
+
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"{self.type} has no part {name!r}; it has {', '.join(self)}") from None
+        raise AttributeError(f"{self.type} has no part {name!r}; it has {', '.join(self)}")
 
     def __getitem__(self, key: str | int) -> Any:
-        return [*self.values()][key] if isinstance(key, int) else super().__getitem__(key)
+        return [*dict.values(self)][key] if isinstance(key, int) else super().__getitem__(key)
 
     def __repr__(self) -> str:
-        return f"{self.type}({', '.join(f'{name}={part!r}' for name, part in self.items())})"
+        return f"{self.type}({', '.join(f'{name}={part!r}' for name, part in dict.items(self))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Fields, (self.type, dict(self))
@@ -52,12 +53,16 @@ class Opaque:
         return f"<{self.type}>"
 
 
-def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, depth: int = 0) -> Any:
+PLAIN = (*SCALARS, Opaque)
+
+
+def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, within: tuple[int, ...] = ()) -> Any:
     """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it, nothing else of it
     referred to.
 
     Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`, dataclasses and
-    `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`.
+    `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`, as does a value inside of itself.
+    `within` is the ids of the containers around the value.
 
     >>> import torch
     >>> mirror({"a": (torch.zeros(2), 3), "b": object()}, lambda tensor: tuple(tensor.shape))
@@ -65,13 +70,14 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, depth
     """
     if isinstance(value, kind):
         return leaf(value)
-    if isinstance(value, (*SCALARS, Opaque)):
+    if isinstance(value, PLAIN):
         return value
-    if depth >= DEEPEST:
+    if id(value) in within or len(within) >= DEEPEST:
         return Opaque(type(value).__name__)
+    around = (*within, id(value))
 
     def inside(part: Any) -> Any:
-        return mirror(part, leaf, kind=kind, depth=depth + 1)
+        return mirror(part, leaf, kind=kind, within=around)
 
     if type(value) in (tuple, list):
         return type(value)([inside(part) for part in value])
@@ -80,7 +86,9 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, depth
         return Fields(type_name(value), {name: inside(part) for name, part in parts})
     if isinstance(value, Mapping):
         return {_plain_key(key): inside(part) for key, part in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
+    if isinstance(value, tuple):
+        return tuple([inside(part) for part in value])
+    if isinstance(value, list | set | frozenset):
         return [inside(part) for part in value]
     return Opaque(type(value).__name__)
 
@@ -99,8 +107,8 @@ def leaves(data: Any, *, kind: type) -> Iterator[tuple[tuple[str | int, ...], An
     """Every part of mirrored data that is of `kind`, with the keys that lead to it."""
     if isinstance(data, kind):
         yield (), data
-    elif isinstance(data, Mapping):
-        for key, part in data.items():
+    elif isinstance(data, dict):
+        for key, part in dict.items(data):
             yield from (((key, *keys), found) for keys, found in leaves(part, kind=kind))
     elif isinstance(data, tuple | list):
         for place, part in enumerate(data):
@@ -116,7 +124,7 @@ def _named_parts(value: Any) -> Any:
     """The (name, part) pairs of a value whose class names its parts; None for any other."""
     kind = type(value)
     if kind is Fields:
-        return value.items()
+        return dict.items(value)
     if dataclasses.is_dataclass(kind):
         if isinstance(value, Mapping):
             return value.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,37 +18,53 @@ NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document of a run, and the tensors that it names."""
-    tensors: dict[str, Tensor] = {}
+    """The document of a run, and the tensors that it names; StoreError where it holds what JSON and safetensors cannot."""
+    shelf = Shelf()
     numbers = {id(call): number for number, call in enumerate(run.calls)}
     document = {
         "model": run.model,
         "modules": run.modules,
         "aliases": run.aliases,
         "settings": run.settings,
-        "calls": [_from_call(call, numbers, tensors) for call in run.calls],
+        "calls": [_from_call(call, numbers, shelf) for call in run.calls],
     }
-    return document, tensors
+    return document, shelf.tensors
 
 
 def from_document(document: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
     """The run that a document describes; StoreError where the two do not fit together."""
+    part = "head"
     try:
         run = Run(
             model=document["model"], modules=document["modules"], aliases=document["aliases"], settings=document["settings"]
         )
         for number, data in enumerate(document["calls"]):
+            part = f"call {number}"
             run.calls.append(_to_call(data, number, run.calls, tensors))
     except StoreError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise StoreError(f"the document of this run is damaged: {type(error).__name__}: {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise StoreError(f"the document of this run is damaged, in its {part}: {type(error).__name__}: {error}") from error
     return run
 
 
-def _from_call(call: CallRecord, numbers: dict[int, int], tensors: dict[str, Tensor]) -> dict[str, Any]:
+@dataclasses.dataclass(slots=True)
+class Shelf:
+    """The tensors of a run by name. One that was kept several times stands there once, under its first name."""
+
+    tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    names: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def put(self, tensor: Tensor, name: str) -> str:
+        """The name of a tensor, which is `name` where it had none."""
+        name = self.names.setdefault(id(tensor), name)
+        self.tensors[name] = tensor
+        return name
+
+
+def _from_call(call: CallRecord, numbers: dict[int, int], shelf: Shelf) -> dict[str, Any]:
     def encode(data: Any, name: str) -> Any:
-        return _encode(data, f"{numbers[id(call)]}.{name}", tensors)
+        return _encode(data, f"{numbers[id(call)]}.{name}", shelf)
 
     return {
         **{name: _number(getattr(call, name)) for name in PLAIN},
@@ -71,10 +87,12 @@ def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tenso
     return call
 
 
-def _encode(data: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _encode(data: Any, name: str, shelf: Shelf) -> Any:
     """Recorded data as JSON: numbers, text, None and lists as they are, everything else an object with its kind."""
     if isinstance(data, TensorInfo):
-        return {"kind": "tensor", **_encode_info(data, name, tensors)}
+        return {"kind": "tensor", **_encode_info(data, name, shelf)}
+    if isinstance(data, Tensor):
+        return {"kind": "stored", "name": shelf.put(data, name)}
     if isinstance(data, bool | int | str | None):
         return data
     if isinstance(data, float):
@@ -84,13 +102,18 @@ def _encode(data: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(data, Opaque):
         return {"kind": "opaque", "type": data.type}
     if isinstance(data, list):
-        return [_encode(part, f"{name}.{place}", tensors) for place, part in enumerate(data)]
+        return _encode_all(data, name, shelf)
     if isinstance(data, tuple):
-        return {"kind": "tuple", "parts": [_encode(part, f"{name}.{place}", tensors) for place, part in enumerate(data)]}
-    parts = [[key, _encode(part, f"{name}.{place}", tensors)] for place, (key, part) in enumerate(data.items())]
-    if isinstance(data, Fields):
-        return {"kind": "fields", "type": data.type, "parts": parts}
-    return {"kind": "dict", "parts": parts}
+        return {"kind": "tuple", "parts": _encode_all(data, name, shelf)}
+    if not isinstance(data, dict):
+        raise StoreError(f"{name} holds a {type(data).__name__}; a run saves tensors, numbers, text, lists, tuples and dicts")
+    keys, parts = _encode_all(data, name, shelf), _encode_all(dict.values(data), name, shelf)
+    kind = {"kind": "fields", "type": data.type} if isinstance(data, Fields) else {"kind": "dict"}
+    return {**kind, "parts": [[key, part] for key, part in zip(keys, parts, strict=True)]}
+
+
+def _encode_all(parts: Iterable[Any], name: str, shelf: Shelf) -> list[Any]:
+    return [_encode(part, f"{name}.{place}", shelf) for place, part in enumerate(parts)]
 
 
 def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
@@ -102,10 +125,10 @@ def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _decode_parts(data: dict[str, Any], tensors: dict[str, Tensor]) -> dict[Any, Any]:
-    return {key: _decode(part, tensors) for key, part in data["parts"]}
+    return {_decode(key, tensors): _decode(part, tensors) for key, part in data["parts"]}
 
 
-def _encode_info(info: TensorInfo, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
     encoded: dict[str, Any] = {
         "shape": list(info.shape),
         "dtype": info.dtype_name,
@@ -115,24 +138,14 @@ def _encode_info(info: TensorInfo, name: str, tensors: dict[str, Tensor]) -> dic
     if info.stats is not None:
         encoded["stats"] = {key: _number(figure) for key, figure in dataclasses.asdict(info.stats).items()}
     if info.grad is not None:
-        encoded["grad"] = _encode_info(info.grad, f"{name}.grad", tensors)
-    value = info.value
-    if isinstance(value, Tensor):
-        tensors[name] = value
-        encoded["value"] = {"kind": "stored", "name": name}
-    elif value is not None:
-        encoded["value"] = _encode_value(value, name)
+        encoded["grad"] = _encode_info(info.grad, f"{name}.grad", shelf)
+    if info.value is not None:
+        encoded["value"] = _encode(info.value, name, shelf)
     return encoded
 
 
-def _encode_value(value: Any, name: str) -> Any:
-    if isinstance(value, bool | int | str | float | complex | list | tuple | dict):
-        return _encode(value, name, {})
-    raise StoreError(f"what the keep function gave for {name} is a {type(value).__name__}; a run saves tensors, numbers, text and lists")
-
-
 def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo:
-    info = TensorInfo(tuple(data["shape"]), getattr(torch, data["dtype"]), torch.device(data["device"]), data["requires_grad"])
+    info = TensorInfo(tuple(data["shape"]), _dtype(data["dtype"]), torch.device(data["device"]), data["requires_grad"])
     if "stats" in data:
         info._stats = Stats(**{key: _from_number(figure) for key, figure in data["stats"].items()})
     if "grad" in data:
@@ -140,6 +153,13 @@ def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo
     if "value" in data:
         info._value = _decode(data["value"], tensors)
     return info
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is no dtype")
+    return dtype
 
 
 def _decode_stored(data: dict[str, Any], tensors: dict[str, Tensor]) -> Tensor:

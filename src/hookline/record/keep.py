@@ -4,10 +4,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-from torch import Tensor, device
+import torch
+from torch import Tensor
 
 from hookline.errors import RecordError
-from hookline.record.measure import Pending, measure
+from hookline.record.measure import Pending, measure, unseen
 from hookline.record.record import TensorInfo
 
 Keep: TypeAlias = Literal["shape", "stats", "tensor", "copy"] | Callable[[Tensor], Any]
@@ -30,12 +31,23 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
 
 
 def describe(tensor: Tensor) -> TensorInfo:
-    """Shape, dtype, device, whether it requires a gradient."""
+    """Shape, dtype, device, whether it requires a gradient. The size of a ragged dimension of a nested tensor is -1."""
+    shape = _nested_shape(tensor) if tensor.is_nested else tensor.shape
+    return TensorInfo(shape, tensor.dtype, tensor.device, tensor.requires_grad)
+
+
+def _nested_shape(tensor: Tensor) -> tuple[int, ...]:
+    """One of strided layout tells the sizes that all its parts share one by one; one of jagged layout has a symbol for the ragged one."""
+    if tensor.layout == torch.jagged:
+        return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
+    return tuple(_size(tensor, dim) for dim in range(tensor.dim()))
+
+
+def _size(tensor: Tensor, dim: int) -> int:
     try:
-        return TensorInfo(tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
-    except RuntimeError:  # a nested tensor of strided layout has no shape to tell
-        sizes = tuple(tensor.size(dim) if dim == 0 else -1 for dim in range(tensor.dim()))
-        return TensorInfo(sizes, tensor.dtype, device(tensor.device), tensor.requires_grad)
+        return tensor.size(dim)
+    except RuntimeError:
+        return -1
 
 
 class StatsKeeper:
@@ -48,6 +60,7 @@ class StatsKeeper:
         self.last: tuple[Any, int, Any] = (lambda: None, 0, None)
 
     def __call__(self, tensor: Tensor) -> TensorInfo:
+        """What is known of a tensor, with its statistics."""
         info = describe(tensor)
         if tensor.is_inference():
             info._stats = measure(tensor, self.pending)
@@ -70,7 +83,8 @@ def _with_reference(tensor: Tensor) -> TensorInfo:
 
 def _with_copy(tensor: Tensor) -> TensorInfo:
     info = describe(tensor)
-    info._value = tensor.detach().clone()
+    with unseen(tensor):
+        info._value = tensor.detach().clone()
     return info
 
 

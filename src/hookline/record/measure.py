@@ -1,12 +1,20 @@
 """Statistics of a tensor, in few passes over it and without waiting for its device."""
 
 import math
-from dataclasses import dataclass
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 NAMES = ("min", "max", "mean", "std", "norm", "zeros", "nan", "inf")
+MANY = 2**17  # more squares than these lose digits when float32 adds them up
+ROW = 4096
+# The largest magnitudes of which the squares, and sums of these, neither vanish nor overflow.
+SQUARED_WELL = {torch.float32: (1e-15, 1e14), torch.float64: (1e-140, 1e140)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +45,58 @@ class Stats:
 class Pending:
     """Statistics on their way from a device: the figures of many tensors wait there, and are fetched together when one is read."""
 
-    __slots__ = ("rows", "values")
+    __slots__ = ("lock", "rows", "values")
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.rows: list[Tensor] = []
         self.values: list[list[float]] = []
 
     def add(self, row: Tensor) -> int:
         """Keep one tensor's figures on the device; gives their place."""
-        self.rows.append(row)
-        return len(self.values) + len(self.rows) - 1
+        with self.lock:
+            self.rows.append(row)
+            return len(self.values) + len(self.rows) - 1
 
     def fetch(self, place: int) -> list[float]:
         """The figures at a place; all that wait are fetched, one transfer a device."""
-        if place >= len(self.values):
-            rows, self.rows = self.rows, []
-            by_device: dict[torch.device, list[Tensor]] = {}
-            for row in rows:
-                by_device.setdefault(row.device, []).append(row)
-            fetched = {device: iter(torch.stack(own).tolist()) for device, own in by_device.items()}
-            self.values += [next(fetched[row.device]) for row in rows]
-        return self.values[place]
+        with self.lock:
+            if place >= len(self.values):
+                self._fetch_all()
+            return self.values[place]
+
+    def _fetch_all(self) -> None:
+        rows, self.rows = self.rows, []
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for row in rows:
+            by_device.setdefault(row.device, []).append(row)
+        fetched = {device: iter(_fetch(device, own)) for device, own in by_device.items()}
+        self.values += [next(fetched[row.device]) for row in rows]
+
+
+def _fetch(device: torch.device, rows: list[Tensor]) -> list[list[float]]:
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and accelerator.type == device.type:
+        torch.accelerator.synchronize(device)  # rows of one device may come from several of its streams
+    fetched: list[list[float]] = torch.stack(rows).tolist()
+    return fetched
 
 
 def measure(tensor: Tensor, pending: Pending) -> "Stats | Waiting | None":
     """The statistics of a tensor: at once on the CPU, `Waiting` on any other device; None for a tensor without elements to read
     (meta, fake) or of a kind that PyTorch cannot reduce."""
-    if torch.jit.is_tracing():
+    if torch._C._is_tracing() or isinstance(tensor, FakeTensor):
         return None  # the trace would hold every operation of the measuring
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unseen(tensor):
             return _measure(_elements(tensor.detach()), pending)
-    except (RuntimeError, NotImplementedError, TypeError):
+    except Exception:  # a tensor class may raise anything, and measuring never ends a call
         return None
+
+
+def unseen(tensor: Tensor) -> AbstractContextManager[Any]:
+    """A block in which no dispatch mode of the caller's (make_fx, selective checkpointing) sees what is done with a plain tensor."""
+    return torch._C._DisableTorchDispatch() if type(tensor) in (Tensor, torch.nn.Parameter) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +117,19 @@ def _elements(tensor: Tensor) -> Tensor:
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.is_nested:
-        tensor = tensor.values() if tensor.layout == torch.jagged else torch.cat([part.reshape(-1) for part in tensor.unbind()])
+        whole = tensor.layout == torch.jagged and tensor.lengths() is None  # type: ignore[attr-defined]
+        tensor = tensor.values() if whole else torch.cat([part.reshape(-1) for part in tensor.unbind()])
     if tensor.layout != torch.strided:
         tensor = tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
     if tensor.is_complex():
-        return tensor.abs()
+        tensor = tensor.abs()
     if tensor.dtype in (torch.float32, torch.float64):
         return tensor
-    return tensor.to(torch.float64 if not tensor.is_floating_point() else torch.float32)
+    return tensor.to(torch.float32 if tensor.is_floating_point() else _widest(tensor.device))
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _measure(values: Tensor, pending: Pending) -> "Stats | Waiting | None":
@@ -105,27 +137,61 @@ def _measure(values: Tensor, pending: Pending) -> "Stats | Waiting | None":
     if values.is_meta:
         return None
     if count == 0:
-        return Stats(0, *[math.nan] * 4, 0.0, math.nan, 0, 0)
+        return Stats(0, math.nan, math.nan, math.nan, math.nan, 0.0, math.nan, 0, 0)
     if values.device.type == "cpu":
-        return _measure_at_once(values, count)
-    finite = values.isfinite()
+        return _measure_at_once(values if values.is_contiguous() else _in_memory_order(values), count)
+    return _measure_later(values, count, pending)
+
+
+def _measure_later(values: Tensor, count: int, pending: Pending) -> Waiting:
     low, high = values.aminmax()
     std, mean = torch.std_mean(values, correction=0)
-    figures = (low, high, mean, std, torch.linalg.vector_norm(values), (values == 0).sum(), values.isnan().sum(), (~finite).sum())
-    row = torch.stack([figure.to(torch.float64) for figure in figures])
+    nan, unfinite = values.isnan().sum(), (~values.isfinite()).sum()
+    figures = (low, high, mean, std, torch.linalg.vector_norm(values), (values == 0).sum(), nan, unfinite)
+    row = torch.stack([figure.to(_widest(values.device)) for figure in figures])
     return Waiting(count, pending, pending.add(row))
+
+
+def _stats(count: int, figures: list[float]) -> Stats:
+    low, high, mean, std, norm, zeros, nan, unfinite = figures
+    if unfinite:
+        return _stats_unfinite(count, low, high, zeros / count, int(nan), int(unfinite - nan))
+    return Stats(count, low, high, mean, std if low < high else 0.0, norm, zeros / count, 0, 0)
+
+
+def _stats_unfinite(count: int, low: float, high: float, zeros: float, nan: int, inf: int) -> Stats:
+    return Stats(count, low, high, low + high, math.nan, math.nan if nan else math.inf, zeros, nan, inf)
+
+
+def _in_memory_order(values: Tensor) -> Tensor:
+    """The same elements, dimensions sorted by stride: a transposed or channels-last tensor is read straight through."""
+    return values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
 
 
 def _measure_at_once(values: Tensor, count: int) -> Stats:
     low, high = (bound.item() for bound in values.aminmax())
-    mean = values.mean().item()
-    norm = torch.linalg.vector_norm(values).item()
     zeros = (count - int(torch.count_nonzero(values))) / count
+    largest = max(-low, high)
 
-    if math.isfinite(low) and math.isfinite(high):
-        return Stats(count, low, high, mean, _std(values, count, mean, norm), norm, zeros, 0, 0)
-    nan = int(values.isnan().sum())
-    return Stats(count, low, high, mean, math.nan, norm, zeros, nan, int(values.isinf().sum()))
+    if not math.isfinite(largest):
+        return _stats_unfinite(count, low, high, zeros, int(values.isnan().sum()), int(values.isinf().sum()))
+    smallest_good, largest_good = SQUARED_WELL[values.dtype]
+    if largest and not smallest_good < largest < largest_good:
+        scaled = _measure_at_once(values.double() / largest, count)
+        return replace(scaled, min=low, max=high, mean=scaled.mean * largest, std=scaled.std * largest, norm=scaled.norm * largest)
+    mean, norm = values.mean().item(), _norm(values, count)
+    std = _std(values, count, mean, norm) if low < high else 0.0
+    return Stats(count, low, high, mean, std, norm, zeros, 0, 0)
+
+
+def _norm(values: Tensor, count: int) -> float:
+    """The L2 norm; of many elements by rows, because PyTorch adds up the squares of a float32 tensor in float32."""
+    if count <= MANY:
+        return float(torch.linalg.vector_norm(values))
+    flat = values.reshape(-1)
+    whole = count - count % ROW
+    rows = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1)
+    return float(torch.linalg.vector_norm(torch.cat([rows, flat[whole:]]), dtype=torch.float64))
 
 
 def _std(values: Tensor, count: int, mean: float, norm: float) -> float:
@@ -135,8 +201,3 @@ def _std(values: Tensor, count: int, mean: float, norm: float) -> float:
     if variance > 0.1 * square:
         return math.sqrt(variance)
     return torch.std(values, correction=0).item()
-
-
-def _stats(count: int, figures: list[float]) -> Stats:
-    low, high, mean, std, norm, zeros, nan, unfinite = figures
-    return Stats(count, low, high, mean, std, norm, zeros / count, int(nan), int(unfinite - nan))

@@ -1,19 +1,16 @@
 """What happened, as plain data: TensorInfo, CallRecord, Run."""
 
 import math
-from difflib import get_close_matches
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from hookline.errors import ChangedTensorError, RecordError
 from hookline.model.select import glob_to_regex
 from hookline.model.tensors import leaves, mirror
 from hookline.record.measure import Stats, Waiting
-from hookline.report.html import run_html
-from hookline.report.text import render, run_table
 from hookline.store.folder import write
 
 if TYPE_CHECKING:
@@ -100,7 +97,7 @@ FIGURES = ("count", "min", "max", "mean", "std", "absmax", "norm", "zeros", "nan
 class Slot:
     """The place that a tensor's gradient hook writes to. It refers to no tensor of the forward, so that no cycle keeps a graph alive."""
 
-    __slots__ = ("info",)
+    __slots__ = ("__weakref__", "info")
 
     def __init__(self, info: TensorInfo | None = None) -> None:
         self.info = info
@@ -272,12 +269,18 @@ class Run:
         return pandas.DataFrame([row(call) for call in self.calls])
 
     def __repr__(self) -> str:
+        from hookline.report.text import render, run_table  # rich costs more to import than the rest of hookline
+
         return render(run_table(self))
 
     def __rich__(self) -> Any:
+        from hookline.report.text import run_table
+
         return run_table(self)
 
     def _repr_html_(self) -> str:
+        from hookline.report.html import run_html
+
         return run_html(self)
 
 

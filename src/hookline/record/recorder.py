@@ -2,11 +2,12 @@
 
 import itertools
 import time
+import weakref
 from _thread import get_ident
-from typing import Any
 
 from torch import Tensor, is_grad_enabled
 from torch.nn import Module
+from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call
 from hookline.engine.gradient import on_gradient
@@ -71,22 +72,23 @@ class Recorder:
         record.seconds = now - self.began - record.began
         if call.error is None:
             record.output = mirror(call.output, self.output)
-        else:
+        elif not isinstance(call.error, _StopRecomputationError):  # by which checkpointing ends a recompute that has all it needs
             record.error = f"{type(call.error).__name__}: {call.error}"
 
     def close(self) -> None:
-        """Record nothing more, and let go of the modules' names."""
+        """Record nothing more, and let go of the run: the hooks that tensors keep refer to this recorder."""
         self.open = False
-        self.names = {}
+        self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
         self.running = {}
 
     def _with_gradient(self, tensor: Tensor) -> TensorInfo:
         info = self.bare_output(tensor)
         if tensor.requires_grad and is_grad_enabled():
             info._grad = slot = Slot()
-            on_gradient(tensor, lambda gradient: self._record_gradient(slot, gradient))
+            place = weakref.ref(slot)
+            on_gradient(tensor, lambda gradient: self._record_gradient(place(), gradient))
         return info
 
-    def _record_gradient(self, slot: Slot, gradient: Tensor) -> None:
-        if self.open and self.gradient is not None:
+    def _record_gradient(self, slot: Slot | None, gradient: Tensor | None) -> None:
+        if self.open and self.gradient is not None and slot is not None and gradient is not None:
             slot.info = self.gradient(gradient)

@@ -2,15 +2,16 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from hookline.errors import StoreError
 
@@ -18,6 +19,7 @@ FORMAT = "hookline"
 VERSION = 1
 DOCUMENT = "run.json"
 TENSORS = "tensors.safetensors"
+BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 
 
 def write(folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -25,23 +27,54 @@ def write(folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: 
 
     A folder that hookline wrote before is replaced; StoreError where something else is there, or a tensor cannot be written.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()
     if target.exists() and not _is_ours(target):
         raise StoreError(f"{target} exists and is not a saved run; give another folder, or remove it")
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        text = json.dumps({"format": FORMAT, "version": VERSION, **document}, allow_nan=False)
-        (fresh / DOCUMENT).write_text(text, encoding="utf-8")
-        if tensors:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / TENSORS)
-        fresh.chmod(0o755)
-        _put_in_place(fresh, target)
-    except (TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True) as beside:
+            fresh = Path(beside) / "fresh"
+            fresh.mkdir()
+            _fill(fresh, document, tensors)
+            _put_in_place(fresh, target, Path(beside) / "old")
+    except (OSError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise StoreError(f"cannot save to {target}: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    text = json.dumps({"format": FORMAT, "version": VERSION, **document}, allow_nan=False)
+    (fresh / DOCUMENT).write_text(text, encoding="utf-8")
+    if not tensors:
+        return
+    dense = _dense(tensors)
+    try:
+        save_file(dense, fresh / TENSORS)
+    except KeyError as error:
+        names = [name for name, tensor in dense.items() if tensor.dtype == error.args[0]]
+        raise StoreError(f"{', '.join(names[:3])} of dtype {error} cannot be saved: safetensors does not know it") from error
+
+
+def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: on the CPU, as they read, each in a storage of its own."""
+    dense: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta or isinstance(tensor, FakeTensor):
+            raise StoreError(f"{name} cannot be saved: a run on disk holds dense tensors, and this is {_kind(tensor)}")
+        own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        dense[name] = own.clone() if storage in taken else own
+        taken.add(storage)
+    return dense
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_meta or isinstance(tensor, FakeTensor):
+        return "one without data"
+    if tensor.is_nested:
+        return "a nested one"
+    return "a quantized one" if tensor.is_quantized else f"one of layout {tensor.layout}"
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -50,15 +83,16 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
     if not source.is_dir():
         raise StoreError(f"{source} is not a folder; give the folder that run.save() wrote")
     try:
-        document = json.loads((source / DOCUMENT).read_text(encoding="utf-8"))
+        document = json.loads((source / DOCUMENT).read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise StoreError(f"{source} holds no {DOCUMENT}, so it is not a saved run") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StoreError(f"{source / DOCUMENT} is damaged: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise StoreError(f"{source / DOCUMENT} is not a hookline document")
     if document.get("version") != VERSION:
-        raise StoreError(f"{source} has format version {document.get('version')}, and this hookline reads version {VERSION}; update it")
+        written = document.get("version")
+        raise StoreError(f"{source} has format version {written!r}, and this hookline reads version {VERSION}; update hookline")
 
     if not (source / TENSORS).exists():
         return document, {}
@@ -68,24 +102,29 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
         raise StoreError(f"{source / TENSORS} is damaged: {error}") from None
 
 
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"it holds a bare {constant}, where a number that is not finite is text")
+
+
 def _is_ours(target: Path) -> bool:
+    """Whether a folder is empty, or holds what `write` put there and nothing else."""
     if not target.is_dir():
         return False
     names = {path.name for path in target.iterdir()}
-    return names <= {DOCUMENT, TENSORS} and (DOCUMENT in names or not names)
+    if DOCUMENT not in names:
+        return not names
+    with (target / DOCUMENT).open("rb") as document:
+        return names <= {DOCUMENT, TENSORS} and document.read(len(BEGINNING)) == BEGINNING
 
 
-def _put_in_place(fresh: Path, target: Path) -> None:
-    """Give the fresh folder its name; the one that had it is dropped only after."""
+def _put_in_place(fresh: Path, target: Path, old: Path) -> None:
+    """Give the fresh folder its name; the one that had it moves to `old`."""
     if not target.exists():
         fresh.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / "run")
+    target.rename(old)
     try:
         fresh.rename(target)
-    except OSError:
-        (old / "run").rename(target)
+    except BaseException:
+        old.rename(target)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

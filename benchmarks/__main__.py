@@ -1,0 +1,38 @@
+"""`python -m benchmarks [NAME ...]`: run every benchmark, or the ones named, and print their ratios; exit 1 where one was missed."""
+
+import platform
+import sys
+from datetime import date
+from importlib import import_module
+
+import torch
+
+from benchmarks.ratios import show
+
+NAMES = ("importing", "calls", "watching")
+
+
+def main(names: list[str]) -> int:
+    """Print a table for each benchmark; gives how many figures fell short, at most 1."""
+    print(f"{date.today()}, Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}")
+    missed = 0
+    for name in names or NAMES:
+        module = import_module(f"benchmarks.{name}")
+        rows = module.rows()
+        show(module.__doc__ or name, rows)
+        missed += sum(not row.met for row in rows)
+    print(f"{missed} figures short of what was asked for")
+    return min(missed, 1)
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

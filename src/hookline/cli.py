@@ -1,0 +1,243 @@
+"""The command line. Each command is a few lines over a tool; what is wrong with its input is told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from hookline.errors import HooklineError, RecordError, StoreError
+
+if TYPE_CHECKING:
+    from hookline.record.keep import Keep
+    from hookline.record.record import Run
+    from hookline.sources import Subject
+
+MODEL_FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+PIPE_WIDTH = 140
+KEEPS = ("shape", "stats", "tensor", "copy")
+
+
+class Commands(TyperGroup):
+    """The commands, in one place for the errors of all of them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what hookline complains about becomes a line on stderr and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except HooklineError as error:
+            _tell(str(error))
+            raise typer.Exit(WRONG_INPUT) from None
+        except KeyboardInterrupt:
+            _tell("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The `hookline` command."""
+    app(prog_name="hookline")
+
+
+# What commands take
+
+
+def _known_keep(keep: str) -> str:
+    if keep not in KEEPS:
+        raise RecordError(f"--keep {keep!r} is not known; it is {', '.join(KEEPS[:-1])} or {KEEPS[-1]}")
+    return keep
+
+
+MODEL = typer.Argument(
+    metavar="MODEL",
+    help="[bold]demo[/bold], [bold]package.module:name[/bold], [bold]path/file.py:name[/bold] (a module, or a class or "
+    "function that gives one), or a folder that holds a transformers model.",
+)
+INPUTS = typer.Option(
+    metavar="SPEC",
+    show_default=False,
+    help="What to call it with: a description such as [bold]'input_ids=int64\\[1,16]<30522'[/bold] (quote it), "
+    "a .safetensors, .npz, .json or .pt file, or module:name. "
+    "Not needed for demo, nor for a transformers model that reads text.",
+)
+WHERE = typer.Option(
+    metavar="GLOB",
+    show_default=False,
+    help="Only modules whose path matches: * is one name, ** any number. Give it as often as needed.",
+)
+KEEP = typer.Option(
+    metavar="KEEP",
+    callback=_known_keep,
+    help="What is kept of each output: shape, stats, tensor or copy.",
+)
+GRADS = typer.Option(
+    "--grads/--no-grads", show_default=False, help="Run backward too (as it is by default), or only a forward."
+)
+TRAIN = typer.Option(
+    "--train/--eval", show_default=False, help="The model's mode; without either, the one that it comes in."
+)
+SAVE = typer.Option(
+    metavar="DIR", show_default=False, help="Write the run to this folder; hookline.load(DIR) reads it."
+)
+JSON = typer.Option("--json", help="Print one JSON document instead of the table, and nothing else on stdout.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from hookline import __version__
+
+        typer.echo(f"hookline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hookline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See what every module of a PyTorch model does, and change nothing by looking.
+
+    hookline COMMAND --help says more about a command, with examples.
+    """
+
+
+WATCH_HELP = (
+    "Run a model once, and show what every module took, gave and got back as gradient.\n\n"
+    "A row is one call of one module, indented below the call that it ran in: shapes, milliseconds, statistics of what "
+    "it gave, and the norm of the gradient of that. The loss of the demo is its cross entropy; of any other model it "
+    "is the output's .loss, or the mean square of the output where it has none.\n\n"
+    "Exit code 0: it ran. 1: the model raised, and the table shows how far it came. 2: something given here is wrong. "
+    "130: Ctrl-C."
+)
+WATCH_EXAMPLES = """
+[bold]Examples[/bold]
+
+hookline watch  [dim]# the demo, forward and backward[/dim]
+
+hookline watch demo --where 'attention.*' --train  [dim]# a part of it[/dim]
+
+hookline watch torchvision.models:resnet18 --inputs 'float32\\[2,3,224,224]' --no-grads
+
+hookline watch net.py:Net --inputs net.py:batch --save before/
+
+hookline watch ./my-bert --inputs 'input_ids=int64\\[1,16]<30522' --json | jq '.calls | length'
+"""
+
+
+@app.command(help=WATCH_HELP, epilog=WATCH_EXAMPLES)
+def watch(
+    model: Annotated[str, MODEL] = "demo",
+    inputs: Annotated[str | None, INPUTS] = None,
+    where: Annotated[list[str] | None, WHERE] = None,
+    keep: Annotated[str, KEEP] = "stats",
+    grads: Annotated[bool, GRADS] = True,
+    train: Annotated[bool | None, TRAIN] = None,
+    save: Annotated[Path | None, SAVE] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Run a model once, and show what every module did."""
+    from hookline.tools.watch import watch as watching
+
+    with _only_result_on_stdout(as_json):
+        subject = _load(model, inputs, train=train)
+        block = watching(subject.model, where or "**", keep=cast("Keep", keep), grads=grads)
+        run, code = _recorded(block, subject, grads=grads)
+
+    _print(run, as_json=as_json)
+    if save:
+        _save(run, save)
+    raise typer.Exit(code)
+
+
+# What they share
+
+
+def _tell(message: str) -> None:
+    """One line on stderr."""
+    typer.echo(f"hookline: {' '.join(message.split())}", err=True)
+
+
+def _only_result_on_stdout(wanted: bool) -> AbstractContextManager[Any]:
+    """A block in which what the user's code prints goes to stderr, where stdout is to hold nothing but the result."""
+    return redirect_stdout(sys.stderr) if wanted else nullcontext()
+
+
+def _load(model: str, inputs: str | None, *, train: bool | None) -> Subject:
+    with _status(f"loading {model}"):
+        from hookline import sources
+
+        return sources.load(model, inputs, train=train)
+
+
+@contextmanager
+def _status(doing: str) -> Iterator[None]:
+    """A block with a spinner on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(doing)):
+        yield
+
+
+def _recorded(watching: AbstractContextManager[Run], subject: Subject, *, grads: bool) -> tuple[Run, int]:
+    """The run of a subject while it is watched, and the exit code; what went wrong is told on stderr."""
+    with watching as run:
+        try:
+            subject.forward_backward() if grads else subject.forward()
+        except HooklineError:
+            raise
+        except KeyboardInterrupt:
+            from hookline.report.text import headline
+
+            _tell(f"interrupted; recorded so far: {headline(run)}")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            _tell_failure(error)
+            return run, MODEL_FAILED
+    return run, 0
+
+
+def _tell_failure(error: Exception) -> None:
+    from hookline.sources import explain
+
+    _tell(f"the model raised {explain(error)}")
+    for note in getattr(error, "__notes__", ()):
+        typer.echo(note, err=True)
+
+
+def _print(run: Run, *, as_json: bool) -> None:
+    """The run on stdout: its table, as wide as the terminal or COLUMNS says, or its document."""
+    if as_json:
+        from hookline.record.document import to_document
+
+        typer.echo(json.dumps(to_document(run)[0], allow_nan=False))
+        return
+    from rich.console import Console
+
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(width=None if known else PIPE_WIDTH).print(run)
+
+
+def _save(run: Run, folder: Path) -> None:
+    try:
+        run.save(folder)
+    except OSError as error:
+        raise StoreError(f"cannot save to {folder}: {error}") from error
+    typer.echo(f"saved to {folder}", err=True)

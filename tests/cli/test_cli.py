@@ -1,0 +1,370 @@
+"""Tests of the command line: what it prints, where, with which exit code, and that what is wrong is told in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import hookline
+from hookline.cli import app
+
+NET = """
+import torch
+from torch import nn
+
+print("hello from net.py")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 3)
+        self.second = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class Failing(Net):
+    def forward(self, x):
+        return self.second(x)
+
+
+class Interrupted(Net):
+    def forward(self, x):
+        self.first(x)
+        raise KeyboardInterrupt
+
+
+class Slow(Net):
+    def forward(self, x):
+        import sys, time
+        self.first(x)
+        print("ready", file=sys.stderr, flush=True)
+        time.sleep(60)
+
+
+class Rounded(Net):
+    def forward(self, x):
+        return super().forward(x).round().long()
+
+
+class Talking(Net):
+    def forward(self, x):
+        print("hello from forward")
+        return super().forward(x)
+
+
+number = 5
+batch = torch.ones(3, 4)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, holding net.py; the output is 120 columns wide."""
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "broken.py").write_text("import torch\n\nx = 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(hookline.__file__).parents[1]))
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def watch(*arguments: str) -> Result:
+    return run("watch", *arguments)
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "hookline", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    assert "watch" in run().output
+
+
+def test_the_help_of_watch_shows_every_option_and_an_example() -> None:
+    text = watch("--help").stdout
+
+    for part in (
+        "MODEL",
+        "--inputs",
+        "--where",
+        "--keep",
+        "--no-grads",
+        "--eval",
+        "--save",
+        "--json",
+        "hookline watch demo",
+    ):
+        assert part in text
+
+
+def test_the_help_shows_its_brackets() -> None:
+    assert "'input_ids=int64[1,16]<30522'" in watch("--help").stdout
+
+
+def test_the_version_is_printed() -> None:
+    assert run("--version").stdout == f"hookline {hookline.__version__}\n"
+
+
+# The table
+
+
+def test_the_demo_is_watched_when_nothing_is_said() -> None:
+    result = watch()
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("DigitReader: 23 calls of 18 modules")
+    assert "grad norm" in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_name_of_the_demo_gives_the_same() -> None:
+    assert watch("demo").stdout.splitlines()[0].startswith("DigitReader: 23 calls of 18 modules")
+
+
+def test_a_model_of_a_file_is_watched_with_inputs_of_a_description() -> None:
+    result = watch("net.py:Net", "--inputs", "float32[3,4]")
+
+    assert result.exit_code == 0
+    assert "Net: 3 calls of 3 modules" in result.stdout
+
+
+def test_a_model_of_a_module_is_watched_with_inputs_of_a_file() -> None:
+    assert "Net: 3 calls of 3 modules" in watch("net:Net", "--inputs", "net.py:batch").stdout
+
+
+def test_where_narrows_what_is_watched() -> None:
+    result = watch("--where", "attention.*", "--where", "head")
+
+    assert "5 calls of 5 modules" in result.stdout
+
+
+def test_without_grads_no_gradient_is_shown() -> None:
+    assert "grad norm" not in watch("--no-grads").stdout
+
+
+def test_without_grads_an_output_that_has_none_is_fine() -> None:
+    assert watch("net.py:Rounded", "--inputs", "net.py:batch", "--no-grads").exit_code == 0
+
+
+def test_keep_shape_measures_nothing() -> None:
+    assert "absmax" not in watch("--keep", "shape").stdout
+
+
+@pytest.mark.parametrize(("flag", "training"), [("--train", True), ("--eval", False)])
+def test_the_model_runs_in_the_mode_that_is_asked_for(flag: str, training: bool) -> None:
+    document = json.loads(watch("--json", flag).stdout)
+
+    assert {call["training"] for call in document["calls"]} == {training}
+
+
+# JSON
+
+
+def test_json_is_one_document_of_the_run() -> None:
+    document = json.loads(watch("--json").stdout)
+
+    assert document["model"] == "DigitReader"
+    assert len(document["calls"]) == 23
+
+
+def test_json_has_stdout_for_itself_whatever_the_users_code_prints() -> None:
+    result = watch("net.py:Talking", "--inputs", "net.py:batch", "--json")
+
+    assert json.loads(result.stdout)["model"] == "Talking"
+    assert "hello from net.py" in result.stderr
+    assert "hello from forward" in result.stderr
+
+
+def test_json_of_a_model_that_raised_holds_what_came_before() -> None:
+    result = watch("net.py:Failing", "--inputs", "net.py:batch", "--json")
+
+    assert result.exit_code == 1
+    assert [call["path"] for call in json.loads(result.stdout)["calls"]] == ["", "second"]
+
+
+# Saving
+
+
+def test_a_saved_run_can_be_loaded(folder: Path) -> None:
+    result = watch("--save", "before")
+
+    run = hookline.load(folder / "before")
+    assert len(run) == 23
+    assert run["head"].output.shape == (32, 10)
+    assert "saved to before" in result.stderr
+
+
+def test_a_saved_run_is_replaced(folder: Path) -> None:
+    watch("--save", "before")
+
+    assert watch("--save", "before", "--where", "head").exit_code == 0
+    assert len(hookline.load(folder / "before")) == 1
+
+
+def test_copies_are_saved_with_the_run(folder: Path) -> None:
+    watch("net.py:Net", "--inputs", "net.py:batch", "--keep", "copy", "--save", "before")
+
+    assert hookline.load(folder / "before")[""].output.value.shape == (3, 2)
+
+
+def test_json_and_save_go_together(folder: Path) -> None:
+    result = watch("--json", "--save", "before")
+
+    assert len(json.loads(result.stdout)["calls"]) == len(hookline.load(folder / "before"))
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "no model 'nosuch'"),
+        (["nosuch.module:x"], "cannot import nosuch.module"),
+        (["net.py"], "as in net.py:name"),
+        (["net.py:missing"], "net.py has no 'missing'"),
+        (["net.py:number"], "net.py:number is an int"),
+        (["broken.py:x"], "ZeroDivisionError: division by zero (broken.py:3)"),
+        (["net.py:Net"], "say what to call net.py:Net with"),
+        (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
+        (["--keep", "everything"], "--keep 'everything' is not known; it is shape, stats, tensor or copy"),
+        (["--inputs", "input_ids=int64"], "cannot read 'input_ids=int64' in --inputs"),
+        (["--inputs", "nosuch.safetensors"], "no inputs file nosuch.safetensors"),
+        (["--inputs", "broken.json"], "cannot read the inputs file broken.json"),
+        (["--save", "."], "is not a saved run"),
+        (["--save", "net.py/below"], "net.py/below: "),
+        (["--save", "kept", "--keep", "tensor"], "was changed in place after it was recorded"),
+        (["net.py:Rounded", "--inputs", "net.py:batch"], "use --no-grads"),
+    ],
+)
+def test_wrong_input_gives_one_line_and_exit_code_2(folder: Path, arguments: list[str], said: str) -> None:
+    (folder / "broken.json").write_text("{")
+
+    result = watch(*arguments)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("hookline: ")
+    assert said in result.stderr
+
+
+def test_a_failed_save_leaves_the_table(folder: Path) -> None:
+    assert watch("--save", ".").stdout.startswith("DigitReader: 23 calls")
+
+
+@pytest.mark.parametrize("arguments", [["watch", "--nosuch"], ["nosuch"], ["watch", "demo", "more"]])
+def test_a_usage_error_has_exit_code_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_model_that_raises_is_told_with_where_and_with_what_and_exit_code_1() -> None:
+    result = watch("net.py:Failing", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "hookline: the model raised RuntimeError: mat1 and mat2 shapes cannot be multiplied (3x4 and 3x2) (net.py:20)",
+        "hookline: in second (Linear, call 0), called with (float32[3, 4] cpu)",
+    ]
+
+
+def test_a_model_that_raises_shows_what_was_recorded_up_to_it() -> None:
+    result = watch("net.py:Failing", "--inputs", "net.py:batch")
+
+    assert "Failing: 2 calls of 2 modules" in result.stdout
+    assert "raised RuntimeError" in result.stdout
+
+
+def test_a_model_that_raises_is_saved_all_the_same(folder: Path) -> None:
+    watch("net.py:Failing", "--inputs", "net.py:batch", "--save", "before")
+
+    assert hookline.load(folder / "before")["second"].error is not None
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130() -> None:
+    result = watch("net.py:Interrupted", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 130
+    assert len(result.stderr.splitlines()) == 1
+    assert "interrupted; recorded so far: Interrupted: 2 calls of 2 modules" in result.stderr
+
+
+def test_an_interrupt_while_loading_is_one_line_and_exit_code_130(folder: Path) -> None:
+    (folder / "stopped.py").write_text("raise KeyboardInterrupt\n")
+
+    result = watch("stopped.py:net")
+
+    assert result.exit_code == 130
+    assert result.stderr == "hookline: interrupted\n"
+
+
+# Every MODEL kind
+
+
+def test_a_transformers_folder_is_watched(folder: Path) -> None:
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(folder / "bert")
+
+    result = watch("bert", "--where", "bert.encoder.layer.*")
+
+    assert result.exit_code == 0
+    assert "BertForSequenceClassification: 1 call of 1 module" in result.stdout
+    assert result.stderr == ""
+
+
+# As a process
+
+
+def test_python_m_hookline_runs_the_command_line() -> None:
+    result = process("watch", "--json", "--where", "head")
+
+    assert result.returncode == 0
+    assert len(json.loads(result.stdout)["calls"]) == 1
+    assert result.stderr == ""
+
+
+def test_wrong_input_leaves_no_traceback_in_a_process() -> None:
+    result = process("watch", "nosuch.module:x")
+
+    assert result.returncode == 2
+    assert result.stderr == "hookline: cannot import nosuch.module: ModuleNotFoundError: No module named 'nosuch'\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_a_process_with_130() -> None:
+    arguments = ["watch", "net.py:Slow", "--inputs", "net.py:batch"]
+    with subprocess.Popen([sys.executable, "-m", "hookline", *arguments], stderr=subprocess.PIPE, text=True) as slow:
+        assert slow.stderr is not None
+        assert slow.stderr.readline() == "ready\n"
+        slow.send_signal(signal.SIGINT)
+        last = slow.stderr.read().splitlines()
+
+    assert slow.returncode == 130
+    assert len(last) == 1
+    assert last[0].startswith("hookline: interrupted; recorded so far: Slow: 2 calls of 2 modules")

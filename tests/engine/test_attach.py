@@ -1,0 +1,481 @@
+"""The three heights, and that the engine leaves no trace: what a model is, and what it can be done with, hooked and after."""
+
+import copy
+import io
+import pickle
+import threading
+
+import accelerate.hooks
+import hookline
+import pytest
+import torch
+from hookline.engine.hook_dicts import HOOK_DICTS
+from torch import nn
+from torch.nn.utils import parametrize
+
+
+def nothing(call):
+    pass
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 2)))
+
+
+@pytest.fixture
+def x():
+    return torch.ones(2, 3)
+
+
+def traces(model):
+    """All that an attachment could leave behind."""
+    return [(type(module), [*module.__dict__], [id(module.__dict__[name]) for name in HOOK_DICTS]) for module in model.modules()]
+
+
+def hook_all(model):
+    return hookline.on(model, "**", before=nothing, after=nothing, always=nothing)
+
+
+# One instance
+
+
+def test_removing_the_handle_undoes_exactly_what_was_attached(model):
+    before = traces(model)
+    handle = hook_all(model)
+    assert traces(model) != before
+    handle.remove()
+    assert traces(model) == before
+
+
+def test_removing_twice_is_harmless(model):
+    handle = hook_all(model)
+    handle.remove()
+    handle.remove()
+    assert not handle.active
+
+
+def test_a_with_block_undoes_it_also_after_an_exception(model):
+    before = traces(model)
+    with pytest.raises(KeyError), hook_all(model):
+        raise KeyError
+    assert traces(model) == before
+
+
+def test_two_attachments_come_off_in_any_order(model, x):
+    before, seen = traces(model), []
+    first = hookline.on(model, "0", before=lambda call: seen.append("first"))
+    second = hookline.on(model, "0", before=lambda call: seen.append("second"))
+    first.remove()
+    model(x)
+    second.remove()
+    assert seen == ["second"]
+    assert traces(model) == before
+
+
+def test_where_one_module_cannot_be_hooked_none_is():
+    class Closed(nn.Module):
+        def __init_subclass__(cls, *, permit, **kwargs):
+            super().__init_subclass__(**kwargs)
+
+    model = nn.Sequential(nn.ReLU(), Closed())
+    with pytest.raises(hookline.AttachError, match=r"^1 cannot be hooked: its class .*Closed does not let itself be subclassed"):
+        hook_all(model)
+    assert type(model) is nn.Sequential
+    assert type(model[0]) is nn.ReLU
+
+
+def test_a_hooked_module_says_that_it_is_what_it_was(model):
+    with hook_all(model):
+        assert isinstance(model[0], nn.Linear)
+        assert model[0].__class__ is nn.Linear
+        assert type(model[0]).__name__ == "Linear"
+        assert type(model[0]).__module__ == nn.Linear.__module__
+        hooked = repr(model)
+    assert hooked == repr(model)
+
+
+def test_state_dict_and_parameters_are_the_same_objects(model):
+    before = [(name, id(parameter)) for name, parameter in model.named_parameters()]
+    keys = [*model.state_dict()]
+    with hook_all(model):
+        assert [(name, id(parameter)) for name, parameter in model.named_parameters()] == before
+        assert [*model.state_dict()] == keys
+
+
+def test_a_hooked_model_moves_and_loads(model, x):
+    with hook_all(model):
+        model.to(torch.float64).load_state_dict(copy.deepcopy(model.state_dict()))
+        assert model(x.double()).dtype == torch.float64
+
+
+COPIES = {
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "torch.save": lambda model: torch.load(saved(model), weights_only=False),
+}
+
+
+def saved(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_copy_of_a_hooked_model_is_the_plain_model(model, x, copied):
+    with hook_all(model):
+        twin = copied(model)
+        assert type(twin) is nn.Sequential
+        assert [*twin.__dict__] == [*nn.Sequential().__dict__]
+        if copied is not copy.copy:  # which shares the children, hooked as they are
+            assert type(twin[0]) is nn.Linear
+            assert [*twin[0].__dict__] == [*nn.Linear(1, 1).__dict__]
+        assert torch.equal(twin(x), model(x))
+        assert type(model[0]) is not nn.Linear
+
+
+def test_pickles_of_a_hooked_and_of_the_plain_model_are_the_same_bytes(model):
+    plain = pickle.dumps(model)
+    with hook_all(model):
+        assert pickle.dumps(model) == plain
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, COPIES["torch.save"]])
+def test_a_parametrized_module_is_copied_or_refused_as_it_is_unhooked(model, copied):
+    parametrize.register_parametrization(model[0], "weight", nn.Identity())
+
+    def outcome():
+        try:
+            return [*copied(model)[0].__dict__]
+        except RuntimeError as error:
+            return str(error)
+
+    plain = outcome()
+    with hook_all(model):
+        assert outcome() == plain
+
+
+def test_a_parametrization_registered_on_a_hooked_module_stays_when_the_hooks_go(model, x):
+    class Double(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    seen = []
+    with hookline.on(model, "0", before=lambda call: seen.append(call.path)):
+        parametrize.register_parametrization(model[0], "weight", Double())
+        model(x)
+    assert seen == ["0"]
+    assert parametrize.is_parametrized(model[0])
+    assert type(model[0]).__name__ == "ParametrizedLinear"
+    parametrize.remove_parametrizations(model[0], "weight")
+    assert type(model[0]) is nn.Linear
+
+
+def test_a_lazy_module_becomes_what_it_is_to_be_while_hooked():
+    model = nn.Sequential(nn.LazyLinear(2))
+    with hook_all(model):
+        assert model(torch.ones(1, 3)).shape == (1, 2)
+    assert type(model[0]) is nn.Linear
+    assert model(torch.ones(1, 3)).shape == (1, 2)
+
+
+class Twice(accelerate.hooks.ModelHook):
+    def post_forward(self, module, output):
+        return output * 2
+
+
+@pytest.mark.parametrize("first", ["accelerate", "hookline"])
+def test_accelerates_hook_and_ours_work_in_either_order(model, x, first):
+    plain, seen = model(x), []
+    if first == "accelerate":
+        accelerate.hooks.add_hook_to_module(model, Twice())
+    with hookline.on(model, "**", after=lambda call: seen.append(call.path)):
+        if first == "hookline":
+            accelerate.hooks.add_hook_to_module(model, Twice())
+        assert torch.equal(model(x), plain * 2)
+    assert seen == ["0", "1", "2.0", "2", ""]
+    assert torch.equal(model(x), plain * 2)
+    accelerate.hooks.remove_hook_from_module(model)
+    assert torch.equal(model(x), plain)
+
+
+def test_a_class_with_a_call_of_its_own_keeps_it():
+    class Loud(nn.Module):
+        def __call__(self, *args, **kwargs):
+            return ("loud", super().__call__(*args, **kwargs))
+
+        def forward(self, x):
+            return x
+
+    module, seen = Loud(), []
+    with hookline.on(module, "**", after=lambda call: seen.append(call.output)):
+        assert module(1) == ("loud", 1)
+    assert seen == [("loud", 1)]
+
+
+def test_hooks_of_pytorchs_api_put_on_while_hooked_stay_when_the_hooks_go(model, x):
+    with hook_all(model):
+        handle = model[0].register_forward_hook(lambda module, args, output: output * 0)
+        assert torch.equal(model[0](x), torch.zeros(2, 4))
+    assert torch.equal(model[0](x), torch.zeros(2, 4))
+    handle.remove()
+    assert not torch.equal(model[0](x), torch.zeros(2, 4))
+
+
+def test_backward_hooks_of_pytorchs_api_still_fire_on_a_hooked_module(model, x):
+    seen = []
+    model[0].register_full_backward_hook(lambda module, grad_input, grad_output: seen.append(grad_output[0].shape))
+    with hook_all(model), pytest.warns(UserWarning, match="no inputs require gradients"):
+        model(x).sum().backward()
+    assert seen == [(2, 4)]
+
+
+def test_a_scripted_submodule_can_be_hooked_and_is_what_it_was(x):
+    model = nn.Sequential(nn.Linear(3, 3), torch.jit.script(nn.ReLU()))
+    before, plain, seen = type(model[1]), model(x), []
+    with hookline.on(model, "**", after=lambda call: seen.append(call.path)):
+        assert torch.equal(model(x), plain)
+    assert seen == ["0", "1", ""]
+    assert type(model[1]) is before
+
+
+def test_a_module_dies_though_a_handle_on_it_lives():
+    import weakref
+
+    model = nn.Sequential(nn.ReLU())
+    handle = hook_all(model)
+    gone = weakref.ref(model)
+    del model
+    assert gone() is None
+    handle.remove()
+
+
+def test_compiling_a_hooked_model_leaves_it_to_pytorch_and_gives_the_same(model, x):
+    plain = model(x)
+    torch._dynamo.reset()
+    with hook_all(model):
+        assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(x), plain)
+
+
+# A class
+
+
+class Pair(hookline.Module):
+    def forward(self, x):
+        return x, x + 1
+
+
+def test_hookline_module_is_a_torch_module(x):
+    assert isinstance(Pair(), nn.Module)
+    assert Pair()(1) == (1, 2)
+
+
+def test_a_hookline_module_is_pickled_and_copied_with_plain_hook_dicts():
+    from collections import OrderedDict
+
+    module = Pair()
+    module.register_forward_hook(print_nothing)
+    module(1)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert {type(twin.__dict__[name]) for name in HOOK_DICTS} == {OrderedDict}
+        assert [*twin._forward_hooks.values()] == [print_nothing]
+        assert twin(1) == (1, 2)
+
+
+def print_nothing(module, args, output):
+    pass
+
+
+def test_a_shallow_copy_of_a_hookline_module_shares_its_hooks_as_in_pytorch():
+    module, seen = Pair(), []
+    module(1)
+    twin = copy.copy(module)
+    module.register_forward_hook(lambda *given: seen.append(1))
+    twin(1)
+    assert seen == [1]
+    twin._forward_hooks = {}
+    twin(1)
+    module(1)
+    assert seen == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo reads it
+@pytest.mark.parametrize("height", ["class", "process"])
+def test_a_compiled_module_of_ours_gives_the_same_and_runs_its_hooks(height):
+    torch._dynamo.reset()
+    handle = hookline.install() if height == "process" else None
+    base = hookline.Module if height == "class" else nn.Module
+
+    class Net(base):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(x).relu()
+
+    try:
+        net, x = Net(), torch.randn(2, 3)
+        net(x)
+        net.register_forward_hook(lambda module, args, output: output + 1)
+        expected = net(x)
+        assert torch.equal(torch.compile(net, backend="eager", fullgraph=True)(x), expected)
+        net.compile(backend="eager", fullgraph=True)
+        assert torch.equal(net(x), expected)
+    finally:
+        if handle:
+            handle.remove()
+
+
+# The process
+
+
+def test_install_serves_every_module_and_uninstall_takes_it_out():
+    before = {name: nn.Module.__dict__.get(name) for name in ("__call__", "_compiled_call_impl", *HOOK_DICTS)}
+    hookline.install()
+    hookline.install()
+    assert nn.Module.__call__ is hookline.Module.__call__
+    hookline.uninstall()
+    hookline.uninstall()
+    assert {name: nn.Module.__dict__.get(name) for name in before} == before
+
+
+def test_a_model_that_lived_under_the_engine_works_after_it(model, x):
+    with hookline.install():
+        plain = model(x)
+        handle = model[0].register_forward_hook(lambda module, args, output: output * 0)
+    assert not torch.equal(model(x), plain)
+    handle.remove()
+    assert torch.equal(model(x), plain)
+
+
+def test_hooks_put_on_before_the_engine_run_under_it(model, x):
+    seen = []
+    handle = model[0].register_forward_hook(lambda *given: seen.append(1))
+    with hookline.install():
+        model(x)
+        handle.remove()
+        model(x)
+    assert seen == [1]
+
+
+def test_a_hook_dict_taken_hold_of_before_the_engine_still_counts(model, x):
+    hooks, seen = model[0]._forward_hooks, []
+    with hookline.install():
+        model(x)
+        hooks[0] = lambda *given: seen.append(1)
+        model(x)
+    assert seen == [1]
+
+
+def test_install_says_so_where_another_call_is_in_place(monkeypatch):
+    monkeypatch.setattr(nn.Module, "__call__", lambda self, x: x)
+    with pytest.raises(hookline.AttachError, match=r"Module.__call__ has been replaced by .*undo that"):
+        hookline.install()
+    monkeypatch.undo()
+    assert "_forward_hooks" not in vars(nn.Module)
+
+
+def test_a_module_without_super_init_fails_as_in_pytorch():
+    class Bare(nn.Module):
+        def __init__(self):
+            pass
+
+        def forward(self):
+            return 1
+
+    def error():
+        with pytest.raises(AttributeError) as caught:
+            Bare()()
+        return str(caught.value)
+
+    plain = error()
+    with hookline.install():
+        assert error() == plain
+
+
+# Everywhere
+
+
+def test_everywhere_sees_every_call_within_the_block_with_its_path(model, x):
+    seen = []
+    with hookline.everywhere(after=lambda call: seen.append((call.path, call.index, call.parent and call.parent.path))):
+        model(x)
+        model(x)
+    model(x)
+    assert seen[:4] == [("0", 0, ""), ("1", 0, ""), ("2.0", 0, "2"), ("2", 0, "")]
+    assert len(seen) == 10
+    assert seen[-1] == ("", 1, None)
+
+
+def test_everywhere_changes_calls_as_steps_do(x):
+    def double(call):
+        call.output = call.output * 2
+
+    with hookline.everywhere(after=double):
+        assert torch.equal(nn.Identity()(x), x * 2)
+
+
+def test_everywhere_is_of_this_thread_alone(model, x):
+    seen = []
+    with hookline.everywhere(before=lambda call: seen.append(threading.current_thread().name)):
+        other = threading.Thread(target=model, args=(x,))
+        other.start()
+        other.join()
+        assert seen == []
+        model(x)
+    assert set(seen) == {threading.current_thread().name}
+
+
+def test_everywhere_is_of_this_asyncio_task_alone(model, x):
+    import asyncio
+
+    seen = []
+
+    async def quiet(started, done):
+        await started.wait()
+        model(x)
+        done.set()
+
+    async def watched(started, done):
+        with hookline.everywhere(before=lambda call: seen.append(call.path)):
+            started.set()
+            await done.wait()
+            assert seen == []
+            model[1](x)
+
+    async def both():
+        started, done = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(quiet(started, done), watched(started, done))
+
+    asyncio.run(both())
+    assert seen == [""]
+
+
+def test_everywhere_blocks_nest(x):
+    seen = []
+    with hookline.everywhere(before=lambda call: seen.append("outer")):
+        with hookline.everywhere(before=lambda call: seen.append("inner")):
+            nn.Identity()(x)
+        nn.Identity()(x)
+    assert seen == ["outer", "inner", "outer"]
+
+
+def test_everywhere_sees_hookline_modules_and_hooked_ones_too(x):
+    seen = []
+    model = nn.Sequential(Pair())
+    with hook_all(model), hookline.everywhere(before=lambda call: seen.append(type(call.module).__name__)):
+        model(x)
+    assert seen == ["Sequential", "Pair"]
+
+
+def test_everywhere_leaves_pytorchs_call_as_it_was(x):
+    before = nn.Module.__call__
+    with pytest.raises(KeyError), hookline.everywhere(before=nothing):
+        raise KeyError
+    assert nn.Module.__call__ is before
+    assert "_forward_hooks" not in vars(nn.Module)

@@ -1,0 +1,43 @@
+"""The code in the README, in docstrings and in the examples' folder runs, and prints what it says."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import runpy
+from pathlib import Path
+
+import hookline
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+MODULES = [name for _, name, _ in pkgutil.walk_packages(hookline.__path__, "hookline.") if not name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_are_true(name):
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
+    assert failed == 0
+
+
+def test_the_readmes_program_prints_what_the_readme_says(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    program, output = re.findall(r"```(?:python|text)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:2]
+    exec(compile(program, "README.md", "exec"), {})
+    printed = re.sub(r"\d+\.?\d* ms|(?<=  )\d+\.\d+(?=  +-?\d)", "", capsys.readouterr().out)
+    shown = re.sub(r"\d+\.?\d* ms|(?<=  )\d+\.\d+(?=  +-?\d)", "", output)
+    assert words(printed)[:12] == words(shown)[:12]
+    assert [line.split()[:2] for line in printed.splitlines()] == [line.split()[:2] for line in shown.splitlines()]
+
+
+def words(text):
+    return re.findall(r"[A-Za-z_]+", text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples_run(path, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert len(path.read_text().splitlines()) <= 40
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out

@@ -1,0 +1,50 @@
+"""What is public, and what importing hookline does: nothing."""
+
+import subprocess
+import sys
+import types
+
+import hookline
+
+IMPORT = """
+import asyncio, gc, sys, threading, warnings
+import torch, torch.nn.modules.module as m
+
+def everything():
+    return {
+        "call": torch.nn.Module.__call__,
+        "Module": dict(vars(torch.nn.Module)),
+        "Tensor": dict(vars(torch.Tensor)),
+        "hooks": [list(getattr(m, name)) for name in vars(m) if name.startswith("_global") and name.endswith("hooks")],
+        "excepthook": (sys.excepthook, threading.excepthook, sys.unraisablehook),
+        "filters": list(warnings.filters),
+        "random": torch.get_rng_state().tolist(),
+        "threads": threading.active_count(),
+        "gc": (gc.isenabled(), gc.get_threshold(), list(gc.callbacks)),
+        "path": list(sys.path),
+        "grad": torch.is_grad_enabled(),
+    }
+
+before = everything()
+import hookline
+after = everything()
+assert after == before, {key for key in before if after[key] != before[key]}
+assert not {"pandas", "transformers", "numpy.testing", "torch._dynamo"} & set(sys.modules)
+print("quiet")
+"""
+
+
+def test_all_is_what_can_be_imported():
+    public = {name for name, value in vars(hookline).items() if not name.startswith("_") and not isinstance(value, types.ModuleType)}
+    assert public == set(hookline.__all__)
+    assert hookline.__all__ == sorted(hookline.__all__)
+
+
+def test_importing_hookline_changes_nothing_anywhere():
+    result = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=False)
+    assert result.stdout == "quiet\n", result.stderr
+
+
+def test_every_public_name_has_a_docstring():
+    for name in hookline.__all__:
+        assert getattr(hookline, name).__doc__, name
