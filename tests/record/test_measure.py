@@ -86,7 +86,9 @@ def test_the_figures_are_those_of_float64_arithmetic(dtype: torch.dtype, array: 
 @pytest.mark.parametrize("dtype", DIGITS, ids=str)
 @given(array=arrays(math.nan, math.inf, -math.inf))
 @settings(max_examples=60, deadline=None)
-def test_nan_and_inf_are_counted_and_do_to_the_figures_what_they_do_in_float64(dtype: torch.dtype, array: np.ndarray) -> None:
+def test_nan_and_inf_are_counted_and_do_to_the_figures_what_they_do_in_float64(
+    dtype: torch.dtype, array: np.ndarray
+) -> None:
     tensor = torch.from_numpy(array).to(dtype)
 
     assert_close(at_once(tensor), reference(tensor), DIGITS[dtype])
@@ -152,7 +154,9 @@ def test_an_empty_tensor_has_no_figures() -> None:
     stats = at_once(torch.empty(0, 3))
 
     assert (stats.count, stats.norm, stats.nan, stats.inf) == (0, 0.0, 0, 0)
-    assert all(math.isnan(figure) for figure in (stats.min, stats.max, stats.mean, stats.std, stats.zeros, stats.absmax))
+    assert all(
+        math.isnan(figure) for figure in (stats.min, stats.max, stats.mean, stats.std, stats.zeros, stats.absmax)
+    )
 
 
 def test_a_tensor_of_one_number_has_no_spread() -> None:
@@ -161,7 +165,9 @@ def test_a_tensor_of_one_number_has_no_spread() -> None:
     assert (stats.count, stats.min, stats.max, stats.mean, stats.std, stats.norm) == (1, -7.0, -7.0, -7.0, 0.0, 7.0)
 
 
-@pytest.mark.parametrize(("values", "largest"), [([-3.0, 2.0], 3.0), ([-3.0, 4.0], 4.0), ([1.0, 2.0], 2.0), ([-math.inf, 1.0], math.inf)])
+@pytest.mark.parametrize(
+    ("values", "largest"), [([-3.0, 2.0], 3.0), ([-3.0, 4.0], 4.0), ([1.0, 2.0], 2.0), ([-math.inf, 1.0], math.inf)]
+)
 def test_absmax_is_the_largest_magnitude(values: list[float], largest: float) -> None:
     assert at_once(torch.tensor(values)).absmax == largest
 
@@ -292,7 +298,9 @@ NUMBERS = torch.tensor([[0.0, 3.0], [-4.0, 0.0]])
 PARTS = [torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0]])]
 
 
-@pytest.mark.parametrize("to_sparse", [Tensor.to_sparse, Tensor.to_sparse_csr, Tensor.to_sparse_csc], ids=["coo", "csr", "csc"])
+@pytest.mark.parametrize(
+    "to_sparse", [Tensor.to_sparse, Tensor.to_sparse_csr, Tensor.to_sparse_csc], ids=["coo", "csr", "csc"]
+)
 def test_of_a_sparse_tensor_the_stored_elements_are_measured(to_sparse: Callable[[Tensor], Tensor]) -> None:
     stats = at_once(warned(lambda: to_sparse(NUMBERS))())
 

@@ -1,5 +1,6 @@
 """Tests of a run as its reader meets it: calls by path and number, the tree, tensors, the data frame."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import hookline
-from hookline import CallRecord, RecordError, Run, TensorInfo
+from hookline import RecordError, Run
 
 
 class Block(nn.Module):
@@ -109,7 +110,9 @@ def test_a_module_that_was_watched_but_not_called_says_so(run: Run) -> None:
         run["layer.0.unused"]
 
 
-@pytest.mark.parametrize(("path", "index", "times"), [("norm", 3, "3 times"), ("norm", -4, "3 times"), ("layer.1", 1, "once")])
+@pytest.mark.parametrize(
+    ("path", "index", "times"), [("norm", 3, "3 times"), ("norm", -4, "3 times"), ("layer.1", 1, "once")]
+)
 def test_an_index_that_is_no_call_says_how_many_there_are(run: Run, path: str, index: int, times: str) -> None:
     with pytest.raises(RecordError, match=f"'{path}' was called {times}; it has no call {index}"):
         run[path, index]
@@ -176,7 +179,9 @@ def test_the_seconds_of_a_run_are_those_of_its_outermost_calls(run: Run) -> None
 def test_a_call_ends_before_the_one_around_it(run: Run) -> None:
     for call in run:
         around = call.parent
-        assert around is None or around.began <= call.began <= call.began + call.seconds <= around.began + around.seconds
+        assert (
+            around is None or around.began <= call.began <= call.began + call.seconds <= around.began + around.seconds
+        )
 
 
 def test_the_length_of_a_run_is_the_number_of_calls(run: Run) -> None:
@@ -251,7 +256,9 @@ def test_a_figure_reads_from_the_tensor(run: Run) -> None:
 
 
 def test_an_unknown_attribute_of_a_tensor_names_the_known_ones(run: Run) -> None:
-    with pytest.raises(AttributeError, match="TensorInfo has no 'median'; it has shape, dtype, device, stats, count, min, "):
+    with pytest.raises(
+        AttributeError, match="TensorInfo has no 'median'; it has shape, dtype, device, stats, count, min, "
+    ):
         _ = run["norm"].output.median
 
 
@@ -276,7 +283,19 @@ def test_a_data_frame_has_a_row_for_each_call(run: Run) -> None:
 
 def test_a_data_frame_has_these_columns(run: Run) -> None:
     assert list(run.to_pandas().columns) == [
-        *("path", "index", "type", "depth", "parent", "began", "seconds", "input_shapes", "output_shape", "dtype", "device"),
+        *(
+            "path",
+            "index",
+            "type",
+            "depth",
+            "parent",
+            "began",
+            "seconds",
+            "input_shapes",
+            "output_shape",
+            "dtype",
+            "device",
+        ),
         *("min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf", "grad_norm", "error"),
     ]
 
@@ -306,7 +325,7 @@ def test_an_empty_run_has_an_empty_data_frame() -> None:
 
 
 def test_without_pandas_the_error_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "pandas", None)
 
     with pytest.raises(RecordError, match=r"pip install 'hookline\[data\]'"):
         run.to_pandas()
@@ -321,7 +340,3 @@ def test_a_run_in_which_nothing_was_called_is_empty() -> None:
 
     assert (len(run), run.calls, run.children(), run.seconds) == (0, [], [], 0.0)
     assert run.never_called == ["", "0"]
-
-
-def test_the_names_are_public() -> None:
-    assert (hookline.Run, hookline.CallRecord, hookline.TensorInfo) == (Run, CallRecord, TensorInfo)

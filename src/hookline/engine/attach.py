@@ -41,24 +41,28 @@ class Site:
 
     __slots__ = ("call", "count", "hooks", "original", "path", "plan")
 
-    def __init__(self, original: type[TorchModule], path: str) -> None:
-        self.path = path
-        self.count = itertools.count()
-        self.hooks: tuple[Hook, ...] = ()
-        self.plan: Plan = decide(())
-        self.stand_for(original)
+    original: type[TorchModule]
+    call: Any
+    path: str
+    count: "itertools.count[int]"
+    hooks: tuple[Hook, ...]
+    plan: Plan
 
-    def stand_for(self, original: type[TorchModule]) -> None:
-        """Take `original` as the module's class; `call` is its call if that is one which runs a bare forward straight."""
-        self.original = original
-        known = original.__call__ in (PYTORCHS_CALL, call) and original._call_impl is PYTORCHS_CALL_IMPL
-        self.call = original.__call__ if known else None
+
+def straight_call(original: type[TorchModule]) -> Any:
+    """The call of a class if, without hooks of PyTorch's, it is the forward and nothing else; None where it is not known to be."""
+    found = original.__call__
+    known = (found is PYTORCHS_CALL or found is call) and original._call_impl is PYTORCHS_CALL_IMPL
+    return found if known else None
 
 
 def hooked_call(self: TorchModule, /, *args: Any, **kwargs: Any) -> Any:
     """`__call__` of a stand-in: our own steps around the call of the original class."""
-    site = self.__dict__.get(SITE)
-    if site is None or is_dynamo_compiling():  # a copy made behind our back has no site
+    try:
+        site = self.__dict__["_hookline"]
+    except KeyError:  # a copy made behind our back has no site
+        site = None
+    if site is None or is_dynamo_compiling():
         return type(self).__base__.__call__(self, *args, **kwargs)  # type: ignore[union-attr, misc]
 
     call = Call()
@@ -75,7 +79,7 @@ def call_original(call: Call) -> Any:
     """The call of the original class; its forward straight, where nothing of PyTorch's is to run around it."""
     module, args, kwargs = call.module, call.args, call.kwargs
     namespace = module.__dict__
-    site = namespace[SITE]
+    site = namespace["_hookline"]
     original = site.original
     if (
         original.__call__ is not site.call
@@ -98,21 +102,26 @@ def call_original(call: Call) -> Any:
 
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
     """Put the hooks on every one of these (path, module)s, or on none of them where one cannot be hooked; gives their undo."""
-    plans: dict[tuple[Hook, ...], Plan] = {}
     attached: list[weakref.ref[TorchModule]] = []
 
     def undo() -> None:
         with changing:
             for reference in attached:
                 module = reference()
-                if module is not None:
+                if module is not None and SITE in module.__dict__:
                     _take_off(module, hooks)
 
     try:
         with changing:
+            plan = decide(hooks)
+            calls: dict[type[TorchModule], Any] = {}
             for path, module in modules:
                 attached.append(weakref.ref(module))
-                _put_on(path, module, hooks, plans)
+                if SITE not in module.__dict__:
+                    _make_site(path, module, calls)
+                site = module.__dict__[SITE]
+                site.plan = decide((*site.hooks, *hooks)) if site.hooks else plan
+                site.hooks = site.plan.hooks
     except BaseException:
         undo()
         raise
@@ -122,23 +131,25 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 changing = threading.RLock()
 
 
-def _put_on(path: str, module: TorchModule, hooks: tuple[Hook, ...], plans: dict[tuple[Hook, ...], Plan]) -> None:
-    site = module.__dict__.get(SITE)
-    if site is None:
-        original = type(module)
-        set_class(module, _stand_in(original, path))
-        site = module.__dict__[SITE] = Site(original, path)
-    site.hooks = (*site.hooks, *hooks)
-    site.plan = plans.get(site.hooks) or plans.setdefault(site.hooks, decide(site.hooks))
+def _make_site(path: str, module: TorchModule, calls: dict[type[TorchModule], Any]) -> None:
+    original = type(module)
+    if original not in calls:
+        calls[original] = straight_call(original)
+    set_class(module, _stand_in(original, path))
+    site = module.__dict__[SITE] = Site()
+    site.original = original
+    site.call = calls[original]
+    site.path = path
+    site.count = itertools.count()
+    site.hooks = ()
 
 
 def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
-    site = module.__dict__.get(SITE)
-    if site is None:
-        return
-    site.hooks = tuple(hook for hook in site.hooks if hook not in hooks)
-    if site.hooks:
-        site.plan = decide(site.hooks)
+    site = module.__dict__[SITE]
+    left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
+    if left:
+        site.plan = decide(left)
+        site.hooks = left
     else:
         set_class(module, site.original)
         del module.__dict__[SITE]
@@ -178,7 +189,8 @@ def _set_class(self: TorchModule, wanted: type[TorchModule]) -> None:
     """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and keeps that
     class when the hooks are gone."""
     set_class(self, stand_in(wanted))
-    self.__dict__[SITE].stand_for(wanted)
+    site = self.__dict__[SITE]
+    site.original, site.call = wanted, straight_call(wanted)
 
 
 @contextmanager

@@ -32,11 +32,21 @@ class Call:
         return f"<Call {self.index} of {self.path or '(the model)'}: {type(self.module).__name__}>"
 
 
-class Live(threading.local):
-    """What runs on this thread now: the innermost hooked call, and inside of `everywhere` the paths below the outermost module."""
+class Running:
+    """What runs on one thread now: the innermost hooked call, and inside of `everywhere` the paths below the outermost module."""
 
-    call: Call | None = None
-    names: dict[Module, str] | None = None
+    __slots__ = ("call", "names")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.names: dict[Module, str] | None = None
 
 
-live = Live()
+class Threads(threading.local):
+    """Gives each thread its own `Running`."""
+
+    def __init__(self) -> None:
+        self.running = Running()
+
+
+here = Threads()

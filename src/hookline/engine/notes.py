@@ -25,6 +25,11 @@ def note_failed_step(error: BaseException, hook: Hook, call: Call) -> None:
     error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call)}")
 
 
+def note_late_failure(error: BaseException, hook: Hook, late: BaseException) -> None:
+    """Say on an error that a step which ran after it failed too."""
+    error.add_note(f"{PREFIX}after that, {hook}, failed too: {type(late).__name__}: {late}")
+
+
 def describe(value: Any) -> str:
     """A value in a line: tensors by dtype, shape and device, containers by their parts, anything else by its class.
 

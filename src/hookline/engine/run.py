@@ -1,11 +1,11 @@
 """run(plan, call, inner): our own steps around one call. The only loop over steps, and the only path of their exceptions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from hookline.engine.call import Call, live
+from hookline.engine.call import Call, here
 from hookline.engine.hook import Step
-from hookline.engine.notes import note_failed_step, note_failed_forward
+from hookline.engine.notes import note_failed_forward, note_failed_step, note_late_failure
 from hookline.engine.plan import Plan
 
 
@@ -14,9 +14,11 @@ def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
 
     An exception of a step ends the call; it reaches the caller as it is, with a note that says whose it was.
     """
-    call.parent = live.call
-    live.call = call
+    running = here.running
+    call.parent = running.call
+    running.call = call
     step: Step | None = None
+    always: Iterable[Step] = plan.always
     try:
         for step in plan.before:
             step(call)
@@ -26,39 +28,28 @@ def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
 
         for step in plan.after:
             step(call)
-    except BaseException as error:
-        _explain(error, plan, call, step)
-        finish(plan, call, error)
-        raise
-    else:
-        if plan.always:
-            finish(plan, call, None)
+
+        always = iter(plan.always)
+        for step in always:
+            step(call)
         return call.output
+    except BaseException as error:
+        if step is None:
+            note_failed_forward(error, call)
+        else:
+            note_failed_step(error, plan.hook_of(step), call)
+        finish(plan, call, always, error)
+        raise
     finally:
-        live.call = call.parent
+        running.call = call.parent
 
 
-def finish(plan: Plan, call: Call, error: BaseException | None) -> None:
-    """Run every `always` step, also when one of them fails; the first failure is raised, unless the call has failed already."""
-    failure = error
+def finish(plan: Plan, call: Call, always: Iterable[Step], error: BaseException) -> None:
+    """After an error: every `always` step that has not begun. One that fails too is told of in a note; the first error stands."""
     call.error = error
-    for step in plan.always:
+    for step in always:
         try:
             step(call)
         except BaseException as late:
-            note_failed_step(late, plan.hook_of(step), call)
-            if failure is None:
-                failure = call.error = late
-            else:
-                failure.add_note(f"hookline: after that, {plan.hook_of(step)}, failed too: {type(late).__name__}: {late}")
-
+            note_late_failure(error, plan.hook_of(step), late)
     call.error = None  # the traceback of the error holds this call: a cycle that would keep its tensors
-    if failure is not error and failure is not None:
-        raise failure
-
-
-def _explain(error: BaseException, plan: Plan, call: Call, step: Step | None) -> None:
-    if step is None:
-        note_failed_forward(error, call)
-    else:
-        note_failed_step(error, plan.hook_of(step), call)

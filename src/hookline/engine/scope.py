@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from hookline.engine.call import Call, live
+from hookline.engine.call import Call, here
 from hookline.engine.hook import Hook
 from hookline.engine.plan import Plan, decide
 from hookline.engine.run import run
@@ -35,20 +35,21 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     if scope is None:
         return call(self, *args, **kwargs)
 
-    outermost = live.names is None
-    if live.names is None:
-        live.names = {member: own[0] for member, own in paths(self).items()}
+    running = here.running
+    outermost = running.names is None
+    if running.names is None:
+        running.names = {member: own[0] for member, own in paths(self).items()}
     try:
         this = Call()
         this.module = self
-        this.path = live.names.get(self, f"<{type(self).__name__}>")
+        this.path = running.names.get(self, f"<{type(self).__name__}>")
         this.index = next(scope.counts.setdefault(self, itertools.count()))
         this.args, this.kwargs = args, kwargs
         this.output = this.error = None
         return run(scope.plan, this, call_module)
     finally:
         if outermost:
-            live.names = None
+            running.names = None
 
 
 def call_module(this: Call) -> Any:

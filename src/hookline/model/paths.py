@@ -6,7 +6,7 @@ from torch.nn import Module
 
 # What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel, torch.compile,
 # FullyShardedDataParallel, activation checkpointing of torch.distributed.
-WRAPPER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+WRAPPED_AS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 DATA_PARALLEL = frozenset({"DistributedDataParallel", "DataParallel"})
 
 
@@ -30,7 +30,10 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
         if not children or id(module) in ancestors:
             continue
         below = (*ancestors, id(module))
-        stack.extend((_join(path, name, module), child, below) for name, child in reversed(children.items()) if child is not None)
+        above = f"{path}." if path else ""
+        for name, child in reversed(children.items()):
+            if child is not None:
+                stack.append((path if _is_wrapping(name, module) else above + name, child, below))
 
 
 def paths(model: Module) -> dict[Module, tuple[str, ...]]:
@@ -43,14 +46,13 @@ def paths(model: Module) -> dict[Module, tuple[str, ...]]:
     """
     found: dict[Module, tuple[str, ...]] = {}
     for path, module in walk(model):
-        earlier = found.get(module, ())
-        if path not in earlier:
-            found[module] = (*earlier, path)
+        if module not in found:
+            found[module] = (path,)
+        elif path not in found[module]:
+            found[module] += (path,)
     return found
 
 
-def _join(path: str, name: str, parent: Module) -> str:
-    wrapper = name in WRAPPER_NAMES or (name == "module" and type(parent).__name__ in DATA_PARALLEL)
-    if wrapper:
-        return path
-    return f"{path}.{name}" if path else name
+def _is_wrapping(name: str, parent: Module) -> bool:
+    """Whether a child is the model that its parent only wraps."""
+    return name in WRAPPED_AS and (name != "module" or type(parent).__name__ in DATA_PARALLEL)

@@ -161,6 +161,8 @@ def _picked(model: Module, named: dict[Module, tuple[str, ...]], where: Any) -> 
             raise SelectionError("this Selection is of another model; call select() on the model that you hook")
         return set(where.modules)
 
+    if where == "**":
+        return {own[0] for own in named.values()}
     matches = _matcher(where)
     picked = {own[0] for module, own in named.items() if any(matches(path, module) for path in own)}
     if not picked:

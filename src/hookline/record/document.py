@@ -145,7 +145,11 @@ def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
 
 
 def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo:
-    info = TensorInfo(tuple(data["shape"]), _dtype(data["dtype"]), torch.device(data["device"]), data["requires_grad"])
+    info = TensorInfo()
+    info.shape = tuple(data["shape"])
+    info.dtype = _dtype(data["dtype"])
+    info.device = torch.device(data["device"])
+    info.requires_grad = data["requires_grad"]
     if "stats" in data:
         info._stats = Stats(**{key: _from_number(figure) for key, figure in data["stats"].items()})
     if "grad" in data:

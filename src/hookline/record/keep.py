@@ -13,6 +13,7 @@ from hookline.record.record import TensorInfo
 
 Keep: TypeAlias = Literal["shape", "stats", "tensor", "copy"] | Callable[[Tensor], Any]
 Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
+new = object.__new__
 
 
 def keeper(keep: Keep, pending: Pending) -> Leaf:
@@ -32,8 +33,12 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
 
 def describe(tensor: Tensor) -> TensorInfo:
     """Shape, dtype, device, whether it requires a gradient. The size of a ragged dimension of a nested tensor is -1."""
-    shape = _nested_shape(tensor) if tensor.is_nested else tensor.shape
-    return TensorInfo(shape, tensor.dtype, tensor.device, tensor.requires_grad)
+    info = new(TensorInfo)
+    info.shape = tensor.shape if not tensor.is_nested else _nested_shape(tensor)
+    info.dtype = tensor.dtype
+    info.device = tensor.device
+    info.requires_grad = tensor.requires_grad
+    return info
 
 
 def _nested_shape(tensor: Tensor) -> tuple[int, ...]:
@@ -74,10 +79,14 @@ class StatsKeeper:
 
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
-    info = describe(tensor)
+    info = new(TensorInfo)
+    info.shape = tensor.shape if not tensor.is_nested else _nested_shape(tensor)
+    info.requires_grad = tensor.requires_grad
     info._value = tensor
-    if not tensor.is_inference():
+    try:
         info._version = tensor._version
+    except RuntimeError:  # an inference tensor counts no versions
+        info._version = None
     return info
 
 

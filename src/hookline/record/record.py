@@ -37,13 +37,6 @@ class TensorInfo:
     _version: int | None
     _grad: "Slot | None"
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, requires_grad: bool) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.device = device
-        self.requires_grad = requires_grad
-        self._stats = self._value = self._version = self._grad = None
-
     @property
     def stats(self) -> Stats | None:
         """The statistics, None where they were not kept; the first reading waits for the tensor's device."""
@@ -74,6 +67,11 @@ class TensorInfo:
         return str(self.dtype).removeprefix("torch.")
 
     def __getattr__(self, name: str) -> Any:
+        """What no slot holds: nothing where nothing was kept, and the figures of the statistics."""
+        if name in NOT_KEPT:
+            return None
+        if name in ("dtype", "device"):
+            return getattr(self._value, name)  # a tensor kept by reference tells them when asked
         if name not in FIGURES:
             raise AttributeError(f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad")
         stats = self.stats
@@ -91,6 +89,7 @@ class TensorInfo:
         return f"{self.dtype_name}[{', '.join(map(str, self.shape))}] tensor"
 
 
+NOT_KEPT = ("_stats", "_value", "_version", "_grad")
 FIGURES = ("count", "min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf")
 
 
@@ -153,7 +152,10 @@ class CallRecord:
     @property
     def depth(self) -> int:
         """How many recorded calls this one runs inside of."""
-        return 0 if self.parent is None else self.parent.depth + 1
+        depth, around = 0, self.parent
+        while around is not None:
+            depth, around = depth + 1, around.parent
+        return depth
 
     @property
     def inputs(self) -> list[TensorInfo]:

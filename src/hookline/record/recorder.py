@@ -24,15 +24,14 @@ class Recorder:
 
     def __init__(self, run: Run, names: dict[Module, str], *, output: Leaf, inputs: Leaf, gradient: Leaf | None) -> None:
         self.run = run
-        self.names = {id(module): name for module, name in names.items()}
-        self.counts = {id(module): itertools.count() for module in names}
+        self.known = {id(module): (name, itertools.count()) for module, name in names.items()}
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs
         self.gradient = gradient
         self.began = time.perf_counter()
         self.numbers = itertools.count()
-        self.running: dict[int, list[tuple[Call, CallRecord]]] = {}
+        self.running: dict[Call, CallRecord] = {}
         self.open = True
 
     def hooks(self) -> tuple[Hook, ...]:
@@ -41,22 +40,23 @@ class Recorder:
 
     def begin(self, call: Call) -> None:
         """Open the record of a call."""
-        module = call.module
-        key = id(module)
+        module, args, kwargs = call.module, call.args, call.kwargs
         record = CallRecord()
-        record.path = self.names[key]
-        record.index = next(self.counts[key])
+        record.path, count = self.known[id(module)]
+        record.index = next(count)
         record.type = type(module).__name__
         record.training = module.training
-        record.thread = thread = get_ident()
-        record.args = tuple([mirror(value, self.inputs) for value in call.args])
-        record.kwargs = {name: mirror(value, self.inputs) for name, value in call.kwargs.items()}
+        record.thread = get_ident()
+        record.args = tuple([mirror(value, self.inputs) for value in args])
+        record.kwargs = {name: mirror(value, self.inputs) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None
         record.seconds = 0.0
 
-        running = self.running.setdefault(thread, [])
-        record.parent = running[-1][1] if running else None
-        running.append((call, record))
+        parent = call.parent
+        while parent is not None and parent not in self.running:
+            parent = parent.parent
+        record.parent = None if parent is None else self.running[parent]
+        self.running[call] = record
         record.number = next(self.numbers)
         self.run.calls.append(record)
         record.began = time.perf_counter() - self.began
@@ -64,11 +64,9 @@ class Recorder:
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""
         now = time.perf_counter()
-        running = self.running.get(get_ident())
-        if not running or running[-1][0] is not call:
+        record = self.running.pop(call, None)
+        if record is None:
             return  # an earlier step ended the call before it was recorded
-
-        _, record = running.pop()
         record.seconds = now - self.began - record.began
         if call.error is None:
             record.output = mirror(call.output, self.output)

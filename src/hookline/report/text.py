@@ -14,17 +14,16 @@ if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run, TensorInfo
 
 MOST_ROWS = 400
+MEASURED = ("mean", "std", "absmax", "zeros")
 
 
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
     """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many are left."""
     graded = any(info.grad is not None for call in run.calls for info in call.outputs)
     measured = any(info.stats is not None for call in run.calls for info in call.outputs)
-    table = Table(Column("call", no_wrap=True), "class", "in", "out", Column("ms", justify="right"), box=None, pad_edge=False)
-    for name in ("mean", "std", "absmax", "zeros") if measured else ():
-        table.add_column(name, justify="right")
-    if graded:
-        table.add_column("grad norm", justify="right")
+    table = Table(Column("call", no_wrap=True), "class", "in", "out", box=None, pad_edge=False)
+    for name in ("ms", *(MEASURED if measured else ()), *(("grad norm",) if graded else ())):
+        table.add_column(name, justify="right", no_wrap=True)
 
     for call in run.calls[:most]:
         table.add_row(*_cells(call, measured=measured, graded=graded), style="red" if call.error else None)
@@ -102,6 +101,6 @@ def _footnotes(run: Run, most: int) -> list[Text]:
         notes.append(f"... and {len(run.calls) - most:,} more calls; run.calls holds them all")
     missing = run.never_called
     if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        shown = ", ".join(path or "(the model)" for path in missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         notes.append(f"watched but never called: {shown}")
     return [Text(note, style="dim") for note in notes]
