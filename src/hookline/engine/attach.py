@@ -114,12 +114,13 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
     try:
         with changing:
             plan = decide(hooks)
-            calls: dict[type[TorchModule], Any] = {}
+            kinds: dict[type[TorchModule], tuple[type[TorchModule], Any]] = {}
             for path, module in modules:
                 attached.append(weakref.ref(module))
-                if SITE not in module.__dict__:
-                    _make_site(path, module, calls)
-                site = module.__dict__[SITE]
+                namespace = module.__dict__
+                if SITE not in namespace:
+                    namespace[SITE] = _new_site(path, module, kinds)
+                site = namespace[SITE]
                 site.plan = decide((*site.hooks, *hooks)) if site.hooks else plan
                 site.hooks = site.plan.hooks
     except BaseException:
@@ -131,17 +132,19 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 changing = threading.RLock()
 
 
-def _make_site(path: str, module: TorchModule, calls: dict[type[TorchModule], Any]) -> None:
+def _new_site(path: str, module: TorchModule, kinds: dict[type[TorchModule], tuple[type[TorchModule], Any]]) -> Site:
+    """The site of a module, whose class it swaps; `kinds` holds what was found out about each class on the way."""
     original = type(module)
-    if original not in calls:
-        calls[original] = straight_call(original)
-    set_class(module, _stand_in(original, path))
-    site = module.__dict__[SITE] = Site()
+    if original not in kinds:
+        kinds[original] = _stand_in(original, path), straight_call(original)
+    site = Site()
     site.original = original
-    site.call = calls[original]
     site.path = path
     site.count = itertools.count()
     site.hooks = ()
+    swapped, site.call = kinds[original]
+    set_class(module, swapped)
+    return site
 
 
 def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:

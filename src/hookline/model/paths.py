@@ -31,9 +31,10 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
             continue
         below = (*ancestors, id(module))
         above = f"{path}." if path else ""
-        for name, child in reversed(children.items()):
+        for name in reversed(children):
+            child = children[name]
             if child is not None:
-                stack.append((path if _is_wrapping(name, module) else above + name, child, below))
+                stack.append((path if name in WRAPPED_AS and _wraps(module, name) else above + name, child, below))
 
 
 def paths(model: Module) -> dict[Module, tuple[str, ...]]:
@@ -53,6 +54,6 @@ def paths(model: Module) -> dict[Module, tuple[str, ...]]:
     return found
 
 
-def _is_wrapping(name: str, parent: Module) -> bool:
-    """Whether a child is the model that its parent only wraps."""
-    return name in WRAPPED_AS and (name != "module" or type(parent).__name__ in DATA_PARALLEL)
+def _wraps(parent: Module, name: str) -> bool:
+    """Whether a child of one of these names is the model that its parent only wraps."""
+    return name != "module" or type(parent).__name__ in DATA_PARALLEL

@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from hookline.errors import RecordError
@@ -34,18 +33,21 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
 def describe(tensor: Tensor) -> TensorInfo:
     """Shape, dtype, device, whether it requires a gradient. The size of a ragged dimension of a nested tensor is -1."""
     info = new(TensorInfo)
-    info.shape = tensor.shape if not tensor.is_nested else _nested_shape(tensor)
+    info.shape = _shape(tensor)
     info.dtype = tensor.dtype
     info.device = tensor.device
     info.requires_grad = tensor.requires_grad
     return info
 
 
-def _nested_shape(tensor: Tensor) -> tuple[int, ...]:
-    """One of strided layout tells the sizes that all its parts share one by one; one of jagged layout has a symbol for the ragged one."""
-    if tensor.layout == torch.jagged:
-        return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
-    return tuple(_size(tensor, dim) for dim in range(tensor.dim()))
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    try:
+        shape = tensor.shape
+    except RuntimeError:  # a nested tensor of strided layout tells only the sizes that all its parts share
+        return tuple(_size(tensor, dim) for dim in range(tensor.dim()))
+    if type(tensor) is Tensor:
+        return shape
+    return tuple(size if isinstance(size, int) else -1 for size in shape)  # a symbol stands for what is ragged
 
 
 def _size(tensor: Tensor, dim: int) -> int:
@@ -80,7 +82,7 @@ class StatsKeeper:
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
     info = new(TensorInfo)
-    info.shape = tensor.shape if not tensor.is_nested else _nested_shape(tensor)
+    info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
     info._value = tensor
     try:

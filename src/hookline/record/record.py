@@ -1,11 +1,12 @@
 """What happened, as plain data: TensorInfo, CallRecord, Run."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from hookline.errors import ChangedTensorError, RecordError
 from hookline.model.select import glob_to_regex
@@ -115,6 +116,7 @@ class CallRecord:
 
     __slots__ = (
         "__weakref__",
+        "_given",
         "args",
         "began",
         "error",
@@ -143,6 +145,17 @@ class CallRecord:
     thread: int
     training: bool
     error: str | None
+
+    _given: tuple[Any, Any, Callable[[Tensor], TensorInfo]]
+
+    def __getattr__(self, name: str) -> Any:
+        """The arguments of a call that was recorded by reference are described when they are first asked for."""
+        if name not in ("args", "kwargs"):
+            raise AttributeError(f"CallRecord has no {name!r}")
+        args, kwargs, describe = self._given
+        self.args, self.kwargs = mirror(tuple(args), describe), mirror(dict(kwargs), describe)
+        del self._given
+        return getattr(self, name)
 
     @property
     def grad_output(self) -> Any:

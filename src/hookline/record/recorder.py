@@ -4,6 +4,7 @@ import itertools
 import time
 import weakref
 from _thread import get_ident
+from collections.abc import Iterable
 
 from torch import Tensor, is_grad_enabled
 from torch.nn import Module
@@ -13,21 +14,25 @@ from hookline.engine.call import Call
 from hookline.engine.gradient import on_gradient
 from hookline.engine.hook import Hook, make_hooks
 from hookline.model.tensors import mirror
-from hookline.record.keep import Leaf
+from hookline.record.keep import Leaf, describe
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo
 
 LAST = float("inf")
 
 
 class Recorder:
-    """Appends to a run what each call of the modules that it knows by name takes, gives and costs, for as long as it is open."""
+    """Appends to a run what each call of the modules that it knows by path takes, gives and costs, for as long as it is open.
 
-    def __init__(self, run: Run, names: dict[Module, str], *, output: Leaf, inputs: Leaf, gradient: Leaf | None) -> None:
+    `output`, `inputs` and `gradient` make the TensorInfo of a tensor; inputs None refers to the arguments, and describes them when read.
+    """
+
+    def __init__(self, run: Run, modules: Iterable[tuple[str, Module]], *, output: Leaf, inputs: Leaf | None, gradient: Leaf | None) -> None:
         self.run = run
-        self.known = {id(module): (name, itertools.count()) for module, name in names.items()}
+        self.known = {id(module): (path, itertools.count()) for path, module in modules}
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
-        self.inputs = inputs
+        self.inputs = inputs or describe
+        self.by_reference = inputs is None
         self.gradient = gradient
         self.began = time.perf_counter()
         self.numbers = itertools.count()
@@ -47,8 +52,12 @@ class Recorder:
         record.type = type(module).__name__
         record.training = module.training
         record.thread = get_ident()
-        record.args = tuple([mirror(value, self.inputs) for value in args])
-        record.kwargs = {name: mirror(value, self.inputs) for name, value in kwargs.items()} if kwargs else {}
+        inputs = self.inputs
+        if self.by_reference:
+            record._given = args, kwargs, inputs
+        else:
+            record.args = tuple([inputs(value) if type(value) is Tensor else mirror(value, inputs) for value in args])
+            record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None
         record.seconds = 0.0
 
@@ -69,7 +78,8 @@ class Recorder:
             return  # an earlier step ended the call before it was recorded
         record.seconds = now - self.began - record.began
         if call.error is None:
-            record.output = mirror(call.output, self.output)
+            output = call.output
+            record.output = self.output(output) if type(output) is Tensor else mirror(output, self.output)
         elif not isinstance(call.error, _StopRecomputationError):  # by which checkpointing ends a recompute that has all it needs
             record.error = f"{type(call.error).__name__}: {call.error}"
 

@@ -15,7 +15,7 @@ from hookline.record.recorder import Recorder
 
 
 def watch(
-    model: Module, where: Where = "**", *, keep: Keep = "stats", inputs: Keep = "shape", grads: bool = False
+    model: Module, where: Where = "**", *, keep: Keep = "stats", inputs: Keep | None = None, grads: bool = False
 ) -> AbstractContextManager[Run]:
     """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as the calls are made.
 
@@ -26,7 +26,8 @@ def watch(
     - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
     - "copy": a copy, detached;
     - a function of the tensor: what it returns.
-    `inputs` is the same for the tensors that a module is given.
+    `inputs` is the same for the tensors that a module is given; by default "shape". (With keep="tensor" their shapes are read when
+    they are first asked for, and until then the run refers to them too.)
 
     `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
 
@@ -47,15 +48,15 @@ def watch(
     """
     selection = select(model, where)
     pending = Pending()
-    output, given = keeper(keep, pending), keeper(inputs, pending)
+    output = keeper(keep, pending)
+    given = None if inputs is None and keep == "tensor" else keeper(inputs or "shape", pending)
     run = Run(
         model=type(model).__name__,
         modules={path: type(module).__name__ for path, module in selection},
         aliases=selection.aliases,
-        settings={"keep": _name(keep), "inputs": _name(inputs), "grads": grads},
+        settings={"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads},
     )
-    names = {module: path for path, module in selection}
-    recorder = Recorder(run, names, output=output, inputs=given, gradient=output if grads else None)
+    recorder = Recorder(run, selection, output=output, inputs=given, gradient=output if grads else None)
     return _watching(selection, recorder)
 
 
