@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run every benchmark, or the ones named, and print their ratios; exit 1 where one was missed."""
+"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those named, print their ratios; exit 1 if one misses."""
 
 import platform
 import sys
@@ -14,7 +14,8 @@ NAMES = ("importing", "calls", "watching")
 
 def main(names: list[str]) -> int:
     """Print a table for each benchmark; gives how many figures fell short, at most 1."""
-    print(f"{date.today()}, Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}")
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    print(f"{date.today()}, {versions}, {torch.get_num_threads()} threads, {processor()}")
     missed = 0
     for name in names or NAMES:
         module = import_module(f"benchmarks.{name}")

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from timeit import Timer
 from typing import Any
 
-import hookline
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+import hookline
 from benchmarks.ratios import Program, Row, compare
 
 NUMBER = 3000
@@ -48,28 +48,51 @@ def step(call: hookline.Call) -> None:
     """A step of ours that does nothing."""
 
 
-Hooks = Callable[[nn.Module], list[AbstractContextManager[Any]]]
-NO_HOOKS: Hooks = lambda module: []
-ONE: Hooks = lambda module: [module.register_forward_hook(plain)]
-TWO: Hooks = lambda module: [
-    module.register_forward_pre_hook(before, with_kwargs=True),
-    module.register_forward_hook(after, with_kwargs=True, always_call=True),
-]
-GLOBAL: Hooks = lambda module: [register_module_forward_hook(plain)]
-OWN_ONE: Hooks = lambda module: [hookline.on(module, "**", after=step)]
-OWN_TWO: Hooks = lambda module: [hookline.on(module, "**", before=step, always=step)]
-OWN_EVERYWHERE: Hooks = lambda module: [hookline.everywhere(after=step)]
+Undos = list[AbstractContextManager[Any]]
+Hooks = Callable[[nn.Module], Undos]
+
+
+def no_hooks(module: nn.Module) -> Undos:
+    return []
+
+
+def one(module: nn.Module) -> Undos:
+    return [module.register_forward_hook(plain)]
+
+
+def two(module: nn.Module) -> Undos:
+    return [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True, always_call=True),
+    ]
+
+
+def one_global(module: nn.Module) -> Undos:
+    return [register_module_forward_hook(plain)]
+
+
+def own_one(module: nn.Module) -> Undos:
+    return [hookline.on(module, "**", after=step)]
+
+
+def own_two(module: nn.Module) -> Undos:
+    return [hookline.on(module, "**", before=step, always=step)]
+
+
+def own_everywhere(module: nn.Module) -> Undos:
+    return [hookline.everywhere(after=step)]
+
 
 PYTORCHS_HOOKS = {
-    "no hooks": (NO_HOOKS, "≥2.5"),
-    "one forward hook": (ONE, "≥5"),
-    "pre + forward, with kwargs, always called": (TWO, "≥5"),
-    "one global forward hook": (GLOBAL, "≥4"),
+    "no hooks": (no_hooks, "≥2.5"),
+    "one forward hook": (one, "≥5"),
+    "pre + forward, with kwargs, always called": (two, "≥5"),
+    "one global forward hook": (one_global, "≥4"),
 }
 OWN_STEPS = {
-    "our own step, after": (OWN_ONE, ONE, "≥5"),
-    "our own steps, before + always": (OWN_TWO, TWO, "≥5"),
-    "our own step, everywhere": (OWN_EVERYWHERE, GLOBAL, "≥4"),
+    "our own step, after": (own_one, one, "≥5"),
+    "our own steps, before + always": (own_two, two, "≥5"),
+    "our own step, everywhere": (own_everywhere, one_global, "≥4"),
 }
 
 
@@ -77,10 +100,17 @@ def rows() -> list[Row]:
     """Hooks of PyTorch's API run by our engine, then our own steps, each beside the same hooks run by PyTorch."""
     found = []
     for what, (hooks, wanted) in PYTORCHS_HOOKS.items():
-        for height, program in (("hookline.Module", hooked(Ours, hooks)), ("install()", hooked(Theirs, hooks, install=True))):
-            found.append(compare(f"{what}: {height}", program, "PyTorch", hooked(Theirs, hooks), wanted=wanted, number=NUMBER))
+        for height, program in (
+            ("hookline.Module", hooked(Ours, hooks)),
+            ("install()", hooked(Theirs, hooks, install=True)),
+        ):
+            found.append(
+                compare(f"{what}: {height}", program, "PyTorch", hooked(Theirs, hooks), wanted=wanted, number=NUMBER)
+            )
     for what, (ours, theirs, wanted) in OWN_STEPS.items():
-        found.append(compare(what, hooked(Theirs, ours), "PyTorch's hooks", hooked(Theirs, theirs), wanted=wanted, number=NUMBER))
+        found.append(
+            compare(what, hooked(Theirs, ours), "PyTorch's hooks", hooked(Theirs, theirs), wanted=wanted, number=NUMBER)
+        )
     return found
 
 

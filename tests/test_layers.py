@@ -6,7 +6,21 @@ from pathlib import Path
 import hookline
 
 ROOT = Path(hookline.__file__).parent
-LAYERS = ["errors", "model", "engine", "store", "report", "record", "demo", "tools", "testing", "__init__", "sources", "cli", "__main__"]
+LAYERS = [
+    "errors",
+    "model",
+    "engine",
+    "store",
+    "report",
+    "record",
+    "demo",
+    "tools",
+    "testing",
+    "__init__",
+    "sources",
+    "cli",
+    "__main__",
+]
 
 
 def imported(path: Path) -> set[str]:

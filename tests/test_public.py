@@ -35,7 +35,11 @@ print("quiet")
 
 
 def test_all_is_what_can_be_imported():
-    public = {name for name, value in vars(hookline).items() if not name.startswith("_") and not isinstance(value, types.ModuleType)}
+    public = {
+        name
+        for name, value in vars(hookline).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
     assert public == set(hookline.__all__)
     assert hookline.__all__ == sorted(hookline.__all__)
 

@@ -1,8 +1,9 @@
 """What hookline offers to users' tests."""
 
-import hookline
 import pytest
 import torch
+
+import hookline
 from hookline.testing import assert_unhooked, recorded, toy
 
 

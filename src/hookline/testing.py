@@ -36,11 +36,12 @@ def recorded(model: Module, *args: Any, keep: Keep = "stats", **kwargs: Any) -> 
 
 
 def assert_unhooked(model: Module, *, torch_hooks: bool = False) -> None:
-    """Raise AssertionError, naming the modules, where a hook of hookline's is left on `model`; with `torch_hooks`, any hook at all.
+    """Raise AssertionError, naming the modules, where a hook of hookline's is left on `model`; with `torch_hooks`, any
+    hook at all.
 
     >>> assert_unhooked(toy(), torch_hooks=True)
     """
-    left = [own[0] for module, own in paths(model).items() if SITE in module.__dict__]
+    left = [own[0] for module, own in paths(model) if SITE in module.__dict__]
     if torch_hooks:
-        left += [own[0] for module, own in paths(model).items() if any(module.__dict__.get(name) for name in HOOK_DICTS)]
+        left += [own[0] for module, own in paths(model) if any(module.__dict__.get(name) for name in HOOK_DICTS)]
     assert not left, f"hooks are left on {', '.join(path or 'the model' for path in dict.fromkeys(left))}"

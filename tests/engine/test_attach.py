@@ -6,12 +6,13 @@ import pickle
 import threading
 
 import accelerate.hooks
-import hookline
 import pytest
 import torch
-from hookline.engine.hook_dicts import HOOK_DICTS
 from torch import nn
 from torch.nn.utils import parametrize
+
+import hookline
+from hookline.engine.hook_dicts import HOOK_DICTS
 
 
 def nothing(call):
@@ -31,7 +32,10 @@ def x():
 
 def traces(model):
     """All that an attachment could leave behind."""
-    return [(type(module), [*module.__dict__], [id(module.__dict__[name]) for name in HOOK_DICTS]) for module in model.modules()]
+    return [
+        (type(module), [*module.__dict__], [id(module.__dict__[name]) for name in HOOK_DICTS])
+        for module in model.modules()
+    ]
 
 
 def hook_all(model):
@@ -80,7 +84,9 @@ def test_where_one_module_cannot_be_hooked_none_is():
             super().__init_subclass__(**kwargs)
 
     model = nn.Sequential(nn.ReLU(), Closed())
-    with pytest.raises(hookline.AttachError, match=r"^1 cannot be hooked: its class .*Closed does not let itself be subclassed"):
+    with pytest.raises(
+        hookline.AttachError, match=r"^1 cannot be hooked: its class .*Closed does not let itself be subclassed"
+    ):
         hook_all(model)
     assert type(model) is nn.Sequential
     assert type(model[0]) is nn.ReLU

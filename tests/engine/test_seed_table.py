@@ -1,10 +1,11 @@
 """PyTorch's module call, row by row: what it did in 1.7.1 and does still, on its own call and on every height of this engine."""
 
-import hookline
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+import hookline
 
 
 class World:

@@ -57,14 +57,14 @@ def test_a_shared_module_has_all_of_its_paths_the_first_of_them_in_front() -> No
     shared = nn.Sequential(nn.ReLU())
     model = nn.Sequential(shared, nn.Sequential(shared))
 
-    assert paths(model)[shared] == ("0", "1.0")
-    assert paths(model)[shared[0]] == ("0.0", "1.0.0")
+    assert dict(paths(model))[shared] == ("0", "1.0")
+    assert dict(paths(model))[shared[0]] == ("0.0", "1.0.0")
 
 
 def test_paths_knows_each_module_once() -> None:
     model = demo.model()
 
-    assert list(paths(model)) == list(model.modules())
+    assert [module for module, _ in paths(model)] == list(model.modules())
 
 
 def test_a_child_that_is_none_has_no_path() -> None:
@@ -111,7 +111,7 @@ def test_a_module_that_contains_itself_is_entered_once() -> None:
     model.register_module("me", model)
 
     assert names(model) == [*names(nested()), "me"]
-    assert paths(model)[model] == ("", "me")
+    assert dict(paths(model))[model] == ("", "me")
 
 
 def test_two_modules_that_contain_each_other_are_entered_once_on_each_way_down() -> None:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import hookline
 import torch
 import torch.nn.modules.module as torch_module
 from hypothesis import strategies as st
 from torch import nn
+
+import hookline
 
 TREE = {"root": ("left", "right", "left"), "left": ("leaf",), "right": (), "leaf": ()}
 NAMES = tuple(TREE)
@@ -198,11 +199,15 @@ def register(machine: Machine, step: Register) -> Any:
     if step.where is None:
         if step.phase == "before":
             return torch_module.register_module_forward_pre_hook(hook)
-        return torch_module.register_module_forward_hook(hook, with_kwargs=step.with_kwargs, always_call=step.always_call)
+        return torch_module.register_module_forward_hook(
+            hook, with_kwargs=step.with_kwargs, always_call=step.always_call
+        )
     module = machine.modules[step.where]
     if step.phase == "before":
         return module.register_forward_pre_hook(hook, with_kwargs=step.with_kwargs, prepend=step.prepend)
-    return module.register_forward_hook(hook, with_kwargs=step.with_kwargs, prepend=step.prepend, always_call=step.always_call)
+    return module.register_forward_hook(
+        hook, with_kwargs=step.with_kwargs, prepend=step.prepend, always_call=step.always_call
+    )
 
 
 def mutate(machine: Machine, step: Mutate) -> None:
@@ -238,7 +243,9 @@ def mutate(machine: Machine, step: Mutate) -> None:
 def call(machine: Machine, step: Call) -> None:
     kwargs = {"fails_in": step.fails_in} if step.fails_in else {}
     try:
-        output = machine.modules[step.where](x=1, **kwargs) if step.by_name else machine.modules[step.where](1, **kwargs)
+        output = (
+            machine.modules[step.where](x=1, **kwargs) if step.by_name else machine.modules[step.where](1, **kwargs)
+        )
         machine.events.append(("output", repr(output)))
     except (Exception, KeyboardInterrupt) as error:
         machine.events.append(("error", type(error), str(error)))
@@ -258,8 +265,8 @@ mutations = st.builds(
     doing,
 )
 calls = st.builds(Call, where, st.none() | st.none() | where, st.booleans())
-programs = st.lists(st.one_of(registers, registers, st.builds(Remove, small), mutations, calls, calls), max_size=14).map(
-    lambda steps: [*steps, Call("root", None, True), Call("root", None, False), Call("root", "leaf", False)]
-)
+programs = st.lists(
+    st.one_of(registers, registers, st.builds(Remove, small), mutations, calls, calls), max_size=14
+).map(lambda steps: [*steps, Call("root", None, True), Call("root", None, False), Call("root", "leaf", False)])
 
 assert torch  # the modules of a program hold no tensors: what counts is who is called, when, and with what

@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
+
 from parity.programs import ENGINES, Call, Mutate, Register, Remove, programs, pytorch, run_program
 
 SEE = {"doing": "see", "target": 0, "with_kwargs": False, "prepend": False, "always_call": False}

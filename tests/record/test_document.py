@@ -316,10 +316,29 @@ def test_a_tensor_that_was_changed_since_cannot_be_saved(tmp_path: Path) -> None
     with hookline.watch(model, keep="tensor") as run:
         model(torch.ones(2))
 
-    with pytest.raises(ChangedTensorError, match="keep='copy'"):
+    with pytest.raises(ChangedTensorError, match=r"float32\[2\] tensor was changed in place .*keep='copy'"):
         run.save(tmp_path / "run")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_names_the_call_whose_tensor_was_changed_since(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Identity())
+    with hookline.watch(model, "0", keep="tensor") as run:
+        model(torch.ones(2))
+        model(torch.ones(2)).add_(1)
+
+    with pytest.raises(ChangedTensorError, match=r"^cannot save 0 \(Identity, call 1\): this float32\[2\] tensor"):
+        run.save(tmp_path / "run")
+
+
+def test_saving_names_the_model_where_it_is_its_tensor_that_was_changed_since(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2).requires_grad_(False)
+    with hookline.watch(model, keep="tensor") as run:
+        model(torch.ones(2)).add_(1)
+
+    with pytest.raises(ChangedTensorError, match=r"^cannot save the model \(Linear, call 0\): "):
+        run.save(tmp_path / "run")
 
 
 def test_a_sparse_tensor_that_was_kept_cannot_be_saved(tmp_path: Path) -> None:

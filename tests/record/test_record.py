@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import hookline
 from hookline import RecordError, Run
+from hookline.record.record import row
 
 
 class Block(nn.Module):
@@ -116,6 +117,19 @@ def test_a_module_that_was_watched_but_not_called_says_so(run: Run) -> None:
 def test_an_index_that_is_no_call_says_how_many_there_are(run: Run, path: str, index: int, times: str) -> None:
     with pytest.raises(RecordError, match=f"'{path}' was called {times}; it has no call {index}"):
         run[path, index]
+
+
+@pytest.mark.parametrize("key", [0, -1, None, slice(2), ("norm", "0"), ("norm", 0, 1), (0, "norm"), ()])
+def test_a_key_that_is_no_path_is_told_how_to_index(run: Run, key: Any) -> None:
+    with pytest.raises(RecordError) as caught:
+        run[key]
+
+    for part in (f"a run has no [{key!r}]", "run['path']", "run['path', 2]", "run.calls_of('path')", "run.calls[0]"):
+        assert part in str(caught.value)
+
+
+def test_an_index_may_be_any_integer(run: Run) -> None:
+    assert run["norm", torch.tensor(2)] is run["norm", 2]
 
 
 def test_a_record_error_is_a_lookup_error(run: Run) -> None:
@@ -317,11 +331,12 @@ def test_a_data_frame_of_a_run_without_figures_has_empty_columns() -> None:
     assert run.to_pandas()[["mean", "grad_norm", "error"]].isna().all(axis=None)
 
 
-def test_an_empty_run_has_an_empty_data_frame() -> None:
-    with hookline.watch(nn.ReLU()) as run:
+def test_an_empty_run_has_an_empty_data_frame_with_the_same_columns(run: Run) -> None:
+    with hookline.watch(nn.ReLU()) as empty:
         pass
 
-    assert len(run.to_pandas()) == 0
+    assert len(empty.to_pandas()) == 0
+    assert list(empty.to_pandas().columns) == list(run.to_pandas().columns) == list(row(run[""]))
 
 
 def test_without_pandas_the_error_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import hookline
 import pytest
-from hookline.engine.hook_dicts import HOOK_DICTS
 from torch import nn
 
+import hookline
+from hookline.engine.hook_dicts import HOOK_DICTS
 from zoo.models import ZOO, Specimen
 from zoo.runs import assert_identical, run
 
@@ -15,7 +15,12 @@ from zoo.runs import assert_identical, run
 def state(model: nn.Module) -> list[object]:
     """Classes, attribute names and hook dicts of every module: all that an attachment could leave behind."""
     return [
-        (type(module).__qualname__, type(module).__bases__, [*module.__dict__], [len(module.__dict__.get(name, ())) for name in HOOK_DICTS])
+        (
+            type(module).__qualname__,
+            type(module).__bases__,
+            [*module.__dict__],
+            [len(module.__dict__.get(name, ())) for name in HOOK_DICTS],
+        )
         for module in model.modules()
     ]
 
@@ -42,7 +47,9 @@ def test_outputs_gradients_random_state_and_buffers_are_the_same_bits(specimen: 
 def test_the_model_is_afterwards_what_it_would_be_without(specimen: Specimen) -> None:
     after, kept = [], []
 
-    def looking(around: Callable[[nn.Module], AbstractContextManager[object]]) -> Callable[[nn.Module], AbstractContextManager[None]]:
+    def looking(
+        around: Callable[[nn.Module], AbstractContextManager[object]],
+    ) -> Callable[[nn.Module], AbstractContextManager[None]]:
         @contextmanager
         def looked_at(model: nn.Module) -> Iterator[None]:
             before = hook_dicts(model)

@@ -1,7 +1,8 @@
-"""Where the engine is put into PyTorch, at three heights: one instance, a class, the process. The only file that changes what
-`module(x)` finds on a type, and that puts it back.
+"""Where the engine is put into PyTorch, at three heights: one instance, a class, the process. The only file that
+changes what `module(x)` finds on a type, and that puts it back.
 
-An instance: its class is swapped for a stand-in, a cached subclass of the same name whose `__class__` still says the original.
+An instance: its class is swapped for a stand-in, a cached subclass of the same name whose `__class__` still says the
+original.
 """
 
 import copy
@@ -37,7 +38,8 @@ set_class = object.__dict__["__class__"].__set__
 
 
 class Site:
-    """What the engine keeps in a module that has hooks of ours: its class and that class' call, its path, its hooks, their plan."""
+    """What the engine keeps in a module that has hooks of ours: its class, that class' call, its path, its hooks and
+    their plan."""
 
     __slots__ = ("call", "count", "hooks", "original", "path", "plan")
 
@@ -48,9 +50,14 @@ class Site:
     hooks: tuple[Hook, ...]
     plan: Plan
 
+    def path_of(self, module: TorchModule) -> str:
+        """The module's path, for a Call."""
+        return self.path
+
 
 def straight_call(original: type[TorchModule]) -> Any:
-    """The call of a class if, without hooks of PyTorch's, it is the forward and nothing else; None where it is not known to be."""
+    """The call of a class if, without hooks of PyTorch's, it is the forward and nothing else; None where that is not
+    known."""
     found = original.__call__
     known = (found is PYTORCHS_CALL or found is call) and original._call_impl is PYTORCHS_CALL_IMPL
     return found if known else None
@@ -63,11 +70,11 @@ def hooked_call(self: TorchModule, /, *args: Any, **kwargs: Any) -> Any:
     except KeyError:  # a copy made behind our back has no site
         site = None
     if site is None or is_dynamo_compiling():
-        return type(self).__base__.__call__(self, *args, **kwargs)  # type: ignore[union-attr, misc]
+        return type(self).__base__.__call__(self, *args, **kwargs)  # type: ignore[operator]
 
     call = Call()
     call.module = self
-    call.path = site.path
+    call.names = site
     call.index = next(site.count)
     call.args = args
     call.kwargs = kwargs
@@ -101,7 +108,7 @@ def call_original(call: Call) -> Any:
 
 
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
-    """Put the hooks on every one of these (path, module)s, or on none of them where one cannot be hooked; gives their undo."""
+    """Put the hooks on all of these (path, module)s, or on none where one cannot be hooked; gives their undo."""
     attached: list[weakref.ref[TorchModule]] = []
 
     def undo() -> None:
@@ -160,16 +167,17 @@ def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
 
 def _stand_in(original: type[TorchModule], path: str) -> type[TorchModule]:
     try:
-        return stand_in(original)
+        return stand_in(original)  # type: ignore[arg-type]
     except TypeError as error:
         raise AttachError(
-            f"{path or 'the model'} cannot be hooked: its class {original.__qualname__} does not let itself be subclassed ({error})"
+            f"{path or 'the model'} cannot be hooked: "
+            f"its class {original.__qualname__} does not let itself be subclassed ({error})"
         ) from error
 
 
 @lru_cache(maxsize=1024)
 def stand_in(original: type[TorchModule]) -> type[TorchModule]:
-    """The class that a hooked instance of `original` has meanwhile: a subclass of the same name that differs in its call alone."""
+    """The class that a hooked instance of `original` has meanwhile: a subclass of the same name with a call of ours."""
     body = {
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
@@ -180,7 +188,9 @@ def stand_in(original: type[TorchModule]) -> type[TorchModule]:
         "__reduce_ex__": _reduce_ex,
         "__deepcopy__": _deepcopy,
     }
-    return type(original)(original.__name__, (original,), body)
+    metaclass: Any = type(original)
+    made: type[TorchModule] = metaclass(original.__name__, (original,), body)
+    return made
 
 
 def _get_class(self: TorchModule) -> type[TorchModule]:
@@ -189,9 +199,9 @@ def _get_class(self: TorchModule) -> type[TorchModule]:
 
 
 def _set_class(self: TorchModule, wanted: type[TorchModule]) -> None:
-    """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and keeps that
-    class when the hooks are gone."""
-    set_class(self, stand_in(wanted))
+    """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and
+    keeps that class when the hooks are gone."""
+    set_class(self, stand_in(wanted))  # type: ignore[arg-type]
     site = self.__dict__[SITE]
     site.original, site.call = wanted, straight_call(wanted)
 
@@ -232,12 +242,13 @@ def on(
 ) -> Handle:
     """Run steps of yours in every call of the selected modules; gives a handle, which is also a `with` block.
 
-    A step is a function of one argument, the `Call`: it reads and assigns `call.args`, `call.kwargs` and `call.output`. `before`
-    runs before the module and before PyTorch's own hooks, `after` runs after them, on what the caller would get; `always` runs
-    last, whether or not the call raised (`call.error`), also on KeyboardInterrupt. What a step returns is ignored.
+    A step is a function of one argument, the `Call`: it reads and assigns `call.args`, `call.kwargs` and `call.output`.
+    `before` runs before the module and before PyTorch's own hooks, `after` runs after them, on what the caller would
+    get; `always` runs last, whether or not the call raised (`call.error`), also on KeyboardInterrupt. What a step
+    returns is ignored.
 
-    Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the error carries a
-    note with the step's name and the file and line that added it.
+    Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the
+    error carries a note with the step's name and the file and line that added it.
 
     Pickling or copying a hooked module gives the plain one.
 
@@ -285,10 +296,12 @@ _in_use: set[object] = set()
 
 
 def install() -> Handle:
-    """Let this engine run the call of every `torch.nn.Module` in the process, until `uninstall()` or the handle's `remove()`.
+    """Let this engine run the call of every `torch.nn.Module` in the process, until `uninstall()` or `remove()` of the
+    handle.
 
-    Hooks of PyTorch's API run as before, in the same order, with the same results, errors and warnings; they only cost less.
-    Installing twice is installing once. Raises AttachError where something else has replaced `torch.nn.Module.__call__`.
+    Hooks of PyTorch's API run as before, in the same order, with the same results, errors and warnings; they only cost
+    less. Installing twice is installing once. Raises AttachError where something else has replaced
+    `torch.nn.Module.__call__`.
 
     >>> import torch, hookline
     >>> with hookline.install():
@@ -309,8 +322,8 @@ def everywhere(
 ) -> AbstractContextManager[None]:
     """A `with` block in which the steps run in every call of every module, in this thread or asyncio task alone.
 
-    Steps are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a `__call__` of their
-    own are not seen, nor are modules inside of a compiled one.
+    Steps are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a
+    `__call__` of their own are not seen, nor are modules inside of a compiled one.
 
     >>> import torch, hookline
     >>> seen = []
@@ -352,15 +365,19 @@ def _leave(reason: object) -> None:
 
 
 def _settle() -> None:
-    """Give `torch.nn.Module` the call that what is in use asks for: PyTorch's, this engine's, or that with scoped steps around it."""
+    """Give `torch.nn.Module` the call that what is in use asks for: PyTorch's, this engine's, or this with scoped steps
+    around it."""
     scoped = any(isinstance(reason, Scope) for reason in _in_use)
     ours = scoped_call if scoped else call
     if TorchModule.__call__ not in (PYTORCHS_CALL, call, scoped_call):
         other = getattr(TorchModule.__call__, "__qualname__", TorchModule.__call__)
-        raise AttachError(f"torch.nn.Module.__call__ has been replaced by {other}; undo that first, then install or uninstall hookline")
+        raise AttachError(
+            f"torch.nn.Module.__call__ has been replaced by {other}; "
+            "undo that first, then install or uninstall hookline"
+        )
 
-    Module.__call__ = ours
-    TorchModule.__call__ = ours if _in_use else PYTORCHS_CALL
+    Module.__call__ = ours  # type: ignore[method-assign]
+    TorchModule.__call__ = ours if _in_use else PYTORCHS_CALL  # type: ignore[method-assign]
     if _in_use and "_forward_hooks" not in vars(TorchModule):
         for name, slot in SLOTS.items():
             setattr(TorchModule, name, slot)

@@ -34,7 +34,7 @@ class Hook:
 
 
 class Handle:
-    """The undo of something that was attached: call `remove()`, or use it as a `with` block. Doing it twice is harmless."""
+    """The undo of something that was attached: call `remove()`, or use it as a `with` block. Twice is harmless."""
 
     __slots__ = ("_undo",)
 
@@ -55,7 +55,9 @@ class Handle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.remove()
 
 
@@ -68,7 +70,8 @@ def make_hooks(phases: dict[Phase, Step | None], *, order: float) -> tuple[Hook,
 
     hooks = tuple(Hook(step, phase, order, added) for phase, step in phases.items() if step is not None)
     if not hooks:
-        raise AttachError(f"no step was given; pass at least one of {', '.join(f'{phase}=' for phase in phases)} ({added})")
+        wanted = ", ".join(f"{phase}=" for phase in phases)
+        raise AttachError(f"no step was given; pass at least one of {wanted} ({added})")
     return hooks
 
 

@@ -1,8 +1,8 @@
 """PyTorch's hook dicts, made able to tell that they changed.
 
-A `HookDict` stands in a module where PyTorch keeps an OrderedDict. The seven of one module share a `Wiring`, which holds the plan
-decided from them; any change to one of them drops it. A class whose modules are served has a `HookDictSlot` for each of the seven
-names, so that assigning a whole new dict is noticed too.
+A `HookDict` stands in a module where PyTorch keeps an OrderedDict. The seven of one module share a `Wiring`, which
+holds the plan decided from them; any change to one of them drops it. A class whose modules are served has a
+`HookDictSlot` for each of the seven names, so that assigning a whole new dict is noticed too.
 """
 
 import functools
@@ -100,7 +100,8 @@ for _name in CHANGES:
 
 
 class HookDictSlot:
-    """The class attribute behind which a module keeps one of its hook dicts; reading or assigning it keeps the wiring right."""
+    """The class attribute behind which a module keeps one of its hook dicts; reading it or assigning it keeps the
+    wiring right."""
 
     __slots__ = ("name",)
 
@@ -157,7 +158,8 @@ SLOTS = {CompiledCallSlot.name: CompiledCallSlot(), **{name: HookDictSlot(name) 
 def wire(module: Module) -> Wiring | None:
     """The wiring of the module's hook dicts, made where there is none; None where no plan may be kept.
 
-    A plain dict becomes a HookDict only while nobody but the module can reach it: no other reference, no handle of a hook in it.
+    A plain dict becomes a HookDict only while nobody but the module can reach it: no other reference, no handle of a
+    hook in it.
     """
     namespace = module.__dict__
     wirings = _wirings(namespace)

@@ -21,5 +21,7 @@ class Plan:
 
 def decide(hooks: tuple[Hook, ...]) -> Plan:
     """The plan for these hooks."""
-    before, after, always = (tuple(hook.step for hook in in_order(hooks, phase)) for phase in ("before", "after", "always"))
+    before, after, always = (
+        tuple(hook.step for hook in in_order(hooks, phase)) for phase in ("before", "after", "always")
+    )
     return Plan(before, after, always, hooks)

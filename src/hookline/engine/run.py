@@ -1,4 +1,4 @@
-"""run(plan, call, inner): our own steps around one call. The only loop over steps, and the only path of their exceptions."""
+"""run(plan, call, inner): our own steps around a call. The only loop over steps, the only path of their exceptions."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from hookline.engine.plan import Plan
 
 
 def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
-    """The output of one call: `before` steps, the module (`inner`), `after` steps, and `always` steps whatever happened.
+    """The output of one call: `before` steps, the module (`inner`), `after` steps, and `always` steps whatever happens.
 
     An exception of a step ends the call; it reaches the caller as it is, with a note that says whose it was.
     """
@@ -45,7 +45,8 @@ def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
 
 
 def finish(plan: Plan, call: Call, always: Iterable[Step], error: BaseException) -> None:
-    """After an error: every `always` step that has not begun. One that fails too is told of in a note; the first error stands."""
+    """After an error: every `always` step that has not begun. One that fails too is told of in a note; the first error
+    stands."""
     call.error = error
     for step in always:
         try:

@@ -1,7 +1,8 @@
 """PyTorch's own hooks: the call that runs them.
 
-The hooks of a module stay where PyTorch keeps them, in its hook dicts. Where those dicts can tell when they change (hook_dicts.py)
-the hooks are sorted into a plan once, and a call runs the plan; everywhere else a call looks the hooks up, as PyTorch does.
+The hooks of a module stay where PyTorch keeps them, in its hook dicts. Where those dicts can tell when they change
+(hook_dicts.py) the hooks are sorted into a plan once, and a call runs the plan; everywhere else a call looks the hooks
+up, as PyTorch does.
 """
 
 import warnings
@@ -34,13 +35,18 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     ):
         return call_in_full(self, args, kwargs)
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return call_undecided(self, args, kwargs)
-
-    if plan is NO_HOOKS:
+        if (
+            plan.plain is None
+            or torch_module._global_forward_pre_hooks
+            or torch_module._global_forward_hooks_with_kwargs
+            or torch_module._global_forward_hooks_always_called
+        ):
+            return call_undecided(self, args, kwargs)
+    elif plan is NO_HOOKS:
         if kwargs or len(args) != 1 or "forward" in namespace:
             return self.forward(*args, **kwargs)
         return type(self).forward(self, args[0])
-    if plan.plain is None:
+    elif plan.plain is None:
         return call_decided(self, plan, wiring, args, kwargs)
 
     output = None
@@ -49,8 +55,14 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
             output = self.forward(*args, **kwargs)
         else:
             output = type(self).forward(self, args[0])
-        if wiring.plan is plan and not torch_module._global_forward_hooks:
-            for hook in plan.plain:
+        hooks = plan.plain
+        if torch_module._global_forward_hooks:
+            elaborate = (
+                torch_module._global_forward_hooks_with_kwargs or torch_module._global_forward_hooks_always_called
+            )
+            hooks = None if elaborate else (*torch_module._global_forward_hooks.values(), *hooks)
+        if wiring.plan is plan and hooks is not None:
+            for hook in hooks:
                 result = hook(self, args, output)
                 if result is not None:
                     output = result
@@ -65,6 +77,7 @@ def call_decided(self: Module, plan: HookPlan, wiring: Wiring, args: Any, kwargs
     """The call with the hooks of a plan, of whatever kinds; a hook that changes the hooks is seen to at once."""
     forward = self.forward
     output = last = None
+    given = kwargs
     try:
         for hook_id, hook, with_kwargs in plan.before:
             if wiring.plan is not plan:
@@ -73,7 +86,7 @@ def call_decided(self: Module, plan: HookPlan, wiring: Wiring, args: Any, kwargs
             if result is not None:
                 args, kwargs = new_arguments(result, kwargs, with_kwargs)
 
-        output = forward(*args, **kwargs)
+        output = forward(*args, **kwargs) if kwargs or kwargs is not given else forward(*args)
 
         if wiring.plan is plan and not torch_module._global_forward_hooks:
             for last, hook, with_kwargs in plan.after:
@@ -94,7 +107,7 @@ def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if self._compiled_call_impl is not None:
         return self._compiled_call_impl(*args, **kwargs)
     if _is_pytorchs(self):
-        return self._call_impl(*args, **kwargs)
+        return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
     decide(self)
     return call_undecided(self, args, kwargs)
 
@@ -108,7 +121,10 @@ def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
         return forward(*args, **kwargs)  # a hook that comes while the module runs waits for the next call
     try:
         if before:
-            for hook_id, hook in (*torch_module._global_forward_pre_hooks.items(), *namespace["_forward_pre_hooks"].items()):
+            for hook_id, hook in (
+                *torch_module._global_forward_pre_hooks.items(),
+                *namespace["_forward_pre_hooks"].items(),
+            ):
                 with_kwargs = hook_id in namespace["_forward_pre_hooks_with_kwargs"]
                 result = hook(self, args, kwargs) if with_kwargs else hook(self, args)
                 if result is not None:
@@ -130,7 +146,9 @@ def run_after(self: Module, args: Any, kwargs: Any, output: Any) -> Any:
     rest = iter(hooks)
     try:
         for hook_id, hook in rest:
-            if hook_id in torch_module._global_forward_hooks_with_kwargs or (own and hook_id in self._forward_hooks_with_kwargs):
+            if hook_id in torch_module._global_forward_hooks_with_kwargs or (
+                own and hook_id in self._forward_hooks_with_kwargs
+            ):
                 result = hook(self, args, kwargs, output)
             else:
                 result = hook(self, args, output)
@@ -144,9 +162,11 @@ def run_after(self: Module, args: Any, kwargs: Any, output: Any) -> Any:
 
 
 def run_always(self: Module, args: Any, kwargs: Any, output: Any, begun: Collection[int]) -> None:
-    """After an exception: the `always_call` hooks that have not begun, their own exceptions turned into PyTorch's warnings.
+    """After an exception: the `always_call` hooks that have not begun, their own exceptions turned into PyTorch's
+    warnings.
 
-    Global ones are called without kwargs even where they asked for them: PyTorch does so, and hooks of its API get what they know.
+    Global ones are called without kwargs even where they asked for them: PyTorch does so, and hooks of its API get what
+    they know.
     """
     kinds = (
         ("global module", torch_module._global_forward_hooks, torch_module._global_forward_hooks_always_called, ()),
@@ -178,7 +198,7 @@ def new_arguments(result: Any, kwargs: Any, with_kwargs: bool) -> tuple[Any, Any
 
 
 def decide(self: Module) -> None:
-    """Sort the module's forward hooks into a plan that holds until they change, where its hook dicts can tell when they do."""
+    """Sort the module's forward hooks into a plan that holds until they change, where its hook dicts can tell."""
     wiring = wire(self)
     if wiring is None:
         return
@@ -187,7 +207,8 @@ def decide(self: Module) -> None:
     with_kwargs = self._forward_hooks_with_kwargs
     after = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_hooks.items())
     plain = not (before or with_kwargs or self._forward_hooks_always_called)
-    wiring.plan = HookPlan(before, after, tuple(hook for _, hook, _ in after) if plain else None) if before or after else NO_HOOKS
+    alone = tuple(hook for _, hook, _ in after) if plain else None
+    wiring.plan = HookPlan(before, after, alone) if before or after else NO_HOOKS
 
 
 def _is_pytorchs(self: Module) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from torch.nn import Module
 
-# What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel, torch.compile,
-# FullyShardedDataParallel, activation checkpointing of torch.distributed.
+# What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel,
+# torch.compile, FullyShardedDataParallel, activation checkpointing of torch.distributed.
 WRAPPED_AS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 DATA_PARALLEL = frozenset({"DistributedDataParallel", "DataParallel"})
 
@@ -14,8 +14,8 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
     """Every (path, module) below and with `model`, parents first, a shared module once for each of its paths.
 
     Paths are those of `Module.named_modules`, less the names that wrappers add (`module.` of DistributedDataParallel,
-    `_orig_mod.` of torch.compile, `_fsdp_wrapped_module.`), so that a wrapped model has the paths of the bare one. The model
-    itself has the path "". A module that contains itself is entered once on each way down.
+    `_orig_mod.` of torch.compile, `_fsdp_wrapped_module.`), so that a wrapped model has the paths of the bare one. The
+    model itself has the path "". A module that contains itself is entered once on each way down.
 
     >>> from torch import nn
     >>> [path for path, _ in walk(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU())))]
@@ -37,21 +37,23 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
                 stack.append((path if name in WRAPPED_AS and _wraps(module, name) else above + name, child, below))
 
 
-def paths(model: Module) -> dict[Module, tuple[str, ...]]:
-    """The paths of every module of `model`, in the order of `walk`; a shared module has several, the first is its name.
+def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
+    """Every module of `model` once, with its paths, in the order of `walk`; the first of several paths is its name.
+
+    Modules are told apart by identity, because a class may say that two of them are equal, or have no hash.
 
     >>> from torch import nn
     >>> shared = nn.ReLU()
-    >>> paths(nn.Sequential(shared, nn.Linear(2, 2), shared))[shared]
-    ('0', '2')
+    >>> paths(nn.Sequential(shared, nn.Flatten(), shared))[1:]
+    [(ReLU(), ('0', '2')), (Flatten(start_dim=1, end_dim=-1), ('1',))]
     """
-    found: dict[Module, tuple[str, ...]] = {}
+    found: dict[int, tuple[Module, tuple[str, ...]]] = {}
     for path, module in walk(model):
-        if module not in found:
-            found[module] = (path,)
-        elif path not in found[module]:
-            found[module] += (path,)
-    return found
+        if id(module) not in found:
+            found[id(module)] = module, (path,)
+        elif path not in found[id(module)][1]:
+            found[id(module)] = module, (*found[id(module)][1], path)
+    return [*found.values()]
 
 
 def _wraps(parent: Module, name: str) -> bool:

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch.nn import Module
 
 from hookline.errors import SelectionError
-from hookline.model.paths import paths
+from hookline.model.paths import paths, walk
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Where: TypeAlias = "str | re.Pattern[str] | type[Module] | Module | Callable[[str, Module], bool] | list[Any] | tuple[Any, ...] | Selection"
+Where: TypeAlias = (
+    "str | re.Pattern[str] | type[Module] | Module | Callable[[str, Module], bool] | list[Any] | tuple[Any, ...]"
+    " | Selection"
+)
+Named: TypeAlias = list[tuple[Module, tuple[str, ...]]]  # what `paths` gives
+WILDCARD = re.compile(r"(\*|\?|\[[^\]]+\])")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +68,13 @@ class Selection:
         """Print the selected paths with their classes and parameter counts; gives back the selection itself."""
         from rich.console import Console  # costs more to import than all of this file
         from rich.table import Column, Table
+        from rich.text import Text
 
-        table = Table("path", "class", Column("parameters", justify="right"), title=repr(self)[1:-1])
+        title = Text(repr(self)[1:-1], style="table.title")
+        table = Table("path", "class", Column("parameters", justify="right"), title=title)
         for path, module in self:
-            table.add_row(path or "(the model)", type(module).__name__, f"{sum(p.numel() for p in module.parameters()):,}")
+            count = f"{_parameter_count(module):,}"
+            table.add_row(Text(path or "(the model)"), Text(type(module).__name__), count)
         (console or Console()).print(table)
         return self
 
@@ -90,7 +98,8 @@ def select(model: Module, *where: Where) -> Selection:
     """The modules of `model` that any of `where` picks; all of them when none is given.
 
     Each `where` is
-    - a glob over dotted paths: `*` stands for one name or a part of one, `**` for any number of names, "" for the model itself;
+    - a glob over dotted paths: `*` stands for one name or a part of one, `**` for any number of names, "" for the model
+      itself, and `?`, `[ab]`, `[!ab]` for one character;
     - a compiled regular expression, which must match the whole path;
     - a module class (its instances, subclasses included);
     - a module of the model;
@@ -99,7 +108,7 @@ def select(model: Module, *where: Where) -> Selection:
 
     A shared module is selected once, under its first path, whichever of its paths was matched.
 
-    Raises SelectionError where one of them picks nothing; it names the nearest paths.
+    Raises SelectionError where one of them picks nothing, naming the nearest paths, or cannot be read.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
@@ -119,14 +128,18 @@ def select(model: Module, *where: Where) -> Selection:
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """The regular expression for a path glob: `*` within one name, `?` one character, `[ab]` a set, `**` any number of names.
+    """The regular expression for a path glob: `*` a name or a part of one, `?` one character, `[ab]` and `[!ab]` one
+    that is or is not in a set, `**` any number of names.
 
-    Any number is also none: "layer.**" is `layer` and all below it.
+    Any number is also none: "layer.**" is `layer` and all below it. Raises SelectionError for a set that is none, as
+    "[9-0]".
 
-    >>> [bool(glob_to_regex("layer.**.query").fullmatch(path)) for path in ("layer.query", "layer.0.self.query", "layer.0")]
+    >>> glob = glob_to_regex("layer.**.query")
+    >>> [bool(glob.fullmatch(path)) for path in ("layer.query", "layer.0.self.query", "layer.0")]
     [True, True, False]
     """
     names = pattern.split(".")
+    names = [name for name, above in zip(names, ["", *names], strict=False) if not name == above == "**"]
     if names == ["**"]:
         return re.compile(".*")
     expression = ""
@@ -138,33 +151,55 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
             expression = expression.removesuffix(r"\.") + r"(?:\.[^.]+)*"
         else:
             expression += r"(?:[^.]+\.)*"
-    return re.compile(expression)
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise SelectionError(
+            f"cannot read the glob {pattern!r}: {error.msg}; a set is [ab], [a-z], or [!ab] for all but these"
+        ) from error
 
 
 def _name_regex(name: str) -> str:
-    parts = re.split(r"(\*|\?|\[[^\]]+\])", name)
-    special = {"*": "[^.]*", "?": "[^.]"}
-    return "".join(special.get(part, part if part.startswith("[") and part.endswith("]") else re.escape(part)) for part in parts)
+    """The expression for one name of a glob. A name has at least one character, also where it is "*"."""
+    return "(?=[^.])" + "".join(map(_part_regex, WILDCARD.split(name))) if name else ""
 
 
-def _selection(model: Module, named: dict[Module, tuple[str, ...]], chosen: set[str]) -> Selection:
-    aliases = {alias: own[0] for own in named.values() for alias in own[1:]}
-    return Selection(model, {own[0]: module for module, own in named.items() if own[0] in chosen}, aliases)
+def _part_regex(part: str) -> str:
+    if not WILDCARD.fullmatch(part):
+        return re.escape(part)
+    if part in ("*", "?"):
+        return "[^.]*" if part == "*" else "[^.]"
+    negated = part.startswith("[!") and part != "[!]"
+    inside = re.escape(part[2 if negated else 1 : -1]).replace(r"\-", "-")
+    return rf"(?!\.)[{'^' if negated else ''}{inside}]"
 
 
-def _picked(model: Module, named: dict[Module, tuple[str, ...]], where: Any) -> set[str]:
+def _parameter_count(module: Module) -> int:
+    """How many elements the parameters of a module have, each counted once."""
+    found = {id(parameter): parameter for _, part in walk(module) for parameter in part._parameters.values()}
+    return sum(parameter.numel() for parameter in found.values() if parameter is not None)
+
+
+def _selection(model: Module, named: Named, chosen: set[str]) -> Selection:
+    aliases = {alias: own[0] for _, own in named for alias in own[1:]}
+    return Selection(model, {own[0]: module for module, own in named if own[0] in chosen}, aliases)
+
+
+def _picked(model: Module, named: Named, where: Any) -> set[str]:
     """First paths of what one `where` picks; an error where that is nothing."""
     if isinstance(where, list | tuple):
+        if not where:
+            raise SelectionError(f"an empty {type(where).__name__} picks nothing; leave it out to pick every module")
         return set().union(*(_picked(model, named, item) for item in where))
     if isinstance(where, Selection):
         if where.model is not model:
             raise SelectionError("this Selection is of another model; call select() on the model that you hook")
         return set(where.modules)
 
-    if where == "**":
-        return {own[0] for own in named.values()}
+    if isinstance(where, str) and where == "**":
+        return {own[0] for _, own in named}
     matches = _matcher(where)
-    picked = {own[0] for module, own in named.items() if any(matches(path, module) for path in own)}
+    picked = {own[0] for module, own in named if any(matches(path, module) for path in own)}
     if not picked:
         raise SelectionError(_nothing_picked(model, named, where))
     return picked
@@ -183,23 +218,25 @@ def _matcher(where: Any) -> Callable[[str, Module], bool]:
     if callable(where):
         return lambda path, module: bool(where(path, module))
     raise SelectionError(
-        f"cannot select by {where!r}, a {type(where).__name__}: "
-        "give a glob such as 'encoder.*', a compiled regex, a module class, a module, a predicate (path, module), or a list of these"
+        f"cannot select by {where!r}, a {type(where).__name__}: give a glob such as 'encoder.*', a compiled regex, "
+        "a module class, a module, a predicate (path, module), or a list of these"
     )
 
 
-def _nothing_picked(model: Module, named: dict[Module, tuple[str, ...]], where: Any) -> str:
+def _nothing_picked(model: Module, named: Named, where: Any) -> str:
     name = type(model).__name__
-    every = [path for own in named.values() for path in own if path]
+    every = [path for _, own in named for path in own if path]
     if isinstance(where, str | re.Pattern):
         pattern = where if isinstance(where, str) else where.pattern
         return f"{pattern!r} matches none of the {len(named)} modules of {name}; {_near(pattern, every)}"
     if isinstance(where, type):
-        classes = sorted({type(module).__name__ for module in named})
+        classes = sorted({type(module).__name__ for module, _ in named})
         return f"{name} has no module of class {where.__name__}; it has {', '.join(classes)}"
     if isinstance(where, Module):
-        return f"this {type(where).__name__} is not a module of {name}; select by path, or put the hook on the model that holds it"
-    return f"the predicate {getattr(where, '__qualname__', where)!s} holds for none of the {len(named)} modules of {name}"
+        this = type(where).__name__
+        return f"this {this} is not a module of {name}; select by path, or put the hook on the model that holds it"
+    predicate = getattr(where, "__qualname__", where)
+    return f"the predicate {predicate} holds for none of the {len(named)} modules of {name}"
 
 
 def _near(pattern: str, every: list[str]) -> str:

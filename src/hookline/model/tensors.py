@@ -13,8 +13,9 @@ DEEPEST = 64
 class Fields(dict[str, Any]):
     """Named parts of a value that had a class of its own: a named tuple, a dataclass, a `ModelOutput`.
 
-    It reads by name, by attribute and by position, and knows the name of the class that it stands for. As an attribute a part comes
-    before a method of dict: `.values` of what `torch.max(x, 1)` gave is its values. A part called `type` is read as `["type"]`.
+    It reads by name, by attribute and by position, and knows the name of the class that it stands for. As an attribute
+    a part comes before a method of dict: `.values` of what `torch.max(x, 1)` gave is its values. A part called `type`
+    is read as `["type"]`.
 
     >>> pair = Fields("Pair", {"left": 1, "right": 2})
     >>> pair.left, pair["right"], pair[0]
@@ -45,7 +46,8 @@ class Fields(dict[str, Any]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Opaque:
-    """A value that is neither a tensor, nor a number or text, nor a container that is looked into: its class, and no reference to it."""
+    """A value that is neither a tensor, nor a number or text, nor a container that is looked into: its class, without a
+    reference to it."""
 
     type: str
 
@@ -57,12 +59,12 @@ PLAIN = (*SCALARS, Opaque)
 
 
 def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, within: tuple[int, ...] = ()) -> Any:
-    """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it, nothing else of it
-    referred to.
+    """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it, nothing
+    else of it referred to.
 
-    Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`, dataclasses and
-    `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`, as does a value inside of itself.
-    `within` is the ids of the containers around the value.
+    Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`,
+    dataclasses and `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`, as does
+    a value inside of itself. `within` is the ids of the containers around the value.
 
     >>> import torch
     >>> mirror({"a": (torch.zeros(2), 3), "b": object()}, lambda tensor: tuple(tensor.shape))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hookline.errors import StoreError
+from hookline.errors import ChangedTensorError, StoreError
 from hookline.model.tensors import Fields, Opaque
 from hookline.record.measure import Stats
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo
@@ -18,7 +18,11 @@ NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document of a run, and the tensors that it names; StoreError where it holds what JSON and safetensors cannot."""
+    """The document of a run, and the tensors that it names.
+
+    Raises StoreError where the run holds what JSON and safetensors cannot, and ChangedTensorError where it refers to a
+    tensor that was changed since.
+    """
     shelf = Shelf()
     numbers = {id(call): number for number, call in enumerate(run.calls)}
     document = {
@@ -36,7 +40,10 @@ def from_document(document: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
     part = "head"
     try:
         run = Run(
-            model=document["model"], modules=document["modules"], aliases=document["aliases"], settings=document["settings"]
+            model=document["model"],
+            modules=document["modules"],
+            aliases=document["aliases"],
+            settings=document["settings"],
         )
         for number, data in enumerate(document["calls"]):
             part = f"call {number}"
@@ -44,7 +51,9 @@ def from_document(document: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
     except StoreError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise StoreError(f"the document of this run is damaged, in its {part}: {type(error).__name__}: {error}") from error
+        raise StoreError(
+            f"the document of this run is damaged, in its {part}: {type(error).__name__}: {error}"
+        ) from error
     return run
 
 
@@ -66,13 +75,13 @@ def _from_call(call: CallRecord, numbers: dict[int, int], shelf: Shelf) -> dict[
     def encode(data: Any, name: str) -> Any:
         return _encode(data, f"{numbers[id(call)]}.{name}", shelf)
 
-    return {
-        **{name: _number(getattr(call, name)) for name in PLAIN},
-        "parent": None if call.parent is None else numbers[id(call.parent)],
-        "args": encode(call.args, "args"),
-        "kwargs": encode(call.kwargs, "kwargs"),
-        "output": encode(call.output, "output"),
-    }
+    try:
+        values = {name: encode(getattr(call, name), name) for name in ("args", "kwargs", "output")}
+    except ChangedTensorError as error:
+        where = f"{call.path or 'the model'} ({call.type}, call {call.index})"
+        raise ChangedTensorError(f"cannot save {where}: {error}") from error
+    parent = None if call.parent is None else numbers[id(call.parent)]
+    return {**{name: _number(getattr(call, name)) for name in PLAIN}, "parent": parent, **values}
 
 
 def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tensors: dict[str, Tensor]) -> CallRecord:
@@ -81,7 +90,9 @@ def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tenso
         setattr(call, name, _from_number(data[name]) if name in ("began", "seconds") else data[name])
     call.number = number
     if data["parent"] is not None and not 0 <= data["parent"] < number:
-        raise StoreError(f"call {number} of this run names call {data['parent']} as its parent, which does not come before it")
+        raise StoreError(
+            f"call {number} of this run names call {data['parent']} as its parent, which does not come before it"
+        )
     call.parent = None if data["parent"] is None else earlier[data["parent"]]
     call.args, call.kwargs, call.output = (_decode(data[name], tensors) for name in ("args", "kwargs", "output"))
     return call
@@ -106,7 +117,9 @@ def _encode(data: Any, name: str, shelf: Shelf) -> Any:
     if isinstance(data, tuple):
         return {"kind": "tuple", "parts": _encode_all(data, name, shelf)}
     if not isinstance(data, dict):
-        raise StoreError(f"{name} holds a {type(data).__name__}; a run saves tensors, numbers, text, lists, tuples and dicts")
+        raise StoreError(
+            f"{name} holds a {type(data).__name__}; a run saves tensors, numbers, text, lists, tuples and dicts"
+        )
     keys, parts = _encode_all(data, name, shelf), _encode_all(dict.values(data), name, shelf)
     kind = {"kind": "fields", "type": data.type} if isinstance(data, Fields) else {"kind": "dict"}
     return {**kind, "parts": [[key, part] for key, part in zip(keys, parts, strict=True)]}

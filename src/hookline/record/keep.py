@@ -1,4 +1,4 @@
-"""What of a tensor is kept: its shape, its statistics, the tensor, a copy, or what a function of the caller's makes of it."""
+"""What of a tensor is kept: its shape, its statistics, the tensor, a copy, or what a function of the caller's makes."""
 
 import weakref
 from collections.abc import Callable
@@ -16,7 +16,7 @@ new = object.__new__
 
 
 def keeper(keep: Keep, pending: Pending) -> Leaf:
-    """The function that makes a TensorInfo of a tensor and keeps with it what `keep` says; RecordError for an unknown `keep`."""
+    """The function that makes a TensorInfo of a tensor, with what `keep` says; RecordError for an unknown `keep`."""
     if keep == "shape":
         return describe
     if keep == "stats":
@@ -27,7 +27,9 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
         return _with_copy
     if callable(keep):
         return lambda tensor: _with_result(tensor, keep)
-    raise RecordError(f"keep={keep!r} is not known; it is 'shape', 'stats', 'tensor', 'copy', or a function of the tensor")
+    raise RecordError(
+        f"keep={keep!r} is not known; it is 'shape', 'stats', 'tensor', 'copy', or a function of the tensor"
+    )
 
 
 def describe(tensor: Tensor) -> TensorInfo:
@@ -58,7 +60,8 @@ def _size(tensor: Tensor, dim: int) -> int:
 
 
 class StatsKeeper:
-    """Keeps statistics; a tensor that comes again unchanged, as a container gives on what its last child gave, is measured once."""
+    """Keeps statistics; a tensor that comes again unchanged, as a container gives on what its last child gave, is
+    measured once."""
 
     __slots__ = ("last", "pending")
 

@@ -19,11 +19,12 @@ SQUARED_WELL = {torch.float32: (1e-15, 1e14), torch.float64: (1e-140, 1e140)}
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a tensor's elements are like. NaN where a figure has no meaning: an empty tensor, or a kind of tensor that cannot tell.
+    """What a tensor's elements are like. NaN where a figure has no meaning: an empty tensor, or a kind of tensor that
+    cannot tell.
 
-    `min`, `max`, `mean`, `std` (of the population) are over all elements, NaN where one of them is; of complex elements they are
-    of the magnitudes. `absmax` is the largest magnitude, `norm` the L2 norm, `zeros` the share of elements that are 0, from 0 to 1;
-    `nan` and `inf` count elements, `count` all of them (of a sparse tensor: those it stores).
+    `min`, `max`, `mean`, `std` (of the population) are over all elements, NaN where one of them is; of complex elements
+    they are of the magnitudes. `absmax` is the largest magnitude, `norm` the L2 norm, `zeros` the share of elements
+    that are 0, from 0 to 1; `nan` and `inf` count elements, `count` all of them (of a sparse tensor: those it stores).
     """
 
     count: int
@@ -43,7 +44,8 @@ class Stats:
 
 
 class Pending:
-    """Statistics on their way from a device: the figures of many tensors wait there, and are fetched together when one is read."""
+    """Statistics on their way from a device: the figures of many tensors wait there, and are fetched together when one
+    is read."""
 
     __slots__ = ("lock", "rows", "values")
 
@@ -83,8 +85,8 @@ def _fetch(device: torch.device, rows: list[Tensor]) -> list[list[float]]:
 
 
 def measure(tensor: Tensor, pending: Pending) -> "Stats | Waiting | None":
-    """The statistics of a tensor: at once on the CPU, `Waiting` on any other device; None for a tensor without elements to read
-    (meta, fake) or of a kind that PyTorch cannot reduce."""
+    """The statistics of a tensor: at once on the CPU, `Waiting` on any other device; None for a tensor without elements
+    to read (meta, fake) or of a kind that PyTorch cannot reduce."""
     if torch._C._is_tracing() or isinstance(tensor, FakeTensor):
         return None  # the trace would hold every operation of the measuring
     try:
@@ -95,7 +97,8 @@ def measure(tensor: Tensor, pending: Pending) -> "Stats | Waiting | None":
 
 
 def unseen(tensor: Tensor) -> AbstractContextManager[Any]:
-    """A block in which no dispatch mode of the caller's (make_fx, selective checkpointing) sees what is done with a plain tensor."""
+    """A block in which no dispatch mode of the caller's (make_fx, selective checkpointing) sees what is done with a
+    plain tensor."""
     return torch._C._DisableTorchDispatch() if type(tensor) in (Tensor, torch.nn.Parameter) else nullcontext()
 
 
@@ -178,7 +181,9 @@ def _measure_at_once(values: Tensor, count: int) -> Stats:
     smallest_good, largest_good = SQUARED_WELL[values.dtype]
     if largest and not smallest_good < largest < largest_good:
         scaled = _measure_at_once(values.double() / largest, count)
-        return replace(scaled, min=low, max=high, mean=scaled.mean * largest, std=scaled.std * largest, norm=scaled.norm * largest)
+        return replace(
+            scaled, min=low, max=high, mean=scaled.mean * largest, std=scaled.std * largest, norm=scaled.norm * largest
+        )
     mean, norm = values.mean().item(), _norm(values, count)
     std = _std(values, count, mean, norm) if low < high else 0.0
     return Stats(count, low, high, mean, std, norm, zeros, 0, 0)

@@ -1,9 +1,10 @@
 """What happened, as plain data: TensorInfo, CallRecord, Run."""
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ class TensorInfo:
     """What a run knows of one tensor.
 
     - `shape`, `dtype`, `device`, `requires_grad`: always;
-    - `stats`, and its figures by name (`mean`, `std`, `min`, `max`, `absmax`, `norm`, `zeros`, `nan`, `inf`): where they were kept;
+    - `stats`, and its figures by name (`mean`, `std`, `min`, `max`, `absmax`, `norm`, `zeros`, `nan`, `inf`): where
+      they were kept;
     - `value`: the tensor itself, or what the caller's function made of it, where that was kept;
     - `grad`: the same about the tensor's gradient, where gradients were watched and one arrived.
     """
@@ -53,7 +55,8 @@ class TensorInfo:
         """
         if self._version is not None and self._value._version != self._version:
             raise ChangedTensorError(
-                f"this {self} was changed in place after it was recorded, so its value of that time is gone; watch with keep='copy'"
+                f"this {self} was changed in place after it was recorded, so its value of that time is gone; "
+                "watch with keep='copy'"
             )
         return self._value
 
@@ -74,7 +77,9 @@ class TensorInfo:
         if name in ("dtype", "device"):
             return getattr(self._value, name)  # a tensor kept by reference tells them when asked
         if name not in FIGURES:
-            raise AttributeError(f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad")
+            raise AttributeError(
+                f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad"
+            )
         stats = self.stats
         if stats is None:
             raise RecordError(f"no statistics were kept of this {self}; watch with keep='stats'")
@@ -91,11 +96,13 @@ class TensorInfo:
 
 
 NOT_KEPT = ("_stats", "_value", "_version", "_grad")
-FIGURES = ("count", "min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf")
+MEASURED = ("min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf")
+FIGURES = ("count", *MEASURED)
 
 
 class Slot:
-    """The place that a tensor's gradient hook writes to. It refers to no tensor of the forward, so that no cycle keeps a graph alive."""
+    """The place that a tensor's gradient hook writes to. It refers to no tensor of the forward, so that no cycle keeps
+    a graph alive."""
 
     __slots__ = ("__weakref__", "info")
 
@@ -106,12 +113,14 @@ class Slot:
 class CallRecord:
     """What happened in one call of one module.
 
-    - `path`, `index` (0 for the module's first call in this run), `type` (the name of its class), `parent` (the record it ran inside
-      of), `number` (its place in the run, by the order in which calls began);
-    - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each tensor;
+    - `path`, `index` (0 for the module's first call in this run), `type` (the name of its class), `parent` (the record
+      it ran inside of), `number` (its place in the run, by the order in which calls began);
+    - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each
+      tensor;
     - `grad_output`: the output's nesting with a TensorInfo for each gradient that arrived, None for the others;
     - `began`: seconds from the run's start; `seconds`: from before the module to after it, on the host's clock;
-    - `thread`: which thread called it; `training`: the module's mode; `error`: "Class: message" where the call raised, else None.
+    - `thread`: which thread called it; `training`: the module's mode; `error`: "Class: message" where the call raised,
+      else None.
     """
 
     __slots__ = (
@@ -188,8 +197,8 @@ class CallRecord:
 class Run:
     """What every watched module did: calls in the order in which they began, as a tree, and what they were made of.
 
-    `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third, `run["encoder.layer.3", -1]` its last.
-    Printed it is a table, in a notebook a table of the page.
+    `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third and
+    `run["encoder.layer.3", -1]` its last. Printed it is a table, in a notebook a table of the page.
     """
 
     def __init__(
@@ -215,7 +224,7 @@ class Run:
         return iter(self.calls)
 
     def __getitem__(self, key: str | tuple[str, int]) -> CallRecord:
-        path, index = (key, 0) if isinstance(key, str) else key
+        path, index = _path_and_index(key)
         calls = self.calls_of(path)
         try:
             return calls[index]
@@ -264,16 +273,19 @@ class Run:
         return math.fsum(call.seconds for call in self.calls if call.parent is None)
 
     def save(self, folder: Any) -> None:
-        """Write the run to a folder, whole or not at all; a run saved there before is replaced. The format: docs/format.md.
+        """Write the run to a folder, whole or not at all, in the format of docs/format.md; a run saved there before is
+        replaced.
 
-        Raises StoreError where the folder holds something else, or a kept value cannot be written.
+        Raises StoreError where the folder holds something else, or a kept value cannot be written, and
+        ChangedTensorError where a tensor kept by reference was changed in place since.
         """
         from hookline.record.document import to_document
 
         write(folder, *to_document(self))
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each call, columns for its path, times, first output's shape and figures, and gradient norm.
+        """A table with a row for each call: its path, its times, its first output's shape and figures, its gradient's
+        norm.
 
         Needs pandas: `pip install hookline[data]`.
         """
@@ -281,7 +293,7 @@ class Run:
             import pandas
         except ImportError as error:
             raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        return pandas.DataFrame([row(call) for call in self.calls])
+        return pandas.DataFrame([row(call) for call in self.calls], columns=COLUMNS)
 
     def __repr__(self) -> str:
         from hookline.report.text import render, run_table  # rich costs more to import than the rest of hookline
@@ -299,8 +311,14 @@ class Run:
         return run_html(self)
 
 
+COLUMNS = (
+    *("path", "index", "type", "depth", "parent", "began", "seconds"),
+    *("input_shapes", "output_shape", "dtype", "device", *MEASURED, "grad_norm", "error"),
+)
+
+
 def row(call: CallRecord) -> dict[str, Any]:
-    """One call as a flat row: what tables and data frames show of it."""
+    """One call as a flat row, a value for each of COLUMNS."""
     outputs = call.outputs
     first = outputs[0] if outputs else None
     stats = first.stats if first else None
@@ -318,7 +336,7 @@ def row(call: CallRecord) -> dict[str, Any]:
         "output_shape": first.shape if first else None,
         "dtype": first.dtype_name if first else None,
         "device": str(first.device) if first else None,
-        **{name: getattr(stats, name) if stats else None for name in FIGURES if name != "count"},
+        **{name: getattr(stats, name) if stats else None for name in MEASURED},
         "grad_norm": grad.norm if grad else None,
         "error": call.error,
     }
@@ -327,6 +345,19 @@ def row(call: CallRecord) -> dict[str, Any]:
 def infos(data: Any) -> Iterator[tuple[tuple[str | int, ...], TensorInfo]]:
     """Every TensorInfo in recorded data with the keys that lead to it."""
     return leaves(data, kind=TensorInfo)
+
+
+def _path_and_index(key: object) -> tuple[str, int]:
+    """The path and the index that stand in `run[...]`."""
+    match key:
+        case str(path):
+            return path, 0
+        case (str(path), SupportsIndex() as index):
+            return path, operator.index(index)
+    raise RecordError(
+        f"a run has no [{key!r}]: run['path'] is the first call of a module, run['path', 2] its third, "
+        "run.calls_of('path') all of them; run.calls[0] is the first call of the run"
+    )
 
 
 def _times(count: int) -> str:

@@ -21,12 +21,21 @@ LAST = float("inf")
 
 
 class Recorder:
-    """Appends to a run what each call of the modules that it knows by path takes, gives and costs, for as long as it is open.
+    """Appends to a run what each call of the modules that it knows by path takes, gives and costs, while it is open.
 
-    `output`, `inputs` and `gradient` make the TensorInfo of a tensor; inputs None refers to the arguments, and describes them when read.
+    `output`, `inputs` and `gradient` make the TensorInfo of a tensor; inputs None refers to the arguments, and
+    describes them when read.
     """
 
-    def __init__(self, run: Run, modules: Iterable[tuple[str, Module]], *, output: Leaf, inputs: Leaf | None, gradient: Leaf | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        modules: Iterable[tuple[str, Module]],
+        *,
+        output: Leaf,
+        inputs: Leaf | None,
+        gradient: Leaf | None,
+    ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
         self.output = output if gradient is None else self._with_gradient
@@ -80,7 +89,7 @@ class Recorder:
         if call.error is None:
             output = call.output
             record.output = self.output(output) if type(output) is Tensor else mirror(output, self.output)
-        elif not isinstance(call.error, _StopRecomputationError):  # by which checkpointing ends a recompute that has all it needs
+        elif not isinstance(call.error, _StopRecomputationError):  # that is how a checkpoint ends its recomputing
             record.error = f"{type(call.error).__name__}: {call.error}"
 
     def close(self) -> None:

@@ -35,7 +35,10 @@ def _row(call: CallRecord) -> str:
     name = f"<td style='text-align:left;padding-left:{call.depth}em'>{escape(call_name(call))}</td>"
     output = f"raised {call.error}" if call.error else tensors_text(outputs)
     words = [call.type, tensors_text(call.inputs), output]
-    numbers = [milliseconds(call.seconds), *(figure(getattr(stats, key)) if stats else "" for key in ("mean", "std", "absmax"))]
+    numbers = [
+        milliseconds(call.seconds),
+        *(figure(getattr(stats, key)) if stats else "" for key in ("mean", "std", "absmax")),
+    ]
     numbers.append(figure(grad.norm) if grad else "")
     cells = "".join(f"<td style='text-align:left'>{escape(word)}</td>" for word in words)
     return f"<tr>{name}{cells}{''.join(f'<td style={NUMBER!r}>{escape(number)}</td>' for number in numbers)}</tr>"

@@ -18,7 +18,8 @@ MEASURED = ("mean", "std", "absmax", "zeros")
 
 
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
-    """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many are left."""
+    """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many
+    are left."""
     graded = any(info.grad is not None for call in run.calls for info in call.outputs)
     measured = any(info.stats is not None for call in run.calls for info in call.outputs)
     table = Table(Column("call", no_wrap=True), "class", "in", "out", box=None, pad_edge=False)
@@ -34,7 +35,10 @@ def headline(run: Run) -> Text:
     """What was watched, in a line."""
     modules = len(run.modules) - len(run.never_called)
     calls = f"{len(run.calls):,} call{'s' if len(run.calls) != 1 else ''}"
-    return Text(f"{run.model}: {calls} of {modules:,} module{'s' if modules != 1 else ''}, {milliseconds(run.seconds)} ms", style="bold")
+    return Text(
+        f"{run.model}: {calls} of {modules:,} module{'s' if modules != 1 else ''}, {milliseconds(run.seconds)} ms",
+        style="bold",
+    )
 
 
 def render(renderable: Any, *, width: int = 140) -> str:
@@ -101,6 +105,7 @@ def _footnotes(run: Run, most: int) -> list[Text]:
         notes.append(f"... and {len(run.calls) - most:,} more calls; run.calls holds them all")
     missing = run.never_called
     if missing:
-        shown = ", ".join(path or "(the model)" for path in missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        notes.append(f"watched but never called: {shown}")
+        shown = ", ".join(path or "(the model)" for path in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        notes.append(f"watched but never called: {shown}{more}")
     return [Text(note, style="dim") for note in notes]

@@ -1,4 +1,4 @@
-"""A folder of plain data: one JSON document and the tensors it names. Written whole or not at all, checked when read."""
+"""A folder of plain data: a JSON document and the tensors it names. Written whole or not at all, checked when read."""
 
 import json
 import os
@@ -25,7 +25,8 @@ BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 def write(folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write document and tensors to a folder, which is complete from the moment it has its name.
 
-    A folder that hookline wrote before is replaced; StoreError where something else is there, or a tensor cannot be written.
+    A folder that hookline wrote before is replaced; StoreError where something else is there, or a tensor cannot be
+    written.
     """
     target = Path(folder).resolve()
     if target.exists() and not _is_ours(target):
@@ -33,7 +34,9 @@ def write(folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: 
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True) as beside:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
+        ) as beside:
             fresh = Path(beside) / "fresh"
             fresh.mkdir()
             _fill(fresh, document, tensors)
@@ -52,7 +55,9 @@ def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor
         save_file(dense, fresh / TENSORS)
     except KeyError as error:
         names = [name for name, tensor in dense.items() if tensor.dtype == error.args[0]]
-        raise StoreError(f"{', '.join(names[:3])} of dtype {error} cannot be saved: safetensors does not know it") from error
+        raise StoreError(
+            f"{', '.join(names[:3])} of dtype {error} cannot be saved: safetensors does not know it"
+        ) from error
 
 
 def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +65,13 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     dense: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta or isinstance(tensor, FakeTensor):
+        if (
+            tensor.layout != torch.strided
+            or tensor.is_nested
+            or tensor.is_quantized
+            or tensor.is_meta
+            or isinstance(tensor, FakeTensor)
+        ):
             raise StoreError(f"{name} cannot be saved: a run on disk holds dense tensors, and this is {_kind(tensor)}")
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
         storage = own.untyped_storage().data_ptr()
@@ -92,7 +103,9 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
         raise StoreError(f"{source / DOCUMENT} is not a hookline document")
     if document.get("version") != VERSION:
         written = document.get("version")
-        raise StoreError(f"{source} has format version {written!r}, and this hookline reads version {VERSION}; update hookline")
+        raise StoreError(
+            f"{source} has format version {written!r}, and this hookline reads version {VERSION}; update hookline"
+        )
 
     if not (source / TENSORS).exists():
         return document, {}

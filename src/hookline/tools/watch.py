@@ -17,23 +17,24 @@ from hookline.record.recorder import Recorder
 def watch(
     model: Module, where: Where = "**", *, keep: Keep = "stats", inputs: Keep | None = None, grads: bool = False
 ) -> AbstractContextManager[Run]:
-    """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as the calls are made.
+    """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as calls are
+    made.
 
     `keep` is what is kept of each tensor that a module gives (and of its gradient):
     - "shape": shape, dtype, device;
-    - "stats": that, and count, min, max, mean, std, absmax, L2 norm, share of zeros, NaN and Inf counts; nothing on a device waits
-      for them, they are fetched when first read;
+    - "stats": that, and count, min, max, mean, std, absmax, L2 norm, share of zeros, NaN and Inf counts; nothing on a
+      device waits for them, they are fetched when first read;
     - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
     - "copy": a copy, detached;
     - a function of the tensor: what it returns.
-    `inputs` is the same for the tensors that a module is given; by default "shape". (With keep="tensor" their shapes are read when
-    they are first asked for, and until then the run refers to them too.)
+    `inputs` is the same for the tensors that a module is given; by default "shape". (With keep="tensor" their shapes
+    are read when they are first asked for, and until then the run refers to them too.)
 
     `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
 
-    Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are without it, and
-    after the block the model is what it was. With "shape" and "stats" no tensor is kept alive. An exception leaves the record of
-    everything up to it.
+    Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
+    without it, and after the block the model is what it was. With "shape" and "stats" no tensor is kept alive. An
+    exception leaves the record of everything up to it.
 
     Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep`.
 
@@ -41,8 +42,8 @@ def watch(
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> with hookline.watch(model, grads=True) as run:
     ...     model(torch.ones(3, 4)).sum().backward()
-    >>> [(call.path, call.type, call.output.shape) for call in run]
-    [('', 'Sequential', torch.Size([3, 2])), ('0', 'Linear', torch.Size([3, 8])), ('1', 'ReLU', torch.Size([3, 8])), ('2', 'Linear', torch.Size([3, 2]))]
+    >>> [(call.path, call.type, [*call.output.shape]) for call in run]
+    [('', 'Sequential', [3, 2]), ('0', 'Linear', [3, 8]), ('1', 'ReLU', [3, 8]), ('2', 'Linear', [3, 2])]
     >>> run["2"].output.grad.norm
     2.449489...
     """
