@@ -35,12 +35,7 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     ):
         return call_in_full(self, args, kwargs)
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        if (
-            plan.plain is None
-            or torch_module._global_forward_pre_hooks
-            or torch_module._global_forward_hooks_with_kwargs
-            or torch_module._global_forward_hooks_always_called
-        ):
+        if plan.plain is None or torch_module._global_forward_pre_hooks:
             return call_undecided(self, args, kwargs)
     elif plan is NO_HOOKS:
         if kwargs or len(args) != 1 or "forward" in namespace:

@@ -49,10 +49,11 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
     """
     found: dict[int, tuple[Module, tuple[str, ...]]] = {}
     for path, module in walk(model):
-        if id(module) not in found:
-            found[id(module)] = module, (path,)
-        elif path not in found[id(module)][1]:
-            found[id(module)] = module, (*found[id(module)][1], path)
+        key = id(module)
+        if key not in found:
+            found[key] = module, (path,)
+        elif path not in found[key][1]:
+            found[key] = module, (*found[key][1], path)
     return [*found.values()]
 
 
