@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.nn import Linear, Module, ReLU, Sequential
 
-from hookline.engine.attach import SITE
 from hookline.engine.hook_dicts import HOOK_DICTS
+from hookline.engine.stand_in import SITE
 from hookline.model.paths import paths
 from hookline.record.keep import Keep
 from hookline.record.record import Run

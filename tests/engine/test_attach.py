@@ -1,9 +1,14 @@
 """The three heights, and that the engine leaves no trace: what a model is, and what it can be done with, hooked and after."""
 
+import asyncio
+import contextvars
 import copy
 import io
 import pickle
+import sys
 import threading
+import weakref
+from collections import OrderedDict
 
 import accelerate.hooks
 import pytest
@@ -78,8 +83,24 @@ def test_two_attachments_come_off_in_any_order(model, x):
     assert traces(model) == before
 
 
+class Registering(nn.Module):
+    subclasses = []
+
+    def __init_subclass__(cls, *, permit, **kwargs):
+        cls.subclasses.append(cls.__name__)
+        super().__init_subclass__(**kwargs)
+
+
+def test_hooking_an_instance_does_not_run_what_its_class_does_when_it_is_subclassed():
+    with hook_all(nn.Sequential(Registering())):
+        pass
+    assert Registering.subclasses == []
+
+
 def test_where_one_module_cannot_be_hooked_none_is():
     class Closed(nn.Module):
+        __slots__ = ("extra",)
+
         def __init_subclass__(cls, *, permit, **kwargs):
             super().__init_subclass__(**kwargs)
 
@@ -90,6 +111,106 @@ def test_where_one_module_cannot_be_hooked_none_is():
         hook_all(model)
     assert type(model) is nn.Sequential
     assert type(model[0]) is nn.ReLU
+
+
+def test_a_class_whose_instances_have_slots_can_be_hooked():
+    class Slotted(nn.Module):
+        __slots__ = ("extra",)
+
+        def forward(self, x):
+            return x
+
+    module, seen = Slotted(), []
+    with hookline.on(module, "**", before=lambda call: seen.append(call.path)):
+        assert module(1) == 1
+    assert seen == [""]
+    assert type(module) is Slotted
+
+
+def test_what_is_set_on_the_class_of_a_hooked_instance_stays_on_the_class():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            type(self).calls += 1
+            return x
+
+    module = Counting()
+    with hook_all(module):
+        module(1)
+        type(module).forward = lambda self, x: x + 1
+        assert module(1) == 2
+    assert Counting.calls == 1
+    assert Counting()(1) == 2
+
+
+def test_a_graph_module_recompiled_while_hooked_keeps_its_new_code(x):
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+    with hook_all(model):
+        for node in model.graph.nodes:
+            if node.op == "call_module":
+                node.op, node.target = "call_function", torch.neg
+        model.recompile()
+        assert torch.equal(model(x), -x)
+    assert torch.equal(model(x), -x)
+
+
+def test_a_step_can_remove_its_own_handle(model, x):
+    seen = []
+
+    def once(call):
+        seen.append(call.path)
+        handle.remove()
+
+    handle = hookline.on(model, "0", before=once)
+    model(x)
+    model(x)
+    assert seen == ["0"]
+    assert type(model[0]) is nn.Linear
+
+
+def test_a_call_bound_while_hooked_is_the_plain_call_afterwards():
+    class Times(nn.Identity):
+        def __call__(self, x):
+            return super().__call__(x) * 5
+
+    module = Times()
+    with hook_all(module):
+        bound = module.__call__
+    assert bound(1) == 5
+
+
+def test_a_copy_that_somebody_makes_of_the_dict_runs_no_steps_once_the_hooks_are_gone(x):
+    module, seen = nn.ReLU(), []
+    with hookline.on(module, "**", before=lambda call: seen.append(1)):
+        twin = type(module).__new__(type(module))
+        twin.__dict__.update(module.__dict__)
+    twin(x)
+    assert seen == []
+
+
+def test_a_module_made_of_a_hooked_ones_dict_can_be_watched_and_copied(x):
+    class Wrapper(nn.Module):
+        def __init__(self, base):
+            self.__dict__.update(base.__dict__)
+
+        def forward(self, x):
+            return x
+
+    with hook_all(nn.ReLU()) as _, hook_all(base := nn.ReLU()):
+        wrapper = Wrapper(base)
+        with hookline.watch(wrapper) as run:
+            wrapper(x)
+        assert len(run) == 1
+        assert copy.deepcopy(wrapper)(x) is x
+
+
+def test_a_replica_as_data_parallel_makes_it_is_recorded_under_its_path(model, x):
+    with hookline.watch(model) as run:
+        replica = model._replicate_for_data_parallel()
+        replica._modules = dict(model._modules)
+        replica(x)
+    assert [call.path for call in run] == ["", "0", "1", "2", "2.0"]
 
 
 def test_a_hooked_module_says_that_it_is_what_it_was(model):
@@ -250,8 +371,6 @@ def test_a_scripted_submodule_can_be_hooked_and_is_what_it_was(x):
 
 
 def test_a_module_dies_though_a_handle_on_it_lives():
-    import weakref
-
     model = nn.Sequential(nn.ReLU())
     handle = hook_all(model)
     gone = weakref.ref(model)
@@ -281,8 +400,6 @@ def test_hookline_module_is_a_torch_module(x):
 
 
 def test_a_hookline_module_is_pickled_and_copied_with_plain_hook_dicts():
-    from collections import OrderedDict
-
     module = Pair()
     module.register_forward_hook(print_nothing)
     module(1)
@@ -386,6 +503,146 @@ def test_install_says_so_where_another_call_is_in_place(monkeypatch):
     assert "_forward_hooks" not in vars(nn.Module)
 
 
+class Static(nn.Module):
+    @staticmethod
+    def forward(x):
+        return x + 1
+
+
+class ByClass(nn.Module):
+    @classmethod
+    def forward(cls, x):
+        return x + 2
+
+
+class Builtin(nn.Module):
+    forward = torch.relu
+
+
+class Property(nn.Module):
+    @property
+    def forward(self):
+        return lambda x: x + 3
+
+
+class Elsewhere(nn.Module):
+    def forward(self, x):
+        return x
+
+    def __getattribute__(self, name):
+        return (lambda x: x + 4) if name == "forward" else super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("kind", [Static, ByClass, Property, Elsewhere])
+def test_a_forward_of_any_kind_is_called_as_pytorch_calls_it(kind, x):
+    plain = kind()(x)
+    with hookline.install():
+        module = kind()
+        assert all(torch.equal(module(x), plain) for _ in range(3))
+    with hook_all(module):
+        assert torch.equal(module(x), plain)
+
+
+def test_a_forward_replaced_on_the_class_counts_from_the_next_call(x):
+    class Changing(nn.Module):
+        def forward(self, x):
+            return x
+
+    with hookline.install():
+        module = Changing()
+        module(x)
+        module(x)
+        Changing.forward = staticmethod(lambda x: x + 1)
+        assert torch.equal(module(x), x + 1)
+
+
+def test_a_traced_module_runs_under_the_engine(model, x):
+    with hookline.install():
+        traced = torch.jit.trace(model, x)
+        assert all(torch.equal(traced(x), model(x)) for _ in range(3))
+
+
+def test_a_module_that_delegates_to_another_without_super_init_works_as_in_pytorch(x):
+    class Proxy(nn.Module):
+        def __init__(self, inner):
+            self.__dict__["inner"] = inner
+
+        def __getattr__(self, name):
+            return getattr(self.__dict__["inner"], name)
+
+        def forward(self, x):
+            return self.inner(x) + 1
+
+    with hookline.install():
+        assert torch.equal(Proxy(nn.Identity())(x), x + 1)
+    proxy = Proxy(nn.Identity())
+    with hookline.on(proxy, "", before=nothing):
+        assert torch.equal(proxy(x), x + 1)
+
+
+def test_hooks_replaced_while_the_engine_is_out_count_when_it_is_in_again(x):
+    module = nn.Identity()
+    with hookline.install():
+        module(x)
+    module._forward_pre_hooks = OrderedDict({1: lambda module, args: (args[0] * 5,)})
+    with hookline.install():
+        assert torch.equal(module(x), x * 5)
+
+
+def test_a_copy_with_hooks_of_its_own_does_not_give_them_to_the_original(x):
+    first = nn.Identity()
+    with hookline.install():
+        first(x)
+    second = copy.copy(first)
+    second._forward_hooks = OrderedDict({1: lambda module, args, output: output * 5})
+    with hookline.install():
+        assert torch.equal(second(x), x * 5)
+        assert torch.equal(first(x), x)
+
+
+def test_hook_dicts_merge_as_ordered_dicts_do():
+    module = Pair()
+    module.register_forward_hook(print_nothing)
+    assert [*(module._forward_hooks | {7: print}).values()] == [print_nothing, print]
+    assert [*({7: print} | module._forward_hooks).values()] == [print, print_nothing]
+
+
+def test_no_hook_is_lost_when_one_thread_registers_while_another_calls(x):
+    modules = [nn.Identity() for _ in range(1500)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with hookline.install():
+            caller = threading.Thread(target=lambda: [module(x) for module in modules])
+            caller.start()
+            seen = []
+            for module in modules:
+                module.register_forward_hook(lambda *given: seen.append(1))
+            caller.join()
+            seen.clear()
+            for module in modules:
+                module(x)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(seen) == len(modules)
+
+
+def test_compiling_under_the_engine_a_module_whose_hook_is_older_breaks_no_graph(x):
+    model = nn.Sequential(nn.ReLU())
+    model[0].register_forward_hook(lambda module, args, output: output * 2)
+    torch._dynamo.reset()
+    with hookline.install():
+        assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(x), x * 2)
+
+
+def test_installs_nest(x):
+    with hookline.install():
+        with hookline.install():
+            pass
+        assert nn.Module.__call__ is hookline.Module.__call__
+    assert nn.Module.__call__ is not hookline.Module.__call__
+
+
 def test_a_module_without_super_init_fails_as_in_pytorch():
     class Bare(nn.Module):
         def __init__(self):
@@ -438,8 +695,6 @@ def test_everywhere_is_of_this_thread_alone(model, x):
 
 
 def test_everywhere_is_of_this_asyncio_task_alone(model, x):
-    import asyncio
-
     seen = []
 
     async def quiet(started, done):
@@ -485,3 +740,44 @@ def test_everywhere_leaves_pytorchs_call_as_it_was(x):
         raise KeyError
     assert nn.Module.__call__ is before
     assert "_forward_hooks" not in vars(nn.Module)
+
+
+def test_a_block_left_in_another_context_leaves_pytorchs_call_as_it_was():
+    before, block = nn.Module.__call__, hookline.everywhere(before=nothing)
+    contextvars.copy_context().run(block.__enter__)
+    block.__exit__(None, None, None)
+    assert nn.Module.__call__ is before
+
+
+def test_blocks_left_in_the_wrong_order_run_the_steps_of_those_that_are_open(x):
+    seen = []
+    first = hookline.everywhere(before=lambda call: seen.append("first"))
+    second = hookline.everywhere(before=lambda call: seen.append("second"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    nn.Identity()(x)
+    second.__exit__(None, None, None)
+    nn.Identity()(x)
+    assert seen == ["second"]
+
+
+def test_a_task_started_in_a_block_has_its_steps_no_longer_once_it_is_left(x):
+    seen = []
+
+    async def main():
+        go = asyncio.Event()
+
+        async def late():
+            await go.wait()
+            nn.Identity()(x)
+
+        with hookline.everywhere(before=lambda call: seen.append("left")):
+            task = asyncio.ensure_future(late())
+            await asyncio.sleep(0)
+        with hookline.everywhere(before=nothing):
+            go.set()
+            await task
+
+    asyncio.run(main())
+    assert seen == []

@@ -1,6 +1,7 @@
 """Our own steps: what a Call tells, what assigning to it does, their order, and the one path of exceptions."""
 
 import contextlib
+import dataclasses
 import gc
 import weakref
 
@@ -217,6 +218,30 @@ def test_an_exception_keeps_nothing_of_the_call_alive_once_it_is_gone(model):
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_an_error_that_takes_no_note_reaches_the_caller_and_always_steps_run(model):
+    @dataclasses.dataclass(frozen=True)
+    class Stop(Exception):
+        code: int
+
+    def stop(call):
+        raise Stop(3)
+
+    seen = []
+    with hookline.on(model, "0", before=stop, always=lambda call: seen.append(call.error)), pytest.raises(Stop):
+        model[0](1)
+    assert seen == [Stop(3)]
+
+
+def test_one_function_in_two_phases_is_told_apart_in_the_note(model):
+    def second_time(call):
+        if call.output is not None:
+            raise ValueError("now")
+
+    with hookline.on(model, "0", before=second_time, after=second_time), pytest.raises(ValueError) as caught:
+        model[0](1)
+    assert "raised by the after step" in caught.value.__notes__[0]
 
 
 # Bad input

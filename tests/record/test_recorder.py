@@ -619,3 +619,84 @@ def test_watching_with_every_keep_gives_the_same_bits() -> None:
         with hookline.watch(model, keep=keep, inputs=keep, grads=True):
             watched = outcome()
         assert all(torch.equal(left, right) for left, right in zip(bare, watched, strict=True))
+
+
+def test_a_parameter_that_a_module_gives_gets_the_gradient_of_its_own_call_and_keeps_no_hook():
+    class Gives(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self):
+            return self.weight
+
+    module = Gives()
+    with hookline.watch(module, grads=True) as run:
+        for step in range(3):
+            (module() * (step + 1)).sum().backward()
+        module()
+    assert [call.output.grad.max for call in run.calls[:3]] == [1, 2, 3]
+    assert not module.weight._backward_hooks
+
+
+def test_a_keep_function_runs_without_gradients():
+    module = torch.nn.Linear(2, 2)
+    with hookline.watch(module, keep=lambda tensor: tensor.norm()) as run:
+        module(torch.ones(1, 2))
+    assert run[""].output.value.grad_fn is None
+
+
+@pytest.mark.parametrize("keep", ["stats", "copy", lambda tensor: tensor.norm()])
+def test_an_exported_graph_holds_nothing_of_the_watch(keep):
+    module, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    plain = [node.op for node in torch.export.export(module, (x,), strict=False).graph.nodes]
+    with hookline.watch(module, keep=keep):
+        watched = torch.export.export(module, (x,), strict=False)
+    assert [node.op for node in watched.graph.nodes] == plain
+
+
+def test_a_function_mode_of_the_callers_sees_nothing_of_the_watch():
+    from torch.overrides import TorchFunctionMode
+
+    class Counting(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    def count():
+        seen.clear()
+        with Counting():
+            module(x)
+        return [
+            function for function in seen if "__get__" not in str(function) and "requires_grad" not in str(function)
+        ]
+
+    seen, module, x = [], torch.nn.Linear(2, 2), torch.ones(1, 2)
+    plain = count()
+    with hookline.watch(module):
+        assert count() == plain
+
+
+def test_a_value_that_does_not_let_itself_be_looked_into_is_recorded_by_its_class():
+    class Secret(dict):
+        def items(self):
+            raise RuntimeError("no")
+
+    class Gives(torch.nn.Module):
+        def forward(self):
+            return Secret(a=1)
+
+    module = Gives()
+    with hookline.watch(module) as run:
+        module()
+    assert run[""].output.type == "Secret"
+
+
+def test_a_failing_keep_function_is_blamed_on_the_line_that_watches():
+    def broken(tensor):
+        raise ValueError("mine")
+
+    module = torch.nn.Linear(2, 2)
+    with hookline.watch(module, keep=broken), pytest.raises(ValueError, match="mine") as caught:
+        module(torch.ones(1, 2))
+    assert f"added at {__file__}" in caught.value.__notes__[0]

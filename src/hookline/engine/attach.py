@@ -1,110 +1,21 @@
-"""Where the engine is put into PyTorch, at three heights: one instance, a class, the process. The only file that
-changes what `module(x)` finds on a type, and that puts it back.
+"""Where the engine is put into PyTorch, at three heights: one instance, a class, the process; and taken out again."""
 
-An instance: its class is swapped for a stand-in, a cached subclass of the same name whose `__class__` still says the
-original.
-"""
-
-import copy
-import itertools
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
-from typing import Any
 
-import torch.nn.modules.module as torch_module
-from torch.compiler import is_dynamo_compiling
-from torch.jit import _trace
 from torch.nn import Module as TorchModule
 
-from hookline.engine.call import Call
 from hookline.engine.hook import Handle, Hook, Step, make_hooks
-from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS
-from hookline.engine.plan import Plan, decide
-from hookline.engine.run import run
-from hookline.engine.scope import Scope, current, scoped_call
-from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
+from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
+from hookline.engine.plan import decide
+from hookline.engine.scope import Block, enter, leave, scoped_call
+from hookline.engine.stand_in import PYTORCHS_CALL, Site, changing, site_of, swap, swap_back
+from hookline.engine.torch_hooks import call
 from hookline.errors import AttachError
 from hookline.model.select import Where, select
 
-SITE = "_hookline"
-PYTORCHS_CALL = TorchModule.__call__
-set_class = object.__dict__["__class__"].__set__
-
-
 # One instance
-
-
-class Site:
-    """What the engine keeps in a module that has hooks of ours: its class, that class' call, its path, its hooks and
-    their plan."""
-
-    __slots__ = ("call", "count", "hooks", "original", "path", "plan")
-
-    original: type[TorchModule]
-    call: Any
-    path: str
-    count: "itertools.count[int]"
-    hooks: tuple[Hook, ...]
-    plan: Plan
-
-    def path_of(self, module: TorchModule) -> str:
-        """The module's path, for a Call."""
-        return self.path
-
-
-def straight_call(original: type[TorchModule]) -> Any:
-    """The call of a class if, without hooks of PyTorch's, it is the forward and nothing else; None where that is not
-    known."""
-    found = original.__call__
-    known = (found is PYTORCHS_CALL or found is call) and original._call_impl is PYTORCHS_CALL_IMPL
-    return found if known else None
-
-
-def hooked_call(self: TorchModule, /, *args: Any, **kwargs: Any) -> Any:
-    """`__call__` of a stand-in: our own steps around the call of the original class."""
-    try:
-        site = self.__dict__["_hookline"]
-    except KeyError:  # a copy made behind our back has no site
-        site = None
-    if site is None or is_dynamo_compiling():
-        return type(self).__base__.__call__(self, *args, **kwargs)  # type: ignore[operator]
-
-    call = Call()
-    call.module = self
-    call.names = site
-    call.index = next(site.count)
-    call.args = args
-    call.kwargs = kwargs
-    call.output = call.error = None
-    return run(site.plan, call, call_original)
-
-
-def call_original(call: Call) -> Any:
-    """The call of the original class; its forward straight, where nothing of PyTorch's is to run around it."""
-    module, args, kwargs = call.module, call.args, call.kwargs
-    namespace = module.__dict__
-    site = namespace["_hookline"]
-    original = site.original
-    if (
-        original.__call__ is not site.call
-        or namespace["_forward_hooks"]
-        or namespace["_forward_pre_hooks"]
-        or namespace["_backward_hooks"]
-        or namespace["_backward_pre_hooks"]
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-        or _trace._trace_module_map is not None
-        or "_compiled_call_impl" in namespace
-    ):
-        return original.__call__(module, *args, **kwargs)
-    if kwargs:
-        return module.forward(*args, **kwargs)
-    return module.forward(*args)
 
 
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
@@ -115,19 +26,16 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
         with changing:
             for reference in attached:
                 module = reference()
-                if module is not None and SITE in module.__dict__:
-                    _take_off(module, hooks)
+                site = None if module is None else site_of(module)
+                if module is not None and site is not None:
+                    _take_off(module, site, hooks)
 
     try:
         with changing:
             plan = decide(hooks)
-            kinds: dict[type[TorchModule], tuple[type[TorchModule], Any]] = {}
             for path, module in modules:
                 attached.append(weakref.ref(module))
-                namespace = module.__dict__
-                if SITE not in namespace:
-                    namespace[SITE] = _new_site(path, module, kinds)
-                site = namespace[SITE]
+                site = site_of(module) or _swap(module, path)
                 site.plan = decide((*site.hooks, *hooks)) if site.hooks else plan
                 site.hooks = site.plan.hooks
     except BaseException:
@@ -136,99 +44,23 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
     return Handle(undo)
 
 
-changing = threading.RLock()
+def _swap(module: TorchModule, path: str) -> Site:
+    try:
+        return swap(module, path)
+    except TypeError as error:
+        kind = type(module).__qualname__
+        message = (
+            f"{path or 'the model'} cannot be hooked: its class {kind} does not let itself be subclassed ({error})"
+        )
+        raise AttachError(message) from error
 
 
-def _new_site(path: str, module: TorchModule, kinds: dict[type[TorchModule], tuple[type[TorchModule], Any]]) -> Site:
-    """The site of a module, whose class it swaps; `kinds` holds what was found out about each class on the way."""
-    original = type(module)
-    if original not in kinds:
-        kinds[original] = _stand_in(original, path), straight_call(original)
-    site = Site()
-    site.original = original
-    site.path = path
-    site.count = itertools.count()
-    site.hooks = ()
-    swapped, site.call = kinds[original]
-    set_class(module, swapped)
-    return site
-
-
-def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
-    site = module.__dict__[SITE]
+def _take_off(module: TorchModule, site: Site, hooks: tuple[Hook, ...]) -> None:
     left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
     if left:
-        site.plan = decide(left)
-        site.hooks = left
+        site.hooks, site.plan = left, decide(left)
     else:
-        set_class(module, site.original)
-        del module.__dict__[SITE]
-
-
-def _stand_in(original: type[TorchModule], path: str) -> type[TorchModule]:
-    try:
-        return stand_in(original)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise AttachError(
-            f"{path or 'the model'} cannot be hooked: "
-            f"its class {original.__qualname__} does not let itself be subclassed ({error})"
-        ) from error
-
-
-@lru_cache(maxsize=1024)
-def stand_in(original: type[TorchModule]) -> type[TorchModule]:
-    """The class that a hooked instance of `original` has meanwhile: a subclass of the same name with a call of ours."""
-    body = {
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-        "__slots__": (),
-        "__call__": hooked_call,
-        "__class__": property(_get_class, _set_class),
-        "__reduce_ex__": _reduce_ex,
-        "__deepcopy__": _deepcopy,
-    }
-    metaclass: Any = type(original)
-    made: type[TorchModule] = metaclass(original.__name__, (original,), body)
-    return made
-
-
-def _get_class(self: TorchModule) -> type[TorchModule]:
-    site = self.__dict__.get(SITE)
-    return type(self).__base__ if site is None else site.original  # type: ignore[return-value]
-
-
-def _set_class(self: TorchModule, wanted: type[TorchModule]) -> None:
-    """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and
-    keeps that class when the hooks are gone."""
-    set_class(self, stand_in(wanted))  # type: ignore[arg-type]
-    site = self.__dict__[SITE]
-    site.original, site.call = wanted, straight_call(wanted)
-
-
-@contextmanager
-def _bare(module: TorchModule) -> Iterator[None]:
-    """The module as it is without hooks of ours, for as long as it is copied."""
-    with changing:
-        site = module.__dict__.pop(SITE, None)
-        hooked = type(module)
-        set_class(module, hooked.__base__ if site is None else site.original)
-        try:
-            yield
-        finally:
-            set_class(module, hooked)
-            if site is not None:
-                module.__dict__[SITE] = site
-
-
-def _reduce_ex(self: TorchModule, protocol: Any) -> Any:
-    with _bare(self):
-        return self.__reduce_ex__(protocol)
-
-
-def _deepcopy(self: TorchModule, memo: dict[int, Any]) -> Any:
-    with _bare(self):
-        return copy.deepcopy(self, memo)
+        swap_back(module, site)
 
 
 def on(
@@ -292,6 +124,10 @@ for _name, _slot in SLOTS.items():
 # The process
 
 
+class Installed:
+    """One `install()` that has not been undone."""
+
+
 _in_use: set[object] = set()
 
 
@@ -308,13 +144,15 @@ def install() -> Handle:
     ...     torch.nn.Identity()(torch.ones(1))
     tensor([1.])
     """
-    _use("install")
-    return Handle(uninstall)
+    reason = Installed()
+    _use(reason)
+    return Handle(lambda: _leave(reason))
 
 
 def uninstall() -> None:
-    """Give `torch.nn.Module` its own call back. Doing it twice is harmless."""
-    _leave("install")
+    """Give `torch.nn.Module` its own call back, however often it was installed. Doing it twice is harmless."""
+    for reason in [reason for reason in _in_use if isinstance(reason, Installed)]:
+        _leave(reason)
 
 
 def everywhere(
@@ -337,15 +175,14 @@ def everywhere(
 
 @contextmanager
 def _everywhere(hooks: tuple[Hook, ...]) -> Iterator[None]:
-    outer = current.get()
-    scope = Scope((*(outer.hooks if outer else ()), *hooks))
-    _use(scope)
-    token = current.set(scope)
+    block = Block(hooks)
+    _use(block)
     try:
+        enter(block)
         yield
     finally:
-        current.reset(token)
-        _leave(scope)
+        leave(block)
+        _leave(block)
 
 
 def _use(reason: object) -> None:
@@ -367,7 +204,7 @@ def _leave(reason: object) -> None:
 def _settle() -> None:
     """Give `torch.nn.Module` the call that what is in use asks for: PyTorch's, this engine's, or this with scoped steps
     around it."""
-    scoped = any(isinstance(reason, Scope) for reason in _in_use)
+    scoped = any(isinstance(reason, Block) for reason in _in_use)
     ours = scoped_call if scoped else call
     if TorchModule.__call__ not in (PYTORCHS_CALL, call, scoped_call):
         other = getattr(TorchModule.__call__, "__qualname__", TorchModule.__call__)
@@ -382,6 +219,7 @@ def _settle() -> None:
         for name, slot in SLOTS.items():
             setattr(TorchModule, name, slot)
     if not _in_use and "_forward_hooks" in vars(TorchModule):
+        drop_every_plan()
         for name in HOOK_DICTS:
             delattr(TorchModule, name)
         TorchModule._compiled_call_impl = None

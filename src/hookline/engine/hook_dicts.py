@@ -7,15 +7,18 @@ holds the plan decided from them; any change to one of them drops it. A class wh
 
 import functools
 import sys
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
 TorchHook: TypeAlias = Callable[..., Any]
+PlannedHook: TypeAlias = tuple[Any, TorchHook, bool]
 
 HOOK_DICTS = (
     "_forward_pre_hooks",
@@ -27,6 +30,7 @@ HOOK_DICTS = (
     "_backward_hooks",
 )
 CHANGES = ("__setitem__", "__delitem__", "__ior__", "clear", "move_to_end", "pop", "popitem", "setdefault", "update")
+changing = threading.RLock()  # held while a dict changes, is replaced, or a plan is made of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,15 @@ class HookPlan:
     """The forward hooks that PyTorch's API put on one module: of each its id, the hook, and whether it takes kwargs.
 
     `plain` is the `after` hooks alone, where there are no others and none takes kwargs or is always called; else None.
+    `function` is the forward of the module's class where that is a plain function, which can be called with the module;
+    `direct` is the same where there are no hooks at all.
     """
 
-    before: tuple[tuple[Any, TorchHook, bool], ...]
-    after: tuple[tuple[Any, TorchHook, bool], ...]
+    before: tuple[PlannedHook, ...]
+    after: tuple[PlannedHook, ...]
     plain: tuple[TorchHook, ...] | None
+    function: Callable[..., Any] | None
+    direct: Callable[..., Any] | None
 
     def begun(self, last: Any) -> list[Any]:
         """The ids of the `after` hooks up to and with `last`; none when that is None."""
@@ -46,20 +54,20 @@ class HookPlan:
         return ids[: ids.index(last) + 1] if last is not None else []
 
 
-NO_HOOKS = HookPlan((), (), ())
-
-
 class Wiring:
     """What the hook dicts of one module share: the plan decided from them, None from a change until the next call.
 
-    Retired means that the dicts no longer belong to one module alone, so that no plan may be kept.
+    `open` names the dicts that were replaced by assigning the attribute, and are to become HookDicts. Retired means
+    that the dicts may no longer belong to one module alone, so that no plan is kept.
     """
 
-    __slots__ = ("plan", "retired")
+    __slots__ = ("__weakref__", "open", "plan", "retired")
 
     def __init__(self) -> None:
         self.plan: HookPlan | None = None
+        self.open: set[str] = set()
         self.retired = False
+        every_wiring.add(self)
 
     def retire(self) -> None:
         """Keep no plan from here on."""
@@ -67,8 +75,18 @@ class Wiring:
         self.retired = True
 
 
+every_wiring: weakref.WeakSet[Wiring] = weakref.WeakSet()
+
+
+def drop_every_plan() -> None:
+    """Forget what was decided of any module: from here on its class may not notice that a dict is replaced."""
+    with changing:
+        for wiring in every_wiring:
+            wiring.plan = None
+
+
 class HookDict(OrderedDict[Any, Any]):
-    """A hook dict that drops its module's plan when it changes. Copied or pickled it is the plain dict."""
+    """A hook dict that drops its module's plan when it changes. Copied, merged or pickled it is the plain dict."""
 
     __slots__ = ("wiring",)
 
@@ -85,12 +103,21 @@ class HookDict(OrderedDict[Any, Any]):
 
     __copy__ = copy
 
+    def __or__(self, other: Any) -> Any:
+        return OrderedDict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | OrderedDict(self)
+
 
 def _dropping_the_plan(change: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(change)
     def changed(self: HookDict, *args: Any, **kwargs: Any) -> Any:
-        self.wiring.plan = None
-        return change(self, *args, **kwargs)
+        with changing:
+            try:
+                return change(self, *args, **kwargs)
+            finally:
+                self.wiring.plan = None
 
     return changed
 
@@ -100,8 +127,7 @@ for _name in CHANGES:
 
 
 class HookDictSlot:
-    """The class attribute behind which a module keeps one of its hook dicts; reading it or assigning it keeps the
-    wiring right."""
+    """The class attribute behind which a module keeps one of its hook dicts; it keeps the wiring right."""
 
     __slots__ = ("name",)
 
@@ -114,20 +140,22 @@ class HookDictSlot:
         namespace = module.__dict__
         if self.name not in namespace:
             raise AttributeError(self.name)
-        if type(namespace[self.name]) is not HookDict:
+        if type(namespace[self.name]) is not HookDict and not is_dynamo_compiling():
             wire(module)
         return namespace[self.name]
 
     def __set__(self, module: Module, hooks: Any) -> None:
         namespace = module.__dict__
-        if type(namespace.get(self.name)) is HookDict:
-            wiring = namespace[self.name].wiring
-            wiring.plan = None
-            if not _is_alone(namespace, self.name):
-                wiring.retire()
-        if type(hooks) is HookDict and hooks.wiring not in _wirings(namespace):
-            hooks.wiring.retire()
-        namespace[self.name] = hooks
+        with changing:
+            if type(namespace.get(self.name)) is HookDict:
+                wiring = namespace[self.name].wiring
+                wiring.plan = None
+                wiring.open.add(self.name)
+                if not _is_alone(namespace, self.name):
+                    wiring.retire()
+            if type(hooks) is HookDict and hooks.wiring not in _wirings(namespace):
+                hooks.wiring.retire()
+            namespace[self.name] = hooks
 
     def __delete__(self, module: Module) -> None:
         self.__set__(module, OrderedDict())
@@ -162,21 +190,28 @@ def wire(module: Module) -> Wiring | None:
     hook in it.
     """
     namespace = module.__dict__
-    wirings = _wirings(namespace)
-    if len(wirings) > 1 or any(wiring.retired for wiring in wirings):
-        return None
+    with changing:
+        wirings = _wirings(namespace)
+        if len(wirings) > 1 or any(wiring.retired for wiring in wirings):
+            return None
 
-    plain = [name for name in HOOK_DICTS if type(namespace.get(name)) is not HookDict]
-    if not all(name in namespace and _is_alone(namespace, name) for name in plain):
-        return None
-    wiring = wirings.pop() if wirings else Wiring()
-    for name in plain:
-        namespace[name] = HookDict(wiring, namespace[name])
-    return wiring
+        plain = [name for name in HOOK_DICTS if type(namespace.get(name)) is not HookDict]
+        if any(not wiring.open.issuperset(plain) for wiring in wirings):
+            for wiring in wirings:
+                wiring.retire()  # a dict came here unnoticed: others of this wiring may be another module's as well
+            return None
+        if not all(name in namespace and _is_alone(namespace, name) for name in plain):
+            return None
+
+        wiring = wirings.pop() if wirings else Wiring()
+        for name in plain:
+            namespace[name] = HookDict(wiring, namespace[name])
+        wiring.open.clear()
+        return wiring
 
 
 def _wirings(namespace: dict[str, Any]) -> set[Wiring]:
-    return {hooks.wiring for name in HOOK_DICTS if type(hooks := namespace.get(name)) is HookDict}
+    return {namespace[name].wiring for name in HOOK_DICTS if type(namespace.get(name)) is HookDict}
 
 
 def _is_alone(namespace: dict[str, Any], name: str) -> bool:

@@ -1,5 +1,6 @@
 """The notes (PEP 678) that an error gets on its way out of a hooked call."""
 
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -12,22 +13,23 @@ PREFIX = "hookline: "
 LONGEST = 2000
 
 
-def note_failed_forward(error: BaseException, call: Call) -> None:
-    """Say which module's forward raised and what it was given; only the innermost hooked call says so."""
-    if any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
-        return
-    given = [*map(describe, call.args), *(f"{name}={describe(value)}" for name, value in call.kwargs.items())]
-    error.add_note(f"{PREFIX}in {_where(call)}, called with ({', '.join(given)[:LONGEST]})")
+def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
+    """Say on an error in which call it was raised: by a step, added where; or by the module, given what.
 
-
-def note_failed_step(error: BaseException, hook: Hook, call: Call) -> None:
-    """Say which step raised, where it was added, and in which call it ran."""
-    error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call)}")
+    Of the calls that a module's error goes through only the innermost hooked one says so.
+    """
+    with suppress(Exception):  # a note never hides the error that it explains; some errors take none
+        if hook is not None:
+            error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call)}")
+        elif not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
+            given = [*map(describe, call.args), *(f"{name}={describe(value)}" for name, value in call.kwargs.items())]
+            error.add_note(f"{PREFIX}in {_where(call)}, called with ({', '.join(given)[:LONGEST]})")
 
 
 def note_late_failure(error: BaseException, hook: Hook, late: BaseException) -> None:
     """Say on an error that a step which ran after it failed too."""
-    error.add_note(f"{PREFIX}after that, {hook}, failed too: {type(late).__name__}: {late}")
+    with suppress(Exception):
+        error.add_note(f"{PREFIX}after that, {hook}, failed too: {type(late).__name__}: {late}")
 
 
 def describe(value: Any) -> str:

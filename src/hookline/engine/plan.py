@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hookline.engine.hook import Hook, Step, in_order
+from hookline.engine.hook import Hook, Phase, Step, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +14,9 @@ class Plan:
     always: tuple[Step, ...]
     hooks: tuple[Hook, ...]
 
-    def hook_of(self, step: Step) -> Hook:
-        """The hook that a step came from, for the note on an error."""
-        return next(hook for hook in self.hooks if hook.step is step)
+    def hook_of(self, step: Step, phase: Phase) -> Hook:
+        """The hook that a step of one phase came from, for the note on an error."""
+        return next(hook for hook in self.hooks if hook.step is step and hook.phase == phase)
 
 
 def decide(hooks: tuple[Hook, ...]) -> Plan:
@@ -25,3 +25,6 @@ def decide(hooks: tuple[Hook, ...]) -> Plan:
         tuple(hook.step for hook in in_order(hooks, phase)) for phase in ("before", "after", "always")
     )
     return Plan(before, after, always, hooks)
+
+
+NO_STEPS = decide(())

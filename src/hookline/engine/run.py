@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hookline.engine.call import Call, here
-from hookline.engine.hook import Step
-from hookline.engine.notes import note_failed_forward, note_failed_step, note_late_failure
+from hookline.engine.hook import Phase, Step
+from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
 
 
@@ -18,6 +18,7 @@ def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
     call.parent = running.call
     running.call = call
     step: Step | None = None
+    phase: Phase = "before"
     always: Iterable[Step] = plan.always
     try:
         for step in plan.before:
@@ -26,18 +27,17 @@ def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
         step = None
         call.output = inner(call)
 
+        phase = "after"
         for step in plan.after:
             step(call)
 
+        phase = "always"
         always = iter(plan.always)
         for step in always:
             step(call)
         return call.output
     except BaseException as error:
-        if step is None:
-            note_failed_forward(error, call)
-        else:
-            note_failed_step(error, plan.hook_of(step), call)
+        note_failure(error, call, plan.hook_of(step, phase) if step is not None else None)
         finish(plan, call, always, error)
         raise
     finally:
@@ -52,5 +52,5 @@ def finish(plan: Plan, call: Call, always: Iterable[Step], error: BaseException)
         try:
             step(call)
         except BaseException as late:
-            note_late_failure(error, plan.hook_of(step), late)
+            note_late_failure(error, plan.hook_of(step, "always"), late)
     call.error = None  # the traceback of the error holds this call: a cycle that would keep its tensors

@@ -5,6 +5,7 @@ import weakref
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch.nn import Module
 
 from hookline.engine.call import Call, PathsBelow, here
@@ -14,15 +15,16 @@ from hookline.engine.run import run
 from hookline.engine.torch_hooks import call
 
 
-class Scope:
-    """The steps of the blocks that are open in one thread or task, and how often each module was called in the
+class Block:
+    """One `everywhere` block: its hooks, whether it is open, and how often each module was called while it was
     innermost."""
 
-    __slots__ = ("counts", "hooks", "plan", "references")
+    __slots__ = ("counts", "hooks", "open", "references")
+    left = 0  # how many have been left so far: while that stands still, no scope has a closed one that it does not know
 
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
         self.hooks = hooks
-        self.plan: Plan = decide(hooks)
+        self.open = True
         self.counts: dict[int, itertools.count[int]] = {}
         self.references: dict[int, weakref.ref[Module]] = {}
 
@@ -33,24 +35,59 @@ class Scope:
         return self.counts.setdefault(key, itertools.count())
 
 
+class Scope:
+    """The blocks that are open in one thread or task, outermost first, and the plan of all their hooks."""
+
+    __slots__ = ("as_of", "blocks", "plan")
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        self.blocks = blocks
+        self.as_of = Block.left
+        self.plan: Plan = decide(tuple(hook for block in blocks for hook in block.hooks))
+
+    def without_closed(self) -> "Scope | None":
+        """The same without the blocks that have been left, in another context perhaps; None where that leaves none."""
+        left = tuple(block for block in self.blocks if block.open)
+        if left != self.blocks:
+            return Scope(left) if left else None
+        self.as_of = Block.left
+        return self
+
+
 current: ContextVar[Scope | None] = ContextVar("hookline_scope", default=None)
+
+
+def enter(block: Block) -> None:
+    """Open a block in this thread or task."""
+    scope = current.get()
+    current.set(Scope((*(scope.blocks if scope else ()), block)))
+
+
+def leave(block: Block) -> None:
+    """Close a block wherever it is open; a task that was started inside of it has it no longer."""
+    block.open = False
+    Block.left += 1
+    scope = current.get()
+    current.set(scope.without_closed() if scope else None)
 
 
 def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call while a block is open anywhere: with the steps of this thread's or task's blocks around it."""
     scope = current.get()
-    if scope is None:
+    if scope is not None and scope.as_of != Block.left:
+        scope = scope.without_closed()
+    if scope is None or torch.compiler.is_dynamo_compiling():
         return call(self, *args, **kwargs)
 
     running = here.running
-    names = outer = running.names
-    if names is None:
-        names = running.names = PathsBelow(self)
+    outer = running.names
+    names = running.names = outer or PathsBelow(self)
     try:
+        block = scope.blocks[-1]
         this = Call()
         this.module = self
         this.names = names
-        this.index = next(scope.counts.get(id(self)) or scope.start_counting(self))
+        this.index = next(block.counts.get(id(self)) or block.start_counting(self))
         this.args, this.kwargs = args, kwargs
         this.output = this.error = None
         return run(scope.plan, this, call_module)

@@ -5,8 +5,10 @@ The hooks of a module stay where PyTorch keeps them, in its hook dicts. Where th
 up, as PyTorch does.
 """
 
+import inspect
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ import torch.nn.modules.module as torch_module
 from torch.jit import _trace
 from torch.nn import Module
 
-from hookline.engine.hook_dicts import NO_HOOKS, HookPlan, Wiring, wire
+from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, Wiring, changing, wire
 
 PYTORCHS_CALL_IMPL = Module._call_impl
 
@@ -37,19 +39,23 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         if plan.plain is None or torch_module._global_forward_pre_hooks:
             return call_undecided(self, args, kwargs)
-    elif plan is NO_HOOKS:
-        if kwargs or len(args) != 1 or "forward" in namespace:
+    elif plan.direct is not None:
+        function = plan.direct
+        if kwargs or len(args) != 1 or type(self).forward is not function or "forward" in namespace:
             return self.forward(*args, **kwargs)
-        return type(self).forward(self, args[0])
+        return function(self, args[0])
     elif plan.plain is None:
         return call_decided(self, plan, wiring, args, kwargs)
+    elif not plan.plain:
+        return self.forward(*args, **kwargs)
 
     output = None
     try:
-        if kwargs or len(args) != 1 or "forward" in namespace:
+        function = plan.function
+        if function is None or kwargs or len(args) != 1 or type(self).forward is not function or "forward" in namespace:
             output = self.forward(*args, **kwargs)
         else:
-            output = type(self).forward(self, args[0])
+            output = function(self, args[0])
         hooks = plan.plain
         if torch_module._global_forward_hooks:
             elaborate = (
@@ -99,6 +105,8 @@ def call_decided(self: Module, plan: HookPlan, wiring: Wiring, args: Any, kwargs
 
 def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call that something keeps off the straight path above."""
+    if torch.compiler.is_compiling():
+        return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
     if self._compiled_call_impl is not None:
         return self._compiled_call_impl(*args, **kwargs)
     if _is_pytorchs(self):
@@ -193,27 +201,38 @@ def new_arguments(result: Any, kwargs: Any, with_kwargs: bool) -> tuple[Any, Any
 
 
 def decide(self: Module) -> None:
-    """Sort the module's forward hooks into a plan that holds until they change, where its hook dicts can tell."""
-    wiring = wire(self)
-    if wiring is None:
-        return
-    with_kwargs = self._forward_pre_hooks_with_kwargs
-    before = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_pre_hooks.items())
-    with_kwargs = self._forward_hooks_with_kwargs
-    after = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_hooks.items())
-    plain = not (before or with_kwargs or self._forward_hooks_always_called)
-    alone = tuple(hook for _, hook, _ in after) if plain else None
-    wiring.plan = HookPlan(before, after, alone) if before or after else NO_HOOKS
+    """Sort the module's forward hooks into a plan that holds until they change, where its hook dicts can tell of it."""
+    with changing:
+        wiring = wire(self)
+        if wiring is None:
+            return
+        with_kwargs = self._forward_pre_hooks_with_kwargs
+        before = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_pre_hooks.items())
+        with_kwargs = self._forward_hooks_with_kwargs
+        after = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_hooks.items())
+        is_plain = not (before or with_kwargs or self._forward_hooks_always_called)
+        plain = tuple(hook for _, hook, _ in after) if is_plain else None
+        function = _plain_forward(type(self))
+        wiring.plan = HookPlan(before, after, plain, function, function if plain == () else None)
+
+
+def _plain_forward(kind: type[Module]) -> Callable[..., Any] | None:
+    """The forward of a class where reading it on an instance gives that function, bound, and nothing else."""
+    forward = inspect.getattr_static(kind, "forward", None)
+    read_as_usual = kind.__getattribute__ is object.__getattribute__ and not issubclass(kind, torch.jit.ScriptModule)
+    return forward if type(forward) is FunctionType and read_as_usual else None
 
 
 def _is_pytorchs(self: Module) -> bool:
-    """Whether this call is left to PyTorch: backward hooks, tracing, compiling, or a class with a call of its own."""
+    """Whether this call is left to PyTorch: backward hooks, tracing, a call of the module's own, missing hook dicts."""
+    namespace = self.__dict__
     return bool(
-        torch.compiler.is_compiling()
-        or self._backward_hooks
+        self._backward_hooks
         or self._backward_pre_hooks
         or torch_module._global_backward_hooks
         or torch_module._global_backward_pre_hooks
         or torch._C._get_tracing_state()
         or type(self)._call_impl is not PYTORCHS_CALL_IMPL
+        or "_call_impl" in namespace
+        or not all(name in namespace for name in HOOK_DICTS)
     )

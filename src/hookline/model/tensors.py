@@ -83,11 +83,15 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
 
     if type(value) in (tuple, list):
         return type(value)([inside(part) for part in value])
-    parts = _named_parts(value)
-    if parts is not None:
-        return Fields(type_name(value), {name: inside(part) for name, part in parts})
-    if isinstance(value, Mapping):
-        return {_plain_key(key): inside(part) for key, part in value.items()}
+    try:
+        named = _named_parts(value)
+        items = [*value.items()] if named is None and isinstance(value, Mapping) else None
+    except Exception:  # a class of the user's that does not let itself be looked into
+        return Opaque(type(value).__name__)
+    if named is not None:
+        return Fields(type_name(value), {name: inside(part) for name, part in named})
+    if items is not None:
+        return {_plain_key(key): inside(part) for key, part in items}
     if isinstance(value, tuple):
         return tuple([inside(part) for part in value])
     if isinstance(value, list | set | frozenset):

@@ -4,10 +4,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from hookline.errors import RecordError
-from hookline.record.measure import Pending, measure, unseen
+from hookline.record.measure import Pending, is_traced, measure, unseen
 from hookline.record.record import TensorInfo
 
 Keep: TypeAlias = Literal["shape", "stats", "tensor", "copy"] | Callable[[Tensor], Any]
@@ -24,7 +25,7 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
     if keep == "tensor":
         return _with_reference
     if keep == "copy":
-        return _with_copy
+        return lambda tensor: _with_result(tensor, _copy)
     if callable(keep):
         return lambda tensor: _with_result(tensor, keep)
     raise RecordError(
@@ -67,20 +68,26 @@ class StatsKeeper:
 
     def __init__(self, pending: Pending) -> None:
         self.pending = pending
-        self.last: tuple[Any, int, Any] = (lambda: None, 0, None)
+        self.last: tuple[Any, int | None, Any] = (lambda: None, 0, None)
 
     def __call__(self, tensor: Tensor) -> TensorInfo:
         """What is known of a tensor, with its statistics."""
         info = describe(tensor)
-        if tensor.is_inference():
-            info._stats = measure(tensor, self.pending)
-            return info
-        reference, version, stats = self.last
-        if reference() is not tensor or version != tensor._version:
+        version = version_of(tensor)
+        reference, last_version, stats = self.last
+        if reference() is not tensor or version is None or version != last_version:
             stats = measure(tensor, self.pending)
-            self.last = (weakref.ref(tensor), tensor._version, stats)
+            self.last = (weakref.ref(tensor), version, stats)
         info._stats = stats
         return info
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None for an inference tensor, which does not count."""
+    try:
+        return tensor._version
+    except RuntimeError:
+        return None
 
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
@@ -88,21 +95,17 @@ def _with_reference(tensor: Tensor) -> TensorInfo:
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
     info._value = tensor
-    try:
-        info._version = tensor._version
-    except RuntimeError:  # an inference tensor counts no versions
-        info._version = None
+    info._version = version_of(tensor)
     return info
 
 
-def _with_copy(tensor: Tensor) -> TensorInfo:
-    info = describe(tensor)
-    with unseen(tensor):
-        info._value = tensor.detach().clone()
-    return info
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
 
 
 def _with_result(tensor: Tensor, function: Callable[[Tensor], Any]) -> TensorInfo:
     info = describe(tensor)
-    info._value = function(tensor)
+    if not is_traced(tensor):
+        with unseen(tensor), torch.no_grad():
+            info._value = function(tensor)
     return info

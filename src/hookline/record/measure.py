@@ -2,9 +2,9 @@
 
 import math
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,19 +87,29 @@ def _fetch(device: torch.device, rows: list[Tensor]) -> list[list[float]]:
 def measure(tensor: Tensor, pending: Pending) -> "Stats | Waiting | None":
     """The statistics of a tensor: at once on the CPU, `Waiting` on any other device; None for a tensor without elements
     to read (meta, fake) or of a kind that PyTorch cannot reduce."""
-    if torch._C._is_tracing() or isinstance(tensor, FakeTensor):
-        return None  # the trace would hold every operation of the measuring
+    if is_traced(tensor):
+        return None
     try:
-        with torch.no_grad(), unseen(tensor):
+        with unseen(tensor), torch.no_grad():
             return _measure(_elements(tensor.detach()), pending)
     except Exception:  # a tensor class may raise anything, and measuring never ends a call
         return None
 
 
-def unseen(tensor: Tensor) -> AbstractContextManager[Any]:
-    """A block in which no dispatch mode of the caller's (make_fx, selective checkpointing) sees what is done with a
-    plain tensor."""
-    return torch._C._DisableTorchDispatch() if type(tensor) in (Tensor, torch.nn.Parameter) else nullcontext()
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a graph is being made of what is done with a tensor: it would hold what is done to look at it."""
+    return bool(torch._C._is_tracing()) or isinstance(tensor, FakeTensor)
+
+
+@contextmanager
+def unseen(tensor: Tensor) -> Iterator[None]:
+    """A block in which no mode of the caller's (make_fx, selective checkpointing, a TorchFunctionMode) sees what is
+    done with a plain tensor."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        yield
+        return
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        yield
 
 
 @dataclass(frozen=True, slots=True)

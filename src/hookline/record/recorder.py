@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from torch import Tensor, is_grad_enabled
 from torch.nn import Module
 from torch.utils.checkpoint import _StopRecomputationError
+from torch.utils.hooks import RemovableHandle
 
 from hookline.engine.call import Call
 from hookline.engine.gradient import on_gradient
@@ -38,6 +39,7 @@ class Recorder:
     ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
+        self.counts = dict(self.known.values())
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
@@ -46,6 +48,7 @@ class Recorder:
         self.began = time.perf_counter()
         self.numbers = itertools.count()
         self.running: dict[Call, CallRecord] = {}
+        self.leaves: list[RemovableHandle] = []
         self.open = True
 
     def hooks(self) -> tuple[Hook, ...]:
@@ -56,7 +59,7 @@ class Recorder:
         """Open the record of a call."""
         module, args, kwargs = call.module, call.args, call.kwargs
         record = CallRecord()
-        record.path, count = self.known[id(module)]
+        record.path, count = self.known.get(id(module)) or self.as_copy(call)
         record.index = next(count)
         record.type = type(module).__name__
         record.training = module.training
@@ -79,6 +82,11 @@ class Recorder:
         self.run.calls.append(record)
         record.began = time.perf_counter() - self.began
 
+    def as_copy(self, call: Call) -> "tuple[str, itertools.count[int]]":
+        """The path and the count of a module that is not known: a replica, which somebody made of one that is."""
+        path = call.path
+        return path, self.counts.setdefault(path, itertools.count())
+
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""
         now = time.perf_counter()
@@ -95,6 +103,8 @@ class Recorder:
     def close(self) -> None:
         """Record nothing more, and let go of the run: the hooks that tensors keep refer to this recorder."""
         self.open = False
+        for handle in self.leaves:
+            handle.remove()
         self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
         self.running = {}
 
@@ -103,7 +113,9 @@ class Recorder:
         if tensor.requires_grad and is_grad_enabled():
             info._grad = slot = Slot()
             place = weakref.ref(slot)
-            on_gradient(tensor, lambda gradient: self._record_gradient(place(), gradient))
+            handle = on_gradient(tensor, lambda gradient: self._record_gradient(place(), gradient))
+            if tensor.is_leaf:
+                self.leaves.append(handle)  # a parameter or an input, which outlives the graph
         return info
 
     def _record_gradient(self, slot: Slot | None, gradient: Tensor | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch.nn import Module
 
 from hookline.engine.attach import attach
+from hookline.engine.hook import Hook
 from hookline.model.select import Selection, Where, select
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
@@ -26,7 +27,7 @@ def watch(
       device waits for them, they are fetched when first read;
     - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
     - "copy": a copy, detached;
-    - a function of the tensor: what it returns.
+    - a function of the tensor, run without gradients: what it returns.
     `inputs` is the same for the tensors that a module is given; by default "shape". (With keep="tensor" their shapes
     are read when they are first asked for, and until then the run refers to them too.)
 
@@ -58,12 +59,12 @@ def watch(
         settings={"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads},
     )
     recorder = Recorder(run, selection, output=output, inputs=given, gradient=output if grads else None)
-    return _watching(selection, recorder)
+    return _watching(selection, recorder, recorder.hooks())
 
 
 @contextmanager
-def _watching(selection: Selection, recorder: Recorder) -> Iterator[Run]:
-    handle = attach(selection, recorder.hooks())
+def _watching(selection: Selection, recorder: Recorder, hooks: tuple[Hook, ...]) -> Iterator[Run]:
+    handle = attach(selection, hooks)
     try:
         yield recorder.run
     finally:
