@@ -10,7 +10,7 @@ from hookline.engine.hook import Handle, Hook, Step, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
 from hookline.engine.plan import decide
 from hookline.engine.scope import Block, enter, leave, scoped_call
-from hookline.engine.stand_in import PYTORCHS_CALL, Site, changing, site_of, swap, swap_back
+from hookline.engine.stand_in import PYTORCHS_CALL, SITE, Kind, Site, changing, site_of, swap, swap_back
 from hookline.engine.torch_hooks import call
 from hookline.errors import AttachError
 from hookline.model.select import Where, select
@@ -26,16 +26,16 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
         with changing:
             for reference in attached:
                 module = reference()
-                site = None if module is None else site_of(module)
-                if module is not None and site is not None:
-                    _take_off(module, site, hooks)
+                if module is not None:
+                    _take_off(module, hooks)
 
     try:
         with changing:
             plan = decide(hooks)
+            kinds: dict[type[TorchModule], Kind] = {}
             for path, module in modules:
                 attached.append(weakref.ref(module))
-                site = site_of(module) or _swap(module, path)
+                site = (SITE in module.__dict__ and site_of(module)) or _swap(module, path, kinds)
                 site.plan = decide((*site.hooks, *hooks)) if site.hooks else plan
                 site.hooks = site.plan.hooks
     except BaseException:
@@ -44,9 +44,9 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
     return Handle(undo)
 
 
-def _swap(module: TorchModule, path: str) -> Site:
+def _swap(module: TorchModule, path: str, kinds: dict[type[TorchModule], Kind]) -> Site:
     try:
-        return swap(module, path)
+        return swap(module, path, kinds)
     except TypeError as error:
         kind = type(module).__qualname__
         message = (
@@ -55,7 +55,10 @@ def _swap(module: TorchModule, path: str) -> Site:
         raise AttachError(message) from error
 
 
-def _take_off(module: TorchModule, site: Site, hooks: tuple[Hook, ...]) -> None:
+def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
+    site = module.__dict__.get(SITE)
+    if site is None or site.owner != id(module):
+        return
     left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
     if left:
         site.hooks, site.plan = left, decide(left)

@@ -9,7 +9,7 @@ from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
 
 
-def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
+def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
     """The output of one call: `before` steps, the module (`inner`), `after` steps, and `always` steps whatever happens.
 
     An exception of a step ends the call; it reaches the caller as it is, with a note that says whose it was.
@@ -25,7 +25,7 @@ def run(plan: Plan, call: Call, inner: Callable[[Call], Any]) -> Any:
             step(call)
 
         step = None
-        call.output = inner(call)
+        call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
 
         phase = "after"
         for step in plan.after:

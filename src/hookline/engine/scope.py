@@ -3,6 +3,7 @@
 import itertools
 import weakref
 from contextvars import ContextVar
+from types import MethodType
 from typing import Any
 
 import torch
@@ -90,11 +91,6 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
         this.index = next(block.counts.get(id(self)) or block.start_counting(self))
         this.args, this.kwargs = args, kwargs
         this.output = this.error = None
-        return run(scope.plan, this, call_module)
+        return run(scope.plan, this, MethodType(call, self))
     finally:
         running.names = outer
-
-
-def call_module(this: Call) -> Any:
-    """The module call below the steps."""
-    return call(this.module, *this.args, **this.kwargs)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from types import MethodType
 from typing import Any
 
 import torch.nn.modules.module as torch_module
@@ -19,7 +20,6 @@ from torch.nn import Module
 
 from hookline.engine.call import Call
 from hookline.engine.hook import Hook
-from hookline.engine.hook_dicts import HOOK_DICTS
 from hookline.engine.plan import NO_STEPS, Plan
 from hookline.engine.run import run
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
@@ -36,22 +36,14 @@ class Site:
 
     __slots__ = ("call", "count", "hooks", "original", "owner", "path", "plan")
 
-    def __init__(self, module: Module, original: type[Module], path: str) -> None:
+    def __init__(self, module: Module, kind: "Kind", path: str) -> None:
         self.owner = id(module)
         self.path = path
         self.count = itertools.count()
         self.hooks: tuple[Hook, ...] = ()
         self.plan: Plan = NO_STEPS
-        self.original = original
-        self.call: Callable[..., Any] | None = None
-
-    def stand_for(self, module: Module, original: type[Module]) -> None:
-        """Take `original` as the module's class; `call` is its call if, without hooks of PyTorch's, that is the
-        forward."""
-        found = original.__call__
-        bare = (found is PYTORCHS_CALL or found is call) and original._call_impl is PYTORCHS_CALL_IMPL
-        self.original = original
-        self.call = found if bare and "_call_impl" not in module.__dict__ and HAS_HOOK_DICTS(module.__dict__) else None
+        self.original = kind.original
+        self.call = kind.call
 
     def path_of(self, module: Module) -> str:
         """The module's path, for a Call."""
@@ -64,14 +56,47 @@ class Site:
         return None
 
 
-HAS_HOOK_DICTS = frozenset(HOOK_DICTS).issubset
+class Kind:
+    """A class whose instances are hooked: itself, its stand-in, and its call if, without hooks of PyTorch's, that is
+    the forward and nothing else (None where it may be more)."""
+
+    __slots__ = ("call", "original", "stand_in")
+
+    def __init__(self, original: type[Module]) -> None:
+        found = original.__call__
+        bare = (found is PYTORCHS_CALL or found is call) and original._call_impl is PYTORCHS_CALL_IMPL
+        self.original = original
+        self.stand_in = stand_in(original)  # type: ignore[arg-type]
+        self.call: Callable[..., Any] | None = found if bare else None
 
 
 def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
-    """`__call__` of a stand-in: our own steps around the call of the original class."""
-    site = self.__dict__.get("_hookline")
+    """`__call__` of a stand-in: our own steps around the call of the original class, which is the forward straight
+    where nothing of PyTorch's is to run around that."""
+    namespace = self.__dict__
+    site = namespace.get("_hookline")
     if site is None or is_dynamo_compiling():  # the hooks are gone since this method was bound
         return original_class(self).__call__(self, *args, **kwargs)
+
+    original = site.original
+    try:
+        bare = not (
+            original.__call__ is not site.call
+            or namespace["_forward_hooks"]
+            or namespace["_forward_pre_hooks"]
+            or namespace["_backward_hooks"]
+            or namespace["_backward_pre_hooks"]
+            or torch_module._global_forward_hooks
+            or torch_module._global_forward_pre_hooks
+            or torch_module._global_backward_hooks
+            or torch_module._global_backward_pre_hooks
+            or _trace._trace_module_map is not None
+            or "_compiled_call_impl" in namespace
+            or "_call_impl" in namespace
+        )
+    except KeyError:  # a module without hook dicts is called as its class does it
+        bare = False
+    inner = self.forward if bare else MethodType(original.__call__, self)
 
     call = Call()
     call.module = self
@@ -80,32 +105,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     call.args = args
     call.kwargs = kwargs
     call.output = call.error = None
-    return run(site.plan, call, call_original)
-
-
-def call_original(call: Call) -> Any:
-    """The call of the original class; its forward straight, where nothing of PyTorch's is to run around it."""
-    module, args, kwargs = call.module, call.args, call.kwargs
-    namespace = module.__dict__
-    site: Any = call.names
-    original = site.original
-    if (
-        original.__call__ is not site.call
-        or namespace["_forward_hooks"]
-        or namespace["_forward_pre_hooks"]
-        or namespace["_backward_hooks"]
-        or namespace["_backward_pre_hooks"]
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-        or _trace._trace_module_map is not None
-        or "_compiled_call_impl" in namespace
-    ):
-        return original.__call__(module, *args, **kwargs)
-    if kwargs:
-        return module.forward(*args, **kwargs)
-    return module.forward(*args)
+    return run(site.plan, call, inner)
 
 
 def site_of(module: Module) -> Site | None:
@@ -114,13 +114,14 @@ def site_of(module: Module) -> Site | None:
     return site if site is not None and site.owner == id(module) and is_stand_in(type(module)) else None
 
 
-def swap(module: Module, path: str) -> Site:
-    """Give a module its stand-in class and a site; the undo is `swap_back`."""
-    original = original_class(module)
-    site = Site(module, original, path)
-    site.stand_for(module, original)
-    set_class(module, stand_in(original))  # type: ignore[arg-type]
-    module.__dict__[SITE] = site
+def swap(module: Module, path: str, kinds: dict[type[Module], Kind]) -> Site:
+    """Give a module its stand-in class and a site; the undo is `swap_back`. `kinds` gathers the classes met so far."""
+    own = type(module)
+    kind = kinds.get(own)
+    if kind is None:
+        kind = kinds[own] = Kind(original_class(module))
+    set_class(module, kind.stand_in)
+    site = module.__dict__[SITE] = Site(module, kind, path)
     return site
 
 
@@ -189,10 +190,11 @@ def _get_class(self: Module) -> type[Module]:
 def _set_class(self: Module, wanted: type[Module]) -> None:
     """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and
     keeps that class when the hooks are gone."""
-    set_class(self, stand_in(wanted))  # type: ignore[arg-type]
+    kind = Kind(wanted)
+    set_class(self, kind.stand_in)
     site = site_of(self)
     if site is not None:
-        site.stand_for(self, wanted)
+        site.original, site.call = kind.original, kind.call
 
 
 @contextmanager

@@ -39,7 +39,6 @@ class Recorder:
     ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
-        self.counts = dict(self.known.values())
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
@@ -85,7 +84,7 @@ class Recorder:
     def as_copy(self, call: Call) -> "tuple[str, itertools.count[int]]":
         """The path and the count of a module that is not known: a replica, which somebody made of one that is."""
         path = call.path
-        return path, self.counts.setdefault(path, itertools.count())
+        return next((known for known in self.known.values() if known[0] == path), (path, itertools.count()))
 
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""
@@ -110,14 +109,16 @@ class Recorder:
 
     def _with_gradient(self, tensor: Tensor) -> TensorInfo:
         info = self.bare_output(tensor)
-        if tensor.requires_grad and is_grad_enabled():
+        if info.requires_grad and is_grad_enabled():
             info._grad = slot = Slot()
             place = weakref.ref(slot)
-            handle = on_gradient(tensor, lambda gradient: self._record_gradient(place(), gradient))
+
+            def see(gradient: Tensor | None) -> None:
+                slot = place()
+                if slot is not None and gradient is not None and self.open and self.gradient is not None:
+                    slot.info = self.gradient(gradient)
+
+            handle = on_gradient(tensor, see)
             if tensor.is_leaf:
                 self.leaves.append(handle)  # a parameter or an input, which outlives the graph
         return info
-
-    def _record_gradient(self, slot: Slot | None, gradient: Tensor | None) -> None:
-        if self.open and self.gradient is not None and slot is not None and gradient is not None:
-            slot.info = self.gradient(gradient)
