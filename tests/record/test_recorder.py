@@ -700,3 +700,12 @@ def test_a_failing_keep_function_is_blamed_on_the_line_that_watches():
     with hookline.watch(module, keep=broken), pytest.raises(ValueError, match="mine") as caught:
         module(torch.ones(1, 2))
     assert f"added at {__file__}" in caught.value.__notes__[0]
+
+
+def test_a_container_that_gives_on_its_childs_output_puts_no_second_hook_on_it():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
+    with hookline.watch(module, grads=True) as run:
+        output = module(torch.ones(1, 2))
+        assert len(output._backward_hooks) == 1
+        output.sum().backward()
+    assert [call.output.grad.norm for call in run] == [run["0"].output.grad.norm] * 3

@@ -32,7 +32,12 @@ class Block:
     def start_counting(self, module: Module) -> "itertools.count[int]":
         """The count of a module's calls, for as long as the module lives."""
         key = id(module)
-        self.references[key] = weakref.ref(module, lambda _: self.counts.pop(key, None))
+
+        def forget(_: Any) -> None:
+            self.counts.pop(key, None)
+            self.references.pop(key, None)
+
+        self.references[key] = weakref.ref(module, forget)
         return self.counts.setdefault(key, itertools.count())
 
 

@@ -4,7 +4,8 @@ import itertools
 import time
 import weakref
 from _thread import get_ident
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, is_grad_enabled
 from torch.nn import Module
@@ -15,10 +16,14 @@ from hookline.engine.call import Call
 from hookline.engine.gradient import on_gradient
 from hookline.engine.hook import Hook, make_hooks
 from hookline.model.tensors import mirror
-from hookline.record.keep import Leaf, describe
+from hookline.record.keep import Leaf, describe, version_of
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo
 
 LAST = float("inf")
+
+
+def nothing() -> None:
+    """Gives what a dead weak reference gives."""
 
 
 class Recorder:
@@ -48,6 +53,7 @@ class Recorder:
         self.numbers = itertools.count()
         self.running: dict[Call, CallRecord] = {}
         self.leaves: list[RemovableHandle] = []
+        self.last_slot: tuple[Callable[[], Any], int | None, Callable[[], Slot | None]] = (nothing, None, nothing)
         self.open = True
 
     def hooks(self) -> tuple[Hook, ...]:
@@ -110,15 +116,28 @@ class Recorder:
     def _with_gradient(self, tensor: Tensor) -> TensorInfo:
         info = self.bare_output(tensor)
         if info.requires_grad and is_grad_enabled():
-            info._grad = slot = Slot()
-            place = weakref.ref(slot)
-
-            def see(gradient: Tensor | None) -> None:
-                slot = place()
-                if slot is not None and gradient is not None and self.open and self.gradient is not None:
-                    slot.info = self.gradient(gradient)
-
-            handle = on_gradient(tensor, see)
-            if tensor.is_leaf:
-                self.leaves.append(handle)  # a parameter or an input, which outlives the graph
+            info._grad = self._slot_for(tensor)
         return info
+
+    def _slot_for(self, tensor: Tensor) -> Slot:
+        """Where the gradient of a tensor will be; one that a container gives on as its last child gave it has one
+        already."""
+        version = version_of(tensor)
+        last, last_version, last_slot = self.last_slot
+        slot = last_slot()
+        if slot is not None and last() is tensor and last_version == version and not tensor.is_leaf:
+            return slot
+
+        slot = Slot()
+        place = weakref.ref(slot)
+
+        def see(gradient: Tensor | None) -> None:
+            slot = place()
+            if slot is not None and gradient is not None and self.open and self.gradient is not None:
+                slot.info = self.gradient(gradient)
+
+        handle = on_gradient(tensor, see)
+        if tensor.is_leaf:
+            self.leaves.append(handle)  # a parameter or an input, which outlives the graph
+        self.last_slot = weakref.ref(tensor), version, place
+        return slot
