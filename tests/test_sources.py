@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from toys import save_tiny_bert
 
 from hookline import SourceError, demo
 from hookline.sources import explain, load, load_inputs, load_model, scalar_loss
@@ -78,19 +79,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds a tiny BERT for classification."""
-    import transformers
-
-    folder = tmp_path_factory.mktemp("bert")
-    config = transformers.BertConfig(
-        vocab_size=30,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    return save_tiny_bert(tmp_path_factory.mktemp("bert"))
 
 
 def inputs(spec: str | None, model: nn.Module | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from toys import save_tiny_bert
 from typer.testing import CliRunner, Result
 
 import hookline
@@ -319,17 +320,7 @@ def test_an_interrupt_while_loading_is_one_line_and_exit_code_130(folder: Path) 
 
 
 def test_a_transformers_folder_is_watched(folder: Path) -> None:
-    import transformers
-
-    config = transformers.BertConfig(
-        vocab_size=30,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(folder / "bert")
+    save_tiny_bert(folder / "bert")
 
     result = watch("bert", "--where", "bert.encoder.layer.*")
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from toys import Gives
 
 import hookline
 from hookline import ChangedTensorError, Run, StoreError
@@ -20,15 +21,6 @@ from hookline.record.document import DECODERS, from_document, to_document
 from hookline.record.record import TensorInfo
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
-
-
-class Gives(nn.Module):
-    def __init__(self, make: Callable[..., Any]) -> None:
-        super().__init__()
-        self.make = make
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.make(*args, **kwargs)
 
 
 @dataclass

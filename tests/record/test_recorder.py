@@ -12,22 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from toys import Gives
 from transformers.modeling_outputs import BaseModelOutput
 
 import hookline
 from hookline import CallRecord, Run
 from hookline.model.tensors import Fields, Opaque
-
-
-class Gives(nn.Module):
-    """A module that gives what a function makes of its input."""
-
-    def __init__(self, make: Any) -> None:
-        super().__init__()
-        self.make = make
-
-    def forward(self, x: Any) -> Any:
-        return self.make(x)
 
 
 def network() -> nn.Sequential:

@@ -137,15 +137,6 @@ def test_nothing_is_loaded_from_anywhere() -> None:
     assert "src=" not in html
 
 
-@pytest.fixture(scope="module")
-def long() -> Run:
-    net = nn.ReLU()
-    with hookline.watch(net) as run:
-        for _ in range(1500):
-            net(torch.ones(1))
-    return run
-
-
 def test_a_table_holds_as_many_rows_as_most_says_and_how_many_are_left(long: Run) -> None:
     parsed = table(long, most=10)
 

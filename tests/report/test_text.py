@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Gives
 
 import hookline
 from hookline import Run
@@ -22,15 +23,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.linear(self.act(x)))
-
-
-class Gives(nn.Module):
-    def __init__(self, make: Any) -> None:
-        super().__init__()
-        self.make = make
-
-    def forward(self, x: Any) -> Any:
-        return self.make(x)
 
 
 def model() -> nn.Sequential:
@@ -185,15 +177,6 @@ def test_a_name_that_looks_like_markup_and_was_never_called_is_shown_as_it_is() 
 
 
 # Long runs
-
-
-@pytest.fixture(scope="module")
-def long() -> Run:
-    net = nn.ReLU()
-    with hookline.watch(net) as run:
-        for _ in range(1500):
-            net(torch.ones(1))
-    return run
 
 
 def test_a_table_holds_as_many_rows_as_most_says_and_how_many_are_left(long: Run) -> None:

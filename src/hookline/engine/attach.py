@@ -85,7 +85,8 @@ def on(
     Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the
     error carries a note with the step's name and the file and line that added it.
 
-    Pickling or copying a hooked module gives the plain one.
+    Pickling or copying a hooked module gives the plain one. While it is hooked `type(module) is X` is False for it;
+    `module.__class__` and `isinstance` say what they did.
 
     Raises SelectionError where `where` (see `select`) picks nothing.
 

@@ -12,7 +12,7 @@ class Call:
     """One call of one module while it runs: what every step of ours is given, may read, and may change.
 
     - `module`; `path`, dotted, under the model that the first of the module's hooks was put on ("" for that model
-    itself); `index`, 0 for the first call of this module since then;
+      itself); `index`, 0 for the first call of this module since then;
     - `parent`: the hooked call that this one runs inside of, on the same thread; None at the top;
     - `args`, `kwargs`: what the caller passed. A `before` step that assigns them changes what the module gets;
     - `output`: None until the module has run. An `after` step that assigns it changes what the caller gets;

@@ -75,7 +75,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     where nothing of PyTorch's is to run around that."""
     namespace = self.__dict__
     site = namespace.get("_hookline")
-    if site is None or is_dynamo_compiling():  # the hooks are gone since this method was bound
+    if site is None or is_dynamo_compiling():  # gone since this method was bound; or traced
         return original_class(self).__call__(self, *args, **kwargs)
 
     original = site.original
@@ -168,7 +168,7 @@ def stand_in(original: Any) -> Any:
         "__doc__": original.__doc__,
         "__slots__": (),
         "__call__": hooked_call,
-        "__class__": property(_get_class, _set_class),
+        "__class__": property(original_class, _set_class),
         "__reduce_ex__": _reduce_ex,
         "__deepcopy__": _deepcopy,
     }
@@ -181,10 +181,6 @@ def stand_in(original: Any) -> Any:
     except TypeError:  # its instances have slots: such a class can only be subclassed outright
         made = type.__new__(metaclass, original.__name__, (original,), body)
     return made
-
-
-def _get_class(self: Module) -> type[Module]:
-    return original_class(self)
 
 
 def _set_class(self: Module, wanted: type[Module]) -> None:

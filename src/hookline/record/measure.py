@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-NAMES = ("min", "max", "mean", "std", "norm", "zeros", "nan", "inf")
 MANY = 2**17  # more squares than these lose digits when float32 adds them up
 ROW = 4096
 # The largest magnitudes of which the squares, and sums of these, neither vanish nor overflow.

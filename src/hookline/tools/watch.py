@@ -35,7 +35,8 @@ def watch(
 
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
     without it, and after the block the model is what it was. With "shape" and "stats" no tensor is kept alive. An
-    exception leaves the record of everything up to it.
+    exception leaves the record of everything up to it. (One thing can tell: inside the block `type(module) is X` is
+    False for a watched module; `module.__class__` and `isinstance` say what they did.)
 
     Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep`.
 
