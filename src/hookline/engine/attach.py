@@ -3,9 +3,11 @@
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from torch.nn import Module as TorchModule
 
+from hookline.engine.global_hooks import tell, tell_no_more
 from hookline.engine.hook import Handle, Hook, Step, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
 from hookline.engine.plan import decide
@@ -120,6 +122,10 @@ class Module(TorchModule):
 
     __call__ = call
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        tell()
+
 
 for _name, _slot in SLOTS.items():
     setattr(Module, _name, _slot)
@@ -222,8 +228,11 @@ def _settle() -> None:
     if _in_use and "_forward_hooks" not in vars(TorchModule):
         for name, slot in SLOTS.items():
             setattr(TorchModule, name, slot)
+        tell()
     if not _in_use and "_forward_hooks" in vars(TorchModule):
         drop_every_plan()
+        if not Module.__subclasses__():
+            tell_no_more()
         for name in HOOK_DICTS:
             delattr(TorchModule, name)
         TorchModule._compiled_call_impl = None

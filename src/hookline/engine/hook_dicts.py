@@ -35,18 +35,17 @@ changing = threading.RLock()  # held while a dict changes, is replaced, or a pla
 
 @dataclass(frozen=True, slots=True)
 class HookPlan:
-    """The forward hooks that PyTorch's API put on one module: of each its id, the hook, and whether it takes kwargs.
+    """The hooks that PyTorch's API put on one module and on all, global ones first: of each forward hook its id, the
+    hook, and whether it takes kwargs.
 
-    `plain` is the `after` hooks alone, where there are no others and none takes kwargs or is always called; else None.
-    `function` is the forward of the module's class where that is a plain function, which can be called with the module;
-    `direct` is the same where there are no hooks at all.
+    `run(module, args, kwargs, plan, wiring)` is the call; None where all hooks are `plain` forward hooks, which take no
+    kwargs and are not always called: the call is then the forward and these.
     """
 
     before: tuple[PlannedHook, ...]
     after: tuple[PlannedHook, ...]
-    plain: tuple[TorchHook, ...] | None
-    function: Callable[..., Any] | None
-    direct: Callable[..., Any] | None
+    plain: tuple[TorchHook, ...]
+    run: Callable[..., Any] | None
 
     def begun(self, last: Any) -> list[Any]:
         """The ids of the `after` hooks up to and with `last`; none when that is None."""
@@ -151,7 +150,7 @@ class HookDictSlot:
                 wiring = namespace[self.name].wiring
                 wiring.plan = None
                 wiring.open.add(self.name)
-                if not _is_alone(namespace, self.name):
+                if not is_alone(namespace, self.name):
                     wiring.retire()
             if type(hooks) is HookDict and hooks.wiring not in _wirings(namespace):
                 hooks.wiring.retire()
@@ -200,7 +199,7 @@ def wire(module: Module) -> Wiring | None:
             for wiring in wirings:
                 wiring.retire()  # a dict came here unnoticed: others of this wiring may be another module's as well
             return None
-        if not all(name in namespace and _is_alone(namespace, name) for name in plain):
+        if not all(name in namespace and is_alone(namespace, name) for name in plain):
             return None
 
         wiring = wirings.pop() if wirings else Wiring()
@@ -214,7 +213,7 @@ def _wirings(namespace: dict[str, Any]) -> set[Wiring]:
     return {namespace[name].wiring for name in HOOK_DICTS if type(namespace.get(name)) is HookDict}
 
 
-def _is_alone(namespace: dict[str, Any], name: str) -> bool:
+def is_alone(namespace: dict[str, Any], name: str) -> bool:
     """Whether a hook dict is reached from nowhere but here."""
     return (
         type(namespace[name]) in (OrderedDict, HookDict)

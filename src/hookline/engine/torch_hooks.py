@@ -1,14 +1,12 @@
 """PyTorch's own hooks: the call that runs them.
 
 The hooks of a module stay where PyTorch keeps them, in its hook dicts. Where those dicts can tell when they change
-(hook_dicts.py) the hooks are sorted into a plan once, and a call runs the plan; everywhere else a call looks the hooks
-up, as PyTorch does.
+(hook_dicts.py, global_hooks.py) the hooks are sorted into a plan once, and a call runs the plan; everywhere else a call
+looks the hooks up, as PyTorch does.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable, Collection
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,53 +14,34 @@ import torch.nn.modules.module as torch_module
 from torch.jit import _trace
 from torch.nn import Module
 
-from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, Wiring, changing, wire
+from hookline.engine.global_hooks import tell
+from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, changing, wire
+from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
 
 PYTORCHS_CALL_IMPL = Module._call_impl
 
 
 def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call: `__call__` of every module under `install()`, and of `hookline.Module`."""
-    namespace = self.__dict__
     try:
-        wiring = namespace["_forward_hooks"].wiring
+        wiring = self.__dict__["_forward_hooks"].wiring
         plan = wiring.plan
     except (AttributeError, KeyError):
         plan = None
-    if (
-        plan is None
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-        or _trace._trace_module_map is not None
-    ):
+    if plan is None or _trace._trace_module_map is not None:
         return call_in_full(self, args, kwargs)
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        if plan.plain is None or torch_module._global_forward_pre_hooks:
-            return call_undecided(self, args, kwargs)
-    elif plan.direct is not None:
-        function = plan.direct
-        if kwargs or len(args) != 1 or type(self).forward is not function or "forward" in namespace:
-            return self.forward(*args, **kwargs)
-        return function(self, args[0])
-    elif plan.plain is None:
-        return call_decided(self, plan, wiring, args, kwargs)
-    elif not plan.plain:
-        return self.forward(*args, **kwargs)
+    run = plan.run
+    if run is not None:
+        return run(self, args, kwargs, plan, wiring)
+    forward = self.forward
+    hooks = plan.plain
+    if not hooks:
+        return forward(*args, **kwargs) if kwargs else forward(*args)
 
     output = None
     try:
-        function = plan.function
-        if function is None or kwargs or len(args) != 1 or type(self).forward is not function or "forward" in namespace:
-            output = self.forward(*args, **kwargs)
-        else:
-            output = function(self, args[0])
-        hooks = plan.plain
-        if torch_module._global_forward_hooks:
-            elaborate = (
-                torch_module._global_forward_hooks_with_kwargs or torch_module._global_forward_hooks_always_called
-            )
-            hooks = None if elaborate else (*torch_module._global_forward_hooks.values(), *hooks)
-        if wiring.plan is plan and hooks is not None:
+        output = forward(*args, **kwargs) if kwargs else forward(*args)
+        if wiring.plan is plan:
             for hook in hooks:
                 result = hook(self, args, output)
                 if result is not None:
@@ -74,8 +53,42 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run_after(self, args, kwargs, output)  # hooks came or went while the module ran
 
 
-def call_decided(self: Module, plan: HookPlan, wiring: Wiring, args: Any, kwargs: Any) -> Any:
-    """The call with the hooks of a plan, of whatever kinds; a hook that changes the hooks is seen to at once."""
+def run_few(before: tuple[PlannedHook, ...], after: tuple[PlannedHook, ...]) -> Callable[..., Any]:
+    """The call with at most one hook before the forward and one after it, of whatever kind."""
+    _, hook_before, before_takes_kwargs = before[0] if before else (None, None, False)
+    id_after, hook_after, after_takes_kwargs = after[0] if after else (None, None, False)
+
+    def run(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+        forward = self.forward
+        given = kwargs
+        output = None
+        begun: tuple[Any, ...] = ()
+        try:
+            if hook_before is not None:
+                result = hook_before(self, args, kwargs) if before_takes_kwargs else hook_before(self, args)
+                if result is not None:
+                    args, kwargs = new_arguments(result, kwargs, before_takes_kwargs)
+
+            output = forward(*args, **kwargs) if kwargs or kwargs is not given else forward(*args)
+
+            if wiring.plan is plan:
+                if hook_after is None:
+                    return output
+                begun = (id_after,)
+                result = (
+                    hook_after(self, args, kwargs, output) if after_takes_kwargs else hook_after(self, args, output)
+                )
+                return output if result is None else result
+        except Exception:
+            run_always(self, args, kwargs, output, begun)
+            raise
+        return run_after(self, args, kwargs, output)
+
+    return run
+
+
+def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+    """The call with any number of forward hooks; one that changes the hooks is seen to at once."""
     forward = self.forward
     output = last = None
     given = kwargs
@@ -89,10 +102,10 @@ def call_decided(self: Module, plan: HookPlan, wiring: Wiring, args: Any, kwargs
 
         output = forward(*args, **kwargs) if kwargs or kwargs is not given else forward(*args)
 
-        if wiring.plan is plan and not torch_module._global_forward_hooks:
+        if wiring.plan is plan:
             for last, hook, with_kwargs in plan.after:
                 if wiring.plan is not plan:
-                    with_kwargs = last in self._forward_hooks_with_kwargs
+                    with_kwargs = takes_kwargs(self, last)
                 result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
                 if result is not None:
                     output = result
@@ -103,26 +116,33 @@ def call_decided(self: Module, plan: HookPlan, wiring: Wiring, args: Any, kwargs
     return run_after(self, args, kwargs, output)
 
 
+def run_backward(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+    """The call of a module with backward hooks: next to what they cost, looking hooks up costs nothing."""
+    return call_undecided(self, args, kwargs)
+
+
 def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call that something keeps off the straight path above."""
+    """A call that something keeps off the straight path above: no plan, compiling, tracing, a call of its own."""
     if torch.compiler.is_compiling():
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
     if self._compiled_call_impl is not None:
         return self._compiled_call_impl(*args, **kwargs)
-    if _is_pytorchs(self):
+    if _is_its_own(self):
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
     decide(self)
     return call_undecided(self, args, kwargs)
 
 
 def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
-    """The call with every forward hook looked up on the spot, global ones first."""
+    """The call with every hook looked up on the spot, global ones first."""
     namespace = self.__dict__
-    forward = self.forward
+    forward: Callable[..., Any] = self._slow_forward if torch._C._get_tracing_state() else self.forward
     before = torch_module._global_forward_pre_hooks or namespace["_forward_pre_hooks"]
-    if not (before or torch_module._global_forward_hooks or namespace["_forward_hooks"]):
+    backward = has_backward_hooks(self)
+    if not (before or backward or torch_module._global_forward_hooks or namespace["_forward_hooks"]):
         return forward(*args, **kwargs)  # a hook that comes while the module runs waits for the next call
     try:
+        gradients = BackwardHooks(self) if backward else None
         if before:
             for hook_id, hook in (
                 *torch_module._global_forward_pre_hooks.items(),
@@ -133,35 +153,35 @@ def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
                 if result is not None:
                     args, kwargs = new_arguments(result, kwargs, with_kwargs)
 
+        if gradients is not None:
+            args = gradients.of_inputs(args)
         output = forward(*args, **kwargs)
     except Exception:
         run_always(self, args, kwargs, None, ())
         raise
-    return run_after(self, args, kwargs, output)
+    return run_after(self, args, kwargs, output, gradients)
 
 
-def run_after(self: Module, args: Any, kwargs: Any, output: Any) -> Any:
-    """The output after every forward hook, each looked up on the spot, global ones first."""
-    hooks = [*torch_module._global_forward_hooks.items()]
-    own = self.__dict__["_forward_hooks"]
-    if own:
-        hooks += own.items()
+def run_after(self: Module, args: Any, kwargs: Any, output: Any, gradients: BackwardHooks | None = None) -> Any:
+    """The output after every forward hook, each looked up on the spot, global ones first; then what the call's backward
+    hooks make of it."""
+    hooks = [*torch_module._global_forward_hooks.items(), *self.__dict__["_forward_hooks"].items()]
     rest = iter(hooks)
     try:
         for hook_id, hook in rest:
-            if hook_id in torch_module._global_forward_hooks_with_kwargs or (
-                own and hook_id in self._forward_hooks_with_kwargs
-            ):
-                result = hook(self, args, kwargs, output)
-            else:
-                result = hook(self, args, output)
+            result = hook(self, args, kwargs, output) if takes_kwargs(self, hook_id) else hook(self, args, output)
             if result is not None:
                 output = result
-        return output
+        return output if gradients is None else gradients.of_output(args, output)
     except Exception:
         begun = hooks[: len(hooks) - len([*rest])]
         run_always(self, args, kwargs, output, [hook_id for hook_id, _ in begun])
         raise
+
+
+def takes_kwargs(self: Module, hook_id: Any) -> bool:
+    """Whether a forward hook, global or the module's own, is given the keyword arguments."""
+    return hook_id in self._forward_hooks_with_kwargs or hook_id in torch_module._global_forward_hooks_with_kwargs
 
 
 def run_always(self: Module, args: Any, kwargs: Any, output: Any, begun: Collection[int]) -> None:
@@ -201,38 +221,39 @@ def new_arguments(result: Any, kwargs: Any, with_kwargs: bool) -> tuple[Any, Any
 
 
 def decide(self: Module) -> None:
-    """Sort the module's forward hooks into a plan that holds until they change, where its hook dicts can tell of it."""
+    """Sort the module's hooks and the global ones into a plan that holds until they change, where the hook dicts can
+    tell of it."""
     with changing:
-        wiring = wire(self)
+        wiring = wire(self) if tell() else None
         if wiring is None:
             return
-        with_kwargs = self._forward_pre_hooks_with_kwargs
-        before = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_pre_hooks.items())
-        with_kwargs = self._forward_hooks_with_kwargs
-        after = tuple((hook_id, hook, hook_id in with_kwargs) for hook_id, hook in self._forward_hooks.items())
-        is_plain = not (before or with_kwargs or self._forward_hooks_always_called)
-        plain = tuple(hook for _, hook, _ in after) if is_plain else None
-        function = _plain_forward(type(self))
-        wiring.plan = HookPlan(before, after, plain, function, function if plain == () else None)
+        before = tuple(
+            (hook_id, hook, hook_id in self._forward_pre_hooks_with_kwargs)
+            for hooks in (torch_module._global_forward_pre_hooks, self._forward_pre_hooks)
+            for hook_id, hook in hooks.items()
+        )
+        after = tuple(
+            (hook_id, hook, takes_kwargs(self, hook_id))
+            for hooks in (torch_module._global_forward_hooks, self._forward_hooks)
+            for hook_id, hook in hooks.items()
+        )
+        always = {*torch_module._global_forward_hooks_always_called, *self._forward_hooks_always_called}
+        if has_backward_hooks(self):
+            run: Callable[..., Any] | None = run_backward
+        elif not before and not any(with_kwargs or hook_id in always for hook_id, _, with_kwargs in after):
+            run = None
+        else:
+            run = run_few(before, after) if len(before) <= 1 and len(after) <= 1 else run_many
+        plain = tuple(hook for _, hook, _ in after)
+        wiring.plan = HookPlan(before, after, plain, run)
 
 
-def _plain_forward(kind: type[Module]) -> Callable[..., Any] | None:
-    """The forward of a class where reading it on an instance gives that function, bound, and nothing else."""
-    forward = inspect.getattr_static(kind, "forward", None)
-    read_as_usual = kind.__getattribute__ is object.__getattribute__ and not issubclass(kind, torch.jit.ScriptModule)
-    return forward if type(forward) is FunctionType and read_as_usual else None
-
-
-def _is_pytorchs(self: Module) -> bool:
-    """Whether this call is left to PyTorch: backward hooks, tracing, a call of the module's own, missing hook dicts."""
+def _is_its_own(self: Module) -> bool:
+    """Whether this call is not the module call: a `_call_impl` of the module's own, or hook dicts missing, of which
+    PyTorch's own has something to say."""
     namespace = self.__dict__
-    return bool(
-        self._backward_hooks
-        or self._backward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-        or torch._C._get_tracing_state()
-        or type(self)._call_impl is not PYTORCHS_CALL_IMPL
+    return (
+        type(self)._call_impl is not PYTORCHS_CALL_IMPL
         or "_call_impl" in namespace
         or not all(name in namespace for name in HOOK_DICTS)
     )

@@ -1,0 +1,87 @@
+"""PyTorch's global hook dicts, made able to tell that they changed, so that plans can hold global hooks too.
+
+They become HookDicts; and the Python module whose attributes they are is given a class that notices when a whole new
+dict is assigned. Any change drops every plan there is.
+"""
+
+import importlib
+from collections import OrderedDict
+from types import ModuleType
+from typing import Any
+
+import torch.nn.modules.module as torch_module
+
+from hookline.engine.hook_dicts import HookDict, Wiring, changing, drop_every_plan, is_alone
+
+GLOBAL_HOOK_DICTS = (
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_forward_hooks_with_kwargs",
+    "_global_forward_hooks_always_called",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+)
+namespace = vars(torch_module)
+
+
+class EveryPlan(Wiring):
+    """The wiring of the global dicts: what they drop is the plan of every module."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.open = set()
+        self.retired = True  # it keeps no plan: a module that is given a global dict has none
+
+    @property
+    def plan(self) -> None:
+        """None; it is dropped by setting it."""
+
+    @plan.setter
+    def plan(self, _: None) -> None:
+        drop_every_plan()
+
+
+class Telling(ModuleType):
+    """The class of PyTorch's module object while its global dicts tell of their changes."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in GLOBAL_HOOK_DICTS:
+            drop_every_plan()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in GLOBAL_HOOK_DICTS:
+            drop_every_plan()
+
+    def __reduce__(self) -> Any:
+        return importlib.import_module, (self.__name__,)
+
+
+def tell() -> bool:
+    """Let the global dicts tell of their changes; False where one of them cannot, because others refer to it already
+    (a handle of a global hook that is older than the engine)."""
+    with changing:
+        plain = [name for name in GLOBAL_HOOK_DICTS if type(namespace.get(name)) is not HookDict]
+        if not plain:
+            return True
+        if not all(name in namespace and is_alone(namespace, name) for name in plain):
+            return False
+        torch_module.__class__ = Telling
+        for name in plain:
+            namespace[name] = HookDict(EVERY_PLAN, namespace[name])
+        return True
+
+
+def tell_no_more() -> None:
+    """Make the global dicts PyTorch's own again. One that others refer to stays as it is: it does all that PyTorch's
+    does."""
+    with changing:
+        torch_module.__class__ = ModuleType
+        for name in GLOBAL_HOOK_DICTS:
+            if type(namespace.get(name)) is HookDict and is_alone(namespace, name):
+                namespace[name] = OrderedDict(namespace[name])
+
+
+EVERY_PLAN = EveryPlan()

@@ -1,0 +1,67 @@
+"""PyTorch's backward hooks in one call: full ones around the module, legacy ones on an autograd node of its output."""
+
+import warnings
+from typing import Any
+
+import torch.nn.modules.module as torch_module
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.hooks import BackwardHook
+
+
+def has_backward_hooks(module: Module) -> bool:
+    """Whether a backward hook of any kind is due in a call of this module."""
+    return bool(
+        module._backward_hooks
+        or module._backward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+
+
+class BackwardHooks:
+    """The backward hooks that one call has, collected before anything of it runs.
+
+    What a full backward hook sees, and when, PyTorch's own `BackwardHook` decides: it is the definition.
+    """
+
+    __slots__ = ("full", "legacy", "module")
+
+    def __init__(self, module: Module) -> None:
+        pre = module._get_backward_pre_hooks()  # type: ignore[no-untyped-call]
+        full, self.legacy = module._get_backward_hooks()  # type: ignore[no-untyped-call]
+        self.full = BackwardHook(module, full, pre) if full or pre else None
+        self.module = module
+
+    def of_inputs(self, args: Any) -> Any:
+        """The positional arguments, behind an autograd node where full hooks are to see their gradients."""
+        return args if self.full is None else self.full.setup_input_hook(args)  # type: ignore[no-untyped-call]
+
+    def of_output(self, args: Any, output: Any) -> Any:
+        """The output, likewise; legacy hooks go to the node that made its first tensor."""
+        if self.full is not None:
+            if not isinstance(output, (Tensor, tuple)):
+                warnings.warn(
+                    "For backward hooks to be called, module output should be a Tensor or a tuple of Tensors"
+                    f" but received {type(output)}",
+                    stacklevel=3,
+                )
+            output = self.full.setup_output_hook(output)  # type: ignore[no-untyped-call]
+        if self.legacy:
+            node = first_tensor(output).grad_fn
+            if node is not None:
+                for hook in self.legacy:
+                    node.register_hook(torch_module._WrappedHook(hook, self.module))
+                self.module._maybe_warn_non_full_backward_hook(args, output, node)
+        return output
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The tensor that legacy hooks look for: of a dict the first value that is a tensor, of anything else element 0,
+    and so on."""
+    while not isinstance(output, Tensor):
+        if isinstance(output, dict):
+            output = next(value for value in output.values() if isinstance(value, Tensor))
+        else:
+            output = output[0]
+    return output
