@@ -128,3 +128,15 @@ def test_uninstalling_gives_pytorch_its_dicts_back_where_nobody_else_needs_ours(
         assert {type(getattr(torch_module, name)) for name in GLOBAL_HOOK_DICTS} == {HookDict}
     assert {type(getattr(torch_module, name)) for name in GLOBAL_HOOK_DICTS} == {OrderedDict}
     assert type(torch_module) is types.ModuleType
+
+
+def test_where_global_hooks_come_and_go_untold_they_count_all_the_same():
+    older = register_module_forward_hook(plus(0))
+    with hookline.install():
+        plain, hooked = Plain(), Plain()
+        hooked.register_forward_hook(plus(5))
+        older.remove()
+        assert [plain(1), plain(1), hooked(1), hooked(1)] == [1, 1, 6, 6]
+        with register_module_forward_hook(plus(10)):
+            assert [plain(1), hooked(1)] == [11, 16]
+        assert [plain(1), hooked(1)] == [1, 6]

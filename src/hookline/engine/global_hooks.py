@@ -21,7 +21,7 @@ GLOBAL_HOOK_DICTS = (
     "_global_backward_pre_hooks",
     "_global_backward_hooks",
 )
-namespace = vars(torch_module)
+process = vars(torch_module)
 
 
 class EveryPlan(Wiring):
@@ -63,14 +63,14 @@ def tell() -> bool:
     """Let the global dicts tell of their changes; False where one of them cannot, because others refer to it already
     (a handle of a global hook that is older than the engine)."""
     with changing:
-        plain = [name for name in GLOBAL_HOOK_DICTS if type(namespace.get(name)) is not HookDict]
+        plain = [name for name in GLOBAL_HOOK_DICTS if type(process.get(name)) is not HookDict]
         if not plain:
             return True
-        if not all(name in namespace and is_alone(namespace, name) for name in plain):
+        if not all(name in process and is_alone(process, name) for name in plain):
             return False
         torch_module.__class__ = Telling
         for name in plain:
-            namespace[name] = HookDict(EVERY_PLAN, namespace[name])
+            process[name] = HookDict(EVERY_PLAN, process[name])
         return True
 
 
@@ -80,8 +80,8 @@ def tell_no_more() -> None:
     with changing:
         torch_module.__class__ = ModuleType
         for name in GLOBAL_HOOK_DICTS:
-            if type(namespace.get(name)) is HookDict and is_alone(namespace, name):
-                namespace[name] = OrderedDict(namespace[name])
+            if type(process.get(name)) is HookDict and is_alone(process, name):
+                process[name] = OrderedDict(process[name])
 
 
 EVERY_PLAN = EveryPlan()

@@ -139,7 +139,7 @@ class HookDictSlot:
         namespace = module.__dict__
         if self.name not in namespace:
             raise AttributeError(self.name)
-        if type(namespace[self.name]) is not HookDict and not is_dynamo_compiling():
+        if type(namespace[self.name]) is not HookDict and not is_dynamo_compiling() and can_be_wired(module):
             wire(module)
         return namespace[self.name]
 
@@ -180,6 +180,20 @@ class CompiledCallSlot:
 
 
 SLOTS = {CompiledCallSlot.name: CompiledCallSlot(), **{name: HookDictSlot(name) for name in HOOK_DICTS}}
+
+
+def can_be_wired(module: Module) -> bool:
+    """Whether trying is worth the time: no handle from before the engine refers to the module's hooks."""
+    get = module.__dict__.get
+    forward = get("_forward_hooks")
+    if type(forward) is HookDict:
+        return not forward.wiring.retired
+    return not (
+        weakref.getweakrefcount(forward)
+        or weakref.getweakrefcount(get("_forward_pre_hooks"))
+        or weakref.getweakrefcount(get("_backward_hooks"))
+        or weakref.getweakrefcount(get("_backward_pre_hooks"))
+    )
 
 
 def wire(module: Module) -> Wiring | None:

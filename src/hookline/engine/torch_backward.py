@@ -3,19 +3,22 @@
 import warnings
 from typing import Any
 
-import torch.nn.modules.module as torch_module
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.modules.module import _WrappedHook
 from torch.utils.hooks import BackwardHook
+
+from hookline.engine.global_hooks import process
 
 
 def has_backward_hooks(module: Module) -> bool:
     """Whether a backward hook of any kind is due in a call of this module."""
+    namespace = module.__dict__
     return bool(
-        module._backward_hooks
-        or module._backward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
+        namespace["_backward_hooks"]
+        or namespace["_backward_pre_hooks"]
+        or process["_global_backward_hooks"]
+        or process["_global_backward_pre_hooks"]
     )
 
 
@@ -51,7 +54,7 @@ class BackwardHooks:
             node = first_tensor(output).grad_fn
             if node is not None:
                 for hook in self.legacy:
-                    node.register_hook(torch_module._WrappedHook(hook, self.module))
+                    node.register_hook(_WrappedHook(hook, self.module))
                 self.module._maybe_warn_non_full_backward_hook(args, output, node)
         return output
 

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-import torch.nn.modules.module as torch_module
 from torch.jit import _trace
 from torch.nn import Module
 
-from hookline.engine.global_hooks import tell
-from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, changing, wire
+from hookline.engine.global_hooks import process, tell
+from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
 from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
 
 PYTORCHS_CALL_IMPL = Module._call_impl
+NAMES = frozenset(HOOK_DICTS)
 
 
 def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
@@ -116,8 +116,20 @@ def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wirin
     return run_after(self, args, kwargs, output)
 
 
-def run_backward(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
-    """The call of a module with backward hooks: next to what they cost, looking hooks up costs nothing."""
+def run_beside_global_hooks(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+    """The call where global hooks can come and go untold: the forward alone while there is no hook of any kind."""
+    if (
+        process["_global_forward_hooks"]
+        or process["_global_forward_pre_hooks"]
+        or process["_global_backward_hooks"]
+        or process["_global_backward_pre_hooks"]
+    ):
+        return call_undecided(self, args, kwargs)
+    return self.forward(*args, **kwargs)
+
+
+def run_undecided(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+    """The call where deciding gains nothing: with backward hooks, next to whose cost looking hooks up costs none."""
     return call_undecided(self, args, kwargs)
 
 
@@ -129,7 +141,8 @@ def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return self._compiled_call_impl(*args, **kwargs)
     if _is_its_own(self):
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
-    decide(self)
+    if can_be_wired(self):
+        decide(self)
     return call_undecided(self, args, kwargs)
 
 
@@ -137,15 +150,15 @@ def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
     """The call with every hook looked up on the spot, global ones first."""
     namespace = self.__dict__
     forward: Callable[..., Any] = self._slow_forward if torch._C._get_tracing_state() else self.forward
-    before = torch_module._global_forward_pre_hooks or namespace["_forward_pre_hooks"]
+    before = process["_global_forward_pre_hooks"] or namespace["_forward_pre_hooks"]
     backward = has_backward_hooks(self)
-    if not (before or backward or torch_module._global_forward_hooks or namespace["_forward_hooks"]):
+    if not (before or backward or process["_global_forward_hooks"] or namespace["_forward_hooks"]):
         return forward(*args, **kwargs)  # a hook that comes while the module runs waits for the next call
     try:
         gradients = BackwardHooks(self) if backward else None
         if before:
             for hook_id, hook in (
-                *torch_module._global_forward_pre_hooks.items(),
+                *process["_global_forward_pre_hooks"].items(),
                 *namespace["_forward_pre_hooks"].items(),
             ):
                 with_kwargs = hook_id in namespace["_forward_pre_hooks_with_kwargs"]
@@ -165,7 +178,7 @@ def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
 def run_after(self: Module, args: Any, kwargs: Any, output: Any, gradients: BackwardHooks | None = None) -> Any:
     """The output after every forward hook, each looked up on the spot, global ones first; then what the call's backward
     hooks make of it."""
-    hooks = [*torch_module._global_forward_hooks.items(), *self.__dict__["_forward_hooks"].items()]
+    hooks = [*process["_global_forward_hooks"].items(), *self.__dict__["_forward_hooks"].items()]
     rest = iter(hooks)
     try:
         for hook_id, hook in rest:
@@ -181,7 +194,10 @@ def run_after(self: Module, args: Any, kwargs: Any, output: Any, gradients: Back
 
 def takes_kwargs(self: Module, hook_id: Any) -> bool:
     """Whether a forward hook, global or the module's own, is given the keyword arguments."""
-    return hook_id in self._forward_hooks_with_kwargs or hook_id in torch_module._global_forward_hooks_with_kwargs
+    return (
+        hook_id in self.__dict__["_forward_hooks_with_kwargs"]
+        or hook_id in process["_global_forward_hooks_with_kwargs"]
+    )
 
 
 def run_always(self: Module, args: Any, kwargs: Any, output: Any, begun: Collection[int]) -> None:
@@ -192,7 +208,7 @@ def run_always(self: Module, args: Any, kwargs: Any, output: Any, begun: Collect
     they know.
     """
     kinds = (
-        ("global module", torch_module._global_forward_hooks, torch_module._global_forward_hooks_always_called, ()),
+        ("global module", process["_global_forward_hooks"], process["_global_forward_hooks_always_called"], ()),
         ("module", self._forward_hooks, self._forward_hooks_always_called, self._forward_hooks_with_kwargs),
     )
     for kind, hooks, always, takes_kwargs in kinds:
@@ -224,22 +240,26 @@ def decide(self: Module) -> None:
     """Sort the module's hooks and the global ones into a plan that holds until they change, where the hook dicts can
     tell of it."""
     with changing:
-        wiring = wire(self) if tell() else None
+        wiring = wire(self)
         if wiring is None:
+            return
+        if not tell():
+            own = self._forward_pre_hooks or self._forward_hooks or has_backward_hooks(self)
+            wiring.plan = HookPlan((), (), (), run_undecided if own else run_beside_global_hooks)
             return
         before = tuple(
             (hook_id, hook, hook_id in self._forward_pre_hooks_with_kwargs)
-            for hooks in (torch_module._global_forward_pre_hooks, self._forward_pre_hooks)
+            for hooks in (process["_global_forward_pre_hooks"], self._forward_pre_hooks)
             for hook_id, hook in hooks.items()
         )
         after = tuple(
             (hook_id, hook, takes_kwargs(self, hook_id))
-            for hooks in (torch_module._global_forward_hooks, self._forward_hooks)
+            for hooks in (process["_global_forward_hooks"], self._forward_hooks)
             for hook_id, hook in hooks.items()
         )
-        always = {*torch_module._global_forward_hooks_always_called, *self._forward_hooks_always_called}
+        always = {*process["_global_forward_hooks_always_called"], *self._forward_hooks_always_called}
         if has_backward_hooks(self):
-            run: Callable[..., Any] | None = run_backward
+            run: Callable[..., Any] | None = run_undecided
         elif not before and not any(with_kwargs or hook_id in always for hook_id, _, with_kwargs in after):
             run = None
         else:
@@ -252,8 +272,4 @@ def _is_its_own(self: Module) -> bool:
     """Whether this call is not the module call: a `_call_impl` of the module's own, or hook dicts missing, of which
     PyTorch's own has something to say."""
     namespace = self.__dict__
-    return (
-        type(self)._call_impl is not PYTORCHS_CALL_IMPL
-        or "_call_impl" in namespace
-        or not all(name in namespace for name in HOOK_DICTS)
-    )
+    return type(self)._call_impl is not PYTORCHS_CALL_IMPL or "_call_impl" in namespace or not namespace.keys() >= NAMES
