@@ -6,6 +6,7 @@ from hookline.engine.hook import Handle
 from hookline.errors import (
     AttachError,
     ChangedTensorError,
+    GradientError,
     HooklineError,
     RecordError,
     SelectionError,
@@ -23,6 +24,7 @@ __all__ = [
     "Call",
     "CallRecord",
     "ChangedTensorError",
+    "GradientError",
     "Handle",
     "HooklineError",
     "Module",

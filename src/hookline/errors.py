@@ -3,6 +3,7 @@
     HooklineError
     ├── SelectionError      a pattern, type or module picks nothing in this model
     ├── AttachError         a module cannot be hooked
+    ├── GradientError       a gradient cannot be seen here, or one that a step assigned does not fit
     ├── RecordError         a run was asked for something that it does not hold
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
     ├── StoreError          a saved run cannot be written, or read back
@@ -22,6 +23,10 @@ class SelectionError(HooklineError, LookupError):
 
 class AttachError(HooklineError):
     """A module cannot be hooked."""
+
+
+class GradientError(HooklineError):
+    """A gradient cannot be seen here, or one that a step assigned does not fit."""
 
 
 class RecordError(HooklineError, LookupError):

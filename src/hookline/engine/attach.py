@@ -26,6 +26,8 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 
     def undo() -> None:
         with changing:
+            for hook in hooks:
+                hook.active = False
             for reference in attached:
                 module = reference()
                 if module is not None:
@@ -75,6 +77,8 @@ def on(
     before: Step | None = None,
     after: Step | None = None,
     always: Step | None = None,
+    backward_before: Step | None = None,
+    backward: Step | None = None,
     order: float = 0,
 ) -> Handle:
     """Run steps of yours in every call of the selected modules; gives a handle, which is also a `with` block.
@@ -83,6 +87,15 @@ def on(
     `before` runs before the module and before PyTorch's own hooks, `after` runs after them, on what the caller would
     get; `always` runs last, whether or not the call raised (`call.error`), also on KeyboardInterrupt. What a step
     returns is ignored.
+
+    In the backward pass `backward_before` runs when the gradients of all that the module gave are there, and may
+    assign `call.grad_output`; `backward` runs when the module's own backward is through, its parameters' gradients
+    included, and may assign `call.grad_input` (nested as `args`) and `call.grad_kwargs`. What they see is of this call
+    alone, also where an argument goes to other modules too. For that each argument that gradients flow to reaches the
+    module as an alias, `x.view_as(x)`, which is an autograd node more: gradients that meet in one tensor may be summed
+    in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) Both are asked for in the
+    forward: steps that are put on later count from the next one; removed ones run no more. Inside of `torch.vmap` they
+    raise GradientError.
 
     Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the
     error carries a note with the step's name and the file and line that added it.
@@ -101,8 +114,13 @@ def on(
     ...     doubled = model(x)
     >>> torch.equal(doubled, 2 * model(x))
     True
+    >>> with hookline.on(model, "0", backward=lambda call: print(call.path, call.grad_output[0])):
+    ...     model(x).sum().backward()
+    0 tensor([...])
     """
-    hooks = make_hooks({"before": before, "after": after, "always": always}, order=order)
+    hooks = make_hooks(
+        before=before, after=after, always=always, backward_before=backward_before, backward=backward, order=order
+    )
     return attach(select(model, where), hooks)
 
 
@@ -166,7 +184,13 @@ def uninstall() -> None:
 
 
 def everywhere(
-    *, before: Step | None = None, after: Step | None = None, always: Step | None = None, order: float = 0
+    *,
+    before: Step | None = None,
+    after: Step | None = None,
+    always: Step | None = None,
+    backward_before: Step | None = None,
+    backward: Step | None = None,
+    order: float = 0,
 ) -> AbstractContextManager[None]:
     """A `with` block in which the steps run in every call of every module, in this thread or asyncio task alone.
 
@@ -180,7 +204,10 @@ def everywhere(
     >>> seen
     ['', '0', '1']
     """
-    return _everywhere(make_hooks({"before": before, "after": after, "always": always}, order=order))
+    hooks = make_hooks(
+        before=before, after=after, always=always, backward_before=backward_before, backward=backward, order=order
+    )
+    return _everywhere(hooks)
 
 
 @contextmanager

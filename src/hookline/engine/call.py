@@ -3,23 +3,46 @@
 import threading
 from typing import Any, Protocol
 
+import torch
 from torch.nn import Module
 
 from hookline.model.paths import paths
 
 
 class Call:
-    """One call of one module while it runs: what every step of ours is given, may read, and may change.
+    """One call of one module: what every step of ours is given, may read, and may change.
 
     - `module`; `path`, dotted, under the model that the first of the module's hooks was put on ("" for that model
       itself); `index`, 0 for the first call of this module since then;
     - `parent`: the hooked call that this one runs inside of, on the same thread; None at the top;
     - `args`, `kwargs`: what the caller passed. A `before` step that assigns them changes what the module gets;
     - `output`: None until the module has run. An `after` step that assigns it changes what the caller gets;
-    - `error`: the exception that ends the call, for `always` steps; None when all is well.
+    - `error`: the exception that ends the call, for `always` steps; None when all is well;
+    - `recompute`: whether a backward pass makes the call, to get back what activation checkpointing let go;
+    - `grad_output`: for backward steps, the gradients of the output, nested as it was, None where none flows.
+      A `backward_before` step that assigns it changes what flows into the module;
+    - `grad_input`, `grad_kwargs`: for `backward` steps, the same of `args` and `kwargs`. Assigning them changes what
+      flows on from the module.
+
+    Backward steps are given a `Call` of their own, which holds no tensor of the forward: `args`, `kwargs` and `output`
+    are empty.
     """
 
-    __slots__ = ("__weakref__", "args", "error", "index", "kwargs", "module", "names", "output", "parent")
+    __slots__ = (
+        "__weakref__",
+        "_without_tensors",
+        "args",
+        "error",
+        "grad_input",
+        "grad_kwargs",
+        "grad_output",
+        "index",
+        "kwargs",
+        "module",
+        "names",
+        "output",
+        "parent",
+    )
 
     module: Module
     names: "Names"
@@ -29,14 +52,52 @@ class Call:
     kwargs: dict[str, Any]
     output: Any
     error: BaseException | None
+    grad_output: Any
+    grad_input: Any
+    grad_kwargs: Any
+    _without_tensors: "Call | None"
 
     @property
     def path(self) -> str:
         """The module's dotted path."""
         return self.names.path_of(self.module)
 
+    @property
+    def recompute(self) -> bool:
+        """Whether this call is made by a backward pass."""
+        return torch._C._current_graph_task_id() != -1
+
+    def without_tensors(self) -> "Call":
+        """The same call, and those around it, for backward steps."""
+        found = self._without_tensors
+        if found is None:
+            found = self._without_tensors = self.copy()
+            found.args, found.kwargs, found.output = (), {}, None
+            found.parent = self.parent and self.parent.without_tensors()
+        return found
+
+    def copy(self) -> "Call":
+        """Another Call with the same parts, and no gradients."""
+        twin = Call()
+        twin.module, twin.names, twin.index, twin.parent = self.module, self.names, self.index, self.parent
+        twin.args, twin.kwargs, twin.output, twin.error = self.args, self.kwargs, self.output, None
+        return twin
+
+    def __getattr__(self, name: str) -> Any:
+        """What no slot holds yet is None."""
+        if name in NONE_YET:
+            return None
+        raise AttributeError(f"Call has no {name!r}; it has {', '.join(PARTS)}")
+
     def __repr__(self) -> str:
         return f"<Call {self.index} of {self.path or '(the model)'}: {type(self.module).__name__}>"
+
+
+NONE_YET = ("_without_tensors", "grad_output", "grad_input", "grad_kwargs", "parent")
+PARTS = (
+    *("module", "path", "index", "parent", "args", "kwargs", "output", "error", "recompute"),
+    *("grad_output", "grad_input", "grad_kwargs"),
+)
 
 
 class Names(Protocol):

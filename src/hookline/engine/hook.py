@@ -5,24 +5,26 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, cast
 
 from hookline.engine.call import Call
 from hookline.errors import AttachError
 
 Step: TypeAlias = Callable[[Call], Any]
-Phase: TypeAlias = Literal["before", "after", "always"]
+Phase: TypeAlias = Literal["before", "after", "always", "backward_before", "backward"]
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Hook:
-    """One step, the phase of the call it runs in, its place in the order, and the file and line that added it."""
+    """One step, the phase of the call it runs in, its place in the order, the file and line that added it, and whether
+    it is on still: a removed one does not run in the backward pass of an earlier call."""
 
     step: Step
     phase: Phase
     order: float
     added: str
+    active: bool = True
 
     @property
     def name(self) -> str:
@@ -61,14 +63,14 @@ class Handle:
         self.remove()
 
 
-def make_hooks(phases: dict[Phase, Step | None], *, order: float) -> tuple[Hook, ...]:
+def make_hooks(*, order: float, **phases: Step | None) -> tuple[Hook, ...]:
     """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given."""
     added = caller()
     for phase, step in phases.items():
         if step is not None and not callable(step):
             raise AttachError(f"{phase}= takes a function of one argument, the call, not {step!r} ({added})")
 
-    hooks = tuple(Hook(step, phase, order, added) for phase, step in phases.items() if step is not None)
+    hooks = tuple(Hook(step, cast(Phase, phase), order, added) for phase, step in phases.items() if step is not None)
     if not hooks:
         wanted = ", ".join(f"{phase}=" for phase in phases)
         raise AttachError(f"no step was given; pass at least one of {wanted} ({added})")

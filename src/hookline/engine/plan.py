@@ -7,11 +7,15 @@ from hookline.engine.hook import Hook, Phase, Step, in_order
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one module by phase, each phase in the order in which it runs."""
+    """The steps of one module by phase, each phase in the order in which it runs; of the backward phases the hooks,
+    since one may be removed before they run. `gradients` says that there are any of these."""
 
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     always: tuple[Step, ...]
+    backward_before: tuple[Hook, ...]
+    backward: tuple[Hook, ...]
+    gradients: bool
     hooks: tuple[Hook, ...]
 
     def hook_of(self, step: Step, phase: Phase) -> Hook:
@@ -24,7 +28,8 @@ def decide(hooks: tuple[Hook, ...]) -> Plan:
     before, after, always = (
         tuple(hook.step for hook in in_order(hooks, phase)) for phase in ("before", "after", "always")
     )
-    return Plan(before, after, always, hooks)
+    backward_before, backward = in_order(hooks, "backward_before"), in_order(hooks, "backward")
+    return Plan(before, after, always, backward_before, backward, bool(backward_before or backward), hooks)
 
 
 NO_STEPS = decide(())

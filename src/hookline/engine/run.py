@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import is_grad_enabled
+
 from hookline.engine.call import Call, here
+from hookline.engine.gradient import BackwardHalf
 from hookline.engine.hook import Phase, Step
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
@@ -25,6 +28,10 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
             step(call)
 
         step = None
+        half = None
+        if plan.gradients and is_grad_enabled():
+            half = BackwardHalf(plan, call)
+            aliases = half.of_inputs(call)
         call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
 
         phase = "after"
@@ -35,6 +42,9 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         always = iter(plan.always)
         for step in always:
             step(call)
+        if half is not None:
+            step = None
+            half.of_output(call, aliases)
         return call.output
     except BaseException as error:
         note_failure(error, call, plan.hook_of(step, phase) if step is not None else None)

@@ -72,6 +72,8 @@ def enter(block: Block) -> None:
 def leave(block: Block) -> None:
     """Close a block wherever it is open; a task that was started inside of it has it no longer."""
     block.open = False
+    for hook in block.hooks:
+        hook.active = False
     Block.left += 1
     scope = current.get()
     current.set(scope.without_closed() if scope else None)

@@ -1,5 +1,6 @@
 """The only walker over tensors in nested values: arguments, outputs, gradients."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -97,6 +98,61 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
     if isinstance(value, list | set | frozenset):
         return [inside(part) for part in value]
     return Opaque(type(value).__name__)
+
+
+def replaced(value: Any, change: Callable[[Tensor], Tensor], *, within: tuple[int, ...] = ()) -> Any:
+    """`value` with each of its tensors changed, in containers of the same classes; itself, where nothing changes.
+
+    It looks into what `mirror` looks into, sets apart, and leaves the rest, and the original, as they are.
+
+    >>> import torch
+    >>> replaced({"a": (torch.ones(2), 3)}, lambda tensor: tensor + 1)
+    {'a': (tensor([2., 2.]), 3)}
+    """
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, PLAIN) or id(value) in within or len(within) >= DEEPEST:
+        return value
+    around = (*within, id(value))
+    named = _named_parts(value)
+    if isinstance(value, Mapping):
+        old = [*value.items()]
+    elif named is not None:
+        old = [*named]
+    elif isinstance(value, tuple | list):
+        old = [*enumerate(value)]
+    else:
+        return value
+    new = [(key, replaced(part, change, within=around)) for key, part in old]
+    if all(part is before for (_, part), (_, before) in zip(new, old, strict=True)):
+        return value
+    return _with_parts(value, new)
+
+
+def _with_parts(value: Any, parts: list[tuple[Any, Any]]) -> Any:
+    """A copy of a container with these parts in the place of its own."""
+    if isinstance(value, tuple):
+        return _tuple_like(value, [part for _, part in parts])
+    twin = copy.copy(value)
+    if isinstance(value, list):
+        twin[:] = [part for _, part in parts]
+    elif isinstance(value, Mapping):
+        for key, part in parts:
+            twin[key] = part  # a `ModelOutput` sets its attributes too
+    else:
+        for name, part in parts:
+            object.__setattr__(twin, name, part)  # a dataclass, frozen perhaps
+    return twin
+
+
+def _tuple_like(value: tuple[Any, ...], parts: list[Any]) -> Any:
+    kind = type(value)
+    if hasattr(kind, "n_sequence_fields"):  # a structseq, as `torch.max(x, 1)` gives
+        return kind(parts)
+    twin = tuple.__new__(kind, parts)
+    if hasattr(value, "__dict__"):
+        twin.__dict__.update(value.__dict__)
+    return twin
 
 
 def tensors(value: Any) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:

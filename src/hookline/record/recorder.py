@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor, is_grad_enabled
 from torch.nn import Module
 from torch.utils.checkpoint import _StopRecomputationError
-from torch.utils.hooks import RemovableHandle
 
 from hookline.engine.call import Call
 from hookline.engine.gradient import on_gradient
@@ -52,13 +51,13 @@ class Recorder:
         self.began = time.perf_counter()
         self.numbers = itertools.count()
         self.running: dict[Call, CallRecord] = {}
-        self.leaves: list[RemovableHandle] = []
+        self.leaves: list[Callable[[], None]] = []
         self.last_slot: tuple[Callable[[], Any], int | None, Callable[[], Slot | None]] = (nothing, None, nothing)
         self.open = True
 
     def hooks(self) -> tuple[Hook, ...]:
         """The steps: one before the module and after every other, one at its end whatever happens."""
-        return make_hooks({"before": self.begin, "always": self.end}, order=LAST)
+        return make_hooks(before=self.begin, always=self.end, order=LAST)
 
     def begin(self, call: Call) -> None:
         """Open the record of a call."""
@@ -108,8 +107,8 @@ class Recorder:
     def close(self) -> None:
         """Record nothing more, and let go of the run: the hooks that tensors keep refer to this recorder."""
         self.open = False
-        for handle in self.leaves:
-            handle.remove()
+        for undo in self.leaves:
+            undo()
         self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
         self.running = {}
 
@@ -136,8 +135,8 @@ class Recorder:
             if slot is not None and gradient is not None and self.open and self.gradient is not None:
                 slot.info = self.gradient(gradient)
 
-        handle = on_gradient(tensor, see)
-        if tensor.is_leaf:
-            self.leaves.append(handle)  # a parameter or an input, which outlives the graph
+        undo = on_gradient(tensor, see)
+        if undo is not None:
+            self.leaves.append(undo)  # of a parameter or an input, which outlives the graph
         self.last_slot = weakref.ref(tensor), version, place
         return slot

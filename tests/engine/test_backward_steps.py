@@ -1,0 +1,793 @@
+"""Our own backward steps: the gradients of this call alone, whatever the model does around it and with its tensors."""
+
+import copy
+import gc
+import threading
+import weakref
+from collections import namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import BaseModelOutput
+
+import hookline
+from hookline.model.tensors import replaced, tensors
+
+
+class Lambda(nn.Module):
+    """A module that does what a function does, with a parameter of its own."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.tensor([0.5, -1.5, 2.0]))
+
+    def forward(self, *args, **kwargs):
+        return self.function(self.weight, *args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 3, requires_grad=True)
+
+
+class Seen:
+    """What a call was given in the forward, copied, and the gradients its steps saw in the backward."""
+
+    def __init__(self, model, where="**"):
+        self.forward, self.backward, self.before = [], [], []
+        self.handle = hookline.on(
+            model,
+            where,
+            before=lambda call: self.forward.append((call.path, call.index, apart((call.args, call.kwargs)))),
+            backward_before=lambda call: self.before.append((call.path, call.index, call.grad_output)),
+            backward=self.backward.append,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+    def check(self, model):
+        """Each call's grad_input is what the module alone gives for its grad_output, on copies of its arguments."""
+        given = {(path, index): args for path, index, args in self.forward}
+        for call in self.backward:
+            args, kwargs = given[call.path, call.index]
+            expected = alone(model.get_submodule(call.path), args, kwargs, call.grad_output)
+            got = [gradient for _, gradient in tensors((call.grad_input, call.grad_kwargs))]
+            torch.testing.assert_close(got, expected)
+        return len(self.backward)
+
+
+def apart(value):
+    return replaced(value, lambda tensor: tensor.detach().clone().requires_grad_(tensor.requires_grad))
+
+
+def alone(module, args, kwargs, grad_output):
+    module = copy.deepcopy(module)
+    inputs = [tensor for _, tensor in tensors((args, kwargs)) if tensor.requires_grad]
+    passed = replaced((args, kwargs), lambda tensor: tensor.clone() if tensor.requires_grad else tensor)
+    with torch.enable_grad():
+        output = module(*passed[0], **passed[1])
+    pairs = [(tensor, at(grad_output, keys)) for keys, tensor in tensors(output) if tensor.requires_grad]
+    outputs = [tensor for tensor, gradient in pairs if gradient is not None]
+    gradients = [gradient for _, gradient in pairs if gradient is not None]
+    found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True) if inputs else ()
+    return [gradient for gradient in found if gradient is not None]
+
+
+def at(value, keys):
+    for key in keys:
+        value = value[key]
+    return value
+
+
+# C1: in-place operations
+
+
+def test_an_in_place_operation_on_the_input_before_the_module(x):
+    model = Lambda(lambda weight, x: x * weight)
+    with Seen(model) as seen:
+        y = x * 2
+        y.add_(1)
+        model(y).sum().backward()
+    assert seen.check(model) == 1
+    torch.testing.assert_close(x.grad, 2 * model.weight.expand(2, 3))
+
+
+@pytest.mark.parametrize("function", [torch.relu_, torch.sigmoid_, lambda y: y.mul_(3)])
+def test_an_in_place_operation_on_the_input_inside_of_the_module(x, function):
+    model = Lambda(lambda weight, x: function(x) * weight)
+    with Seen(model) as seen:
+        model(x * 2).sum().backward()
+    got, x.grad = x.grad, None
+    model(x * 2).sum().backward()
+    assert torch.equal(got, x.grad)
+    assert seen.check(model) == 1
+
+
+def test_an_input_that_is_used_and_then_changed_in_place(x):
+    model = Lambda(lambda weight, x: (x * 2).sum() + (x.mul_(weight) * 3).sum())
+    with Seen(model) as seen:
+        model(x * 2).backward()
+    assert seen.check(model) == 1
+
+
+def test_a_view_changed_in_place_inside_of_the_module(x):
+    model = Lambda(lambda weight, x: x.mul_(2) * weight[:2])
+    with Seen(model) as seen:
+        whole = x * 1
+        (model(whole[:, 1:]).sum() + whole.sum()).backward()
+    got, x.grad = x.grad, None
+    whole = x * 1
+    (model(whole[:, 1:]).sum() + whole.sum()).backward()
+    assert torch.equal(got, x.grad)
+    assert seen.backward[0].grad_input[0].shape == (2, 2)
+    torch.testing.assert_close(seen.backward[0].grad_input[0], 2 * (model.weight[:2] + 1).expand(2, 2))
+
+
+@pytest.mark.parametrize("function", [torch.relu_, torch.sigmoid_, lambda y: y.mul_(3)])
+def test_an_in_place_operation_on_the_output_after_the_module(x, function):
+    model = Lambda(lambda weight, x: x + weight)
+    with Seen(model) as seen:
+        function(model(x)).sum().backward()
+    got, x.grad = x.grad, None
+    function(model(x)).sum().backward()
+    assert torch.equal(got, x.grad)
+    assert seen.check(model) == 1
+    assert torch.equal(seen.backward[0].grad_output, got)
+
+
+def test_an_in_place_operation_on_one_of_several_outputs_after_the_module(x):
+    model = Lambda(lambda weight, x: (x * weight, x + weight))
+    with Seen(model) as seen:
+        first, second = model(x)
+        (first.mul_(2).sum() + second.relu_().sum()).backward()
+    assert seen.check(model) == 1
+    assert torch.equal(seen.backward[0].grad_output[0], torch.full((2, 3), 2.0))
+
+
+def test_an_output_that_its_own_backward_needs_cannot_be_changed_in_place_any_more_than_without(x):
+    model = Lambda(lambda weight, x: (torch.sigmoid(x), x * weight))
+    with Seen(model), pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        first, second = model(x)
+        (first.mul_(2).sum() + second.sum()).backward()
+
+
+def test_a_residual_branch_with_in_place_activations(x):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.relu, self.linear = nn.LayerNorm(3), nn.ReLU(inplace=True), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.relu(x + self.linear(self.relu(self.norm(x))))
+
+    model = nn.Sequential(Block(), Block(), nn.Identity())
+    with Seen(model) as seen:
+        model(x).square().sum().backward()
+    got, x.grad = x.grad, None
+    model(x).square().sum().backward()
+    torch.testing.assert_close(got, x.grad)
+    assert seen.check(model) == 12
+
+
+# C2: outputs of every nesting
+
+Pair = namedtuple("Pair", "left right")
+
+
+class Triple(tuple):
+    pass
+
+
+@dataclass
+class Result:
+    logits: torch.Tensor
+    extra: dict
+
+
+NESTINGS = {
+    "dict": lambda weight, x: {"a": x * weight, "b": x + weight},
+    "list": lambda weight, x: [x * weight, None, x + weight],
+    "nested": lambda weight, x: (x * weight, [{"deep": (x + weight,)}], 3),
+    "namedtuple": lambda weight, x: Pair(x * weight, x + weight),
+    "structseq": lambda weight, x: torch.max(x * weight, 1),
+    "tuple subclass": lambda weight, x: Triple((x * weight, x + weight)),
+    "dataclass": lambda weight, x: Result(x * weight, {"hidden": [x + weight]}),
+    "ModelOutput": lambda weight, x: BaseModelOutput(x * weight, hidden_states=(x + weight, x - weight)),
+    "one tensor in a dict": lambda weight, x: {"only": x * weight},
+}
+
+
+@pytest.mark.parametrize("function", NESTINGS.values(), ids=NESTINGS)
+def test_an_output_of_any_nesting(x, function):
+    model = Lambda(function)
+    plain = model(x)
+    with Seen(model) as seen:
+        output = model(x)
+        sum(tensor.square().sum() for _, tensor in tensors(output) if tensor.requires_grad).backward()
+    assert type(output) is type(plain)
+    torch.testing.assert_close(*[[tensor for _, tensor in tensors(each)] for each in (output, plain)])
+    assert seen.check(model) == 1
+    assert len(seen.before) == 1
+
+
+def test_gradients_of_a_dataclass_read_as_it_does(x):
+    model = Lambda(NESTINGS["dataclass"])
+    with Seen(model) as seen:
+        model(x).logits.sum().backward()
+    assert torch.equal(seen.backward[0].grad_output.logits, torch.ones(2, 3))
+    assert seen.backward[0].grad_output.extra == {"hidden": [None]}
+
+
+def test_a_packed_sequence_goes_in_and_out():
+    model = nn.GRU(3, 4)
+    packed = pack_sequence([torch.randn(3, 3), torch.randn(2, 3)])
+    packed = packed._replace(data=packed.data.requires_grad_())
+    with Seen(model) as seen:
+        output, _ = model(packed)
+        assert type(output) is type(packed)
+        output.data.sum().backward()
+    call = seen.backward[0]
+    assert torch.equal(call.grad_input[0].data, packed.data.grad)
+    assert torch.equal(call.grad_output[0].data, torch.ones(5, 4))
+
+
+def test_an_output_used_again_by_the_module_counts_what_comes_from_outside(x):
+    def hidden_and_result(weight, x):
+        hidden = x * weight
+        return hidden, hidden.square()
+
+    model = Lambda(hidden_and_result)
+    with Seen(model) as seen:
+        hidden, result = model(x)
+        (hidden * 3 + result).sum().backward()
+    assert seen.check(model) == 1
+    assert torch.equal(seen.backward[0].grad_output[0], torch.full((2, 3), 3.0))
+
+
+def test_outputs_nobody_uses_have_none(x):
+    model = Lambda(lambda weight, x: (x * weight, x + weight))
+    with Seen(model) as seen:
+        model(x)[1].sum().backward()
+    assert seen.backward[0].grad_output[0] is None
+    assert seen.check(model) == 1
+
+
+# C3: keyword arguments
+
+
+def test_keyword_arguments_have_gradients_by_name(x):
+    model = Lambda(lambda weight, x, *, scale, mask=None: x * scale * weight)
+    scale = torch.randn(2, 3, requires_grad=True)
+    with Seen(model) as seen:
+        model(x, scale=scale, mask=torch.ones(2)).sum().backward()
+    call = seen.backward[0]
+    assert torch.equal(call.grad_input[0], x.grad)
+    assert torch.equal(call.grad_kwargs["scale"], scale.grad)
+    assert call.grad_kwargs["mask"] is None
+
+
+def test_a_call_with_keyword_arguments_alone(x):
+    model = Lambda(lambda weight, *, x: x * weight)
+    with Seen(model) as seen:
+        model(x=x).sum().backward()
+    assert seen.backward[0].grad_input == ()
+    assert torch.equal(seen.backward[0].grad_kwargs["x"], x.grad)
+
+
+# C4: an LSTM
+
+
+@pytest.mark.parametrize("loss", [lambda out, h, c: h.sum(), lambda out, h, c: c.sum(), lambda out, h, c: out.sum()])
+def test_an_lstm_with_a_loss_on_one_of_its_outputs(loss):
+    model, x = nn.LSTM(3, 4, num_layers=2), torch.randn(5, 2, 3, requires_grad=True)
+    with Seen(model) as seen:
+        output, (hidden, cell) = model(x)
+        loss(output, hidden, cell).backward()
+    assert torch.equal(seen.backward[0].grad_input[0], x.grad)
+    assert seen.check(model) == 1
+
+
+# C5: this call alone
+
+
+def test_a_tensor_that_feeds_several_modules_has_a_gradient_for_each(x):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            shared = x * 2
+            return self.left(shared) + self.right(shared) * 5 + shared
+
+    model = Branches()
+    with Seen(model) as seen:
+        model(x).sum().backward()
+    assert seen.check(model) == 3
+    by_path = {call.path: call.grad_input[0] for call in seen.backward}
+    assert not torch.allclose(by_path["left"], by_path["right"])
+
+
+def test_one_tensor_in_two_arguments_has_the_gradient_of_both_in_both(x):
+    model = Lambda(lambda weight, query, key: query * weight + key * 3)
+    with Seen(model) as seen:
+        model(x, x).sum().backward()
+    left, right = seen.backward[0].grad_input
+    assert torch.equal(left, x.grad)
+    assert torch.equal(right, x.grad)
+
+
+def test_a_module_called_many_times_before_one_backward(x):
+    model = nn.Linear(3, 3)
+    with Seen(model) as seen:
+        model(model(model(x))).sum().backward()
+    assert [call.index for call in seen.backward] == [2, 1, 0]
+    assert seen.check(model) == 3
+
+
+def test_several_arguments_with_gradients():
+    model = nn.MultiheadAttention(4, 2, batch_first=True)
+    query, key, value = (torch.randn(2, 3, 4, requires_grad=True) for _ in range(3))
+    with Seen(model, "") as seen:
+        model(query, key, value, need_weights=False)[0].square().sum().backward()
+    assert seen.check(model) == 1
+    for gradient, tensor in zip(seen.backward[0].grad_input, (query, key, value), strict=True):
+        assert torch.equal(gradient, tensor.grad)
+
+
+def test_an_argument_that_is_the_same_object_twice_stays_so(x):
+    same = []
+    model = Lambda(lambda weight, query, key: (same.append(query is key), query * weight)[1])
+    with Seen(model):
+        model(x, x)
+    assert same == [True]
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.Dropout(0.0), nn.Sequential(nn.Sequential(nn.Identity()))])
+def test_a_module_that_gives_on_what_it_is_given(x, module):
+    with Seen(module) as seen:
+        (module(x) * 3).sum().backward()
+    assert seen.check(module) == len([*module.modules()])
+    assert len(seen.before) == len(seen.backward)
+
+
+def test_arguments_are_seen_by_finite_differences():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+    with Seen(model):
+        assert torch.autograd.gradcheck(model, (x,))
+        assert torch.autograd.gradgradcheck(model, (x,))
+
+
+# C6: when
+
+
+def test_a_backward_step_sees_the_gradients_of_the_modules_own_parameters(x):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    there = {}
+
+    def look(call):
+        there[call.path] = [parameter.grad is not None for parameter in call.module.parameters()]
+
+    with hookline.on(model, "**", backward=look):
+        model(x.detach()).sum().backward()
+    assert there == {"": [True] * 6, "0": [True] * 2, "1": [True] * 2, "2": [True] * 2}
+
+
+def test_inner_calls_come_before_outer_ones_though_no_input_needs_a_gradient(x):
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 4)), nn.Linear(4, 2))
+    order = []
+    with hookline.on(model, "**", backward=lambda call: order.append(call.path)):
+        model(x.detach()).sum().backward()
+    assert order == ["1", "0.0", "0", ""]
+
+
+def test_backward_before_runs_from_the_outside_in_and_backward_from_the_inside_out(x):
+    model = nn.Sequential(nn.Sequential(nn.Identity(), nn.Linear(3, 3)))
+    order = []
+    steps = {
+        "backward_before": lambda call: order.append(f"before {call.path}"),
+        "backward": lambda call: order.append(call.path),
+    }
+    with hookline.on(model, "**", **steps):
+        model(x).sum().backward()
+    assert order == ["before ", "before 0", "before 0.1", "0.1", "before 0.0", "0.0", "0", ""]
+
+
+def test_an_input_that_the_module_lets_no_gradient_through_to(x):
+    model = Lambda(lambda weight, x: x.detach() * weight)
+    with Seen(model) as seen:
+        (model(x).sum() + x.sum()).backward()
+    assert seen.backward[0].grad_input == (None,)
+
+
+def test_a_model_whose_gradients_nobody_asks_for_runs_no_step(x):
+    model = nn.Linear(3, 3)
+    with Seen(model) as seen, torch.no_grad():
+        model(x)
+    with Seen(model) as frozen:
+        model.requires_grad_(False)(x.detach())
+    assert seen.backward == frozen.backward == []
+
+
+# Changing gradients
+
+
+def test_backward_before_changes_what_flows_into_the_module(x):
+    model = nn.Linear(3, 3)
+
+    def double(call):
+        call.grad_output = call.grad_output * 2
+
+    model(x).sum().backward()
+    expected, x.grad = x.grad, None
+    seen = []
+    with hookline.on(model, "", backward_before=double, backward=lambda call: seen.append(call.grad_output)):
+        model(x).sum().backward()
+    torch.testing.assert_close(x.grad, 2 * expected)
+    assert torch.equal(seen[0], torch.full((2, 3), 2.0))
+
+
+def test_backward_before_changes_one_of_several_outputs(x):
+    model = Lambda(lambda weight, x: {"a": x * 2, "b": x * 3})
+
+    def drop(call):
+        call.grad_output = {**call.grad_output, "b": None}
+
+    with hookline.on(model, "", backward_before=drop):
+        output = model(x)
+        (output["a"] + output["b"]).sum().backward()
+    assert torch.equal(x.grad, torch.full((2, 3), 2.0))
+
+
+def test_backward_changes_what_flows_on_and_not_the_parameters_gradients(x):
+    model = nn.Linear(3, 3)
+
+    def stop(call):
+        call.grad_input = (None,)
+
+    with hookline.on(model, "", backward=stop):
+        model(x).sum().backward()
+    assert torch.equal(x.grad, torch.zeros(2, 3))
+    assert model.weight.grad.abs().sum() > 0
+
+
+def test_backward_changes_arguments_by_position_and_by_name(x):
+    model = Lambda(lambda weight, x, *, scale: x * scale)
+    scale = torch.ones(2, 3, requires_grad=True)
+
+    def change(call):
+        call.grad_input = (call.grad_input[0] * 10,)
+        call.grad_kwargs["scale"] = call.grad_kwargs["scale"] * 100
+
+    with hookline.on(model, "", backward=change):
+        model(x, scale=scale).sum().backward()
+    assert torch.equal(x.grad, torch.full((2, 3), 10.0))
+    torch.testing.assert_close(scale.grad, 100 * x.detach())
+
+
+@pytest.mark.parametrize("view", [lambda whole: whole, lambda whole: whole[:, :2]], ids=["whole", "view"])
+def test_backward_changes_the_gradient_of_an_argument_that_the_module_changes_in_place(x, view):
+    model = nn.ReLU(inplace=True)
+
+    def ten(call):
+        call.grad_input = (torch.full_like(call.grad_input[0], 10.0),)
+
+    with hookline.on(model, "", backward=ten):
+        whole = x * 1
+        model(view(whole))
+        whole.sum().backward()
+    expected = torch.ones(2, 3)
+    view(expected)[:] = 10
+    assert torch.equal(x.grad, expected)
+
+
+def test_steps_of_one_module_see_what_those_before_them_assigned(x):
+    model, seen = nn.Identity(), []
+
+    def double(call):
+        call.grad_input = (call.grad_input[0] * 2,)
+
+    with (
+        hookline.on(model, "", backward=lambda call: seen.append(call.grad_input[0]), order=2),
+        hookline.on(model, "", backward=double, order=1),
+    ):
+        model(x).sum().backward()
+    assert torch.equal(seen[0], torch.full((2, 3), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.ones(5), r"grad_input was assigned Tensor where a tuple of 1 belongs"),
+        (
+            (torch.ones(5),),
+            r"grad_input was assigned a tensor of shape \[5\] where a gradient of shape \[2, 3\] belongs",
+        ),
+        ((1, 2), r"grad_input was assigned a tuple of 2 where a tuple of 1 belongs"),
+        (("x",), r"grad_input was assigned str where a gradient of shape \[2, 3\] belongs"),
+    ],
+)
+def test_a_gradient_that_does_not_fit_is_an_error_that_says_what_does(x, given, message):
+    model = nn.Identity()
+
+    def misassign(call):
+        call.grad_input = given
+
+    with hookline.on(model, "", backward=misassign), pytest.raises(hookline.GradientError, match=message):
+        model(x).sum().backward()
+
+
+def test_the_error_of_a_backward_step_says_which_step_added_where(x):
+    def bad(call):
+        raise ValueError("no")
+
+    model = nn.Sequential(nn.Identity())
+    with hookline.on(model, "0", backward=bad), pytest.raises(ValueError, match="no") as caught:
+        model(x).sum().backward()
+    (note,) = caught.value.__notes__
+    assert "raised by the backward step" in note
+    assert "bad, added at" in note
+    assert "in 0 (Identity, call 0)" in note
+
+
+def test_after_an_error_in_a_step_the_next_backward_is_whole(x):
+    model, seen, fails = nn.Linear(3, 3), [], [True]
+
+    def once(call):
+        seen.append(call.grad_input[0])
+        if fails.pop() if fails else False:
+            raise ValueError
+
+    with hookline.on(model, "", backward=once):
+        with pytest.raises(ValueError):
+            model(x).sum().backward()
+        model(x).sum().backward()
+    assert len(seen) == 2
+
+
+# C10: removed means removed
+
+
+def test_a_step_removed_between_forward_and_backward_does_not_run(x):
+    model, seen = nn.Linear(3, 3), []
+    handle = hookline.on(model, "", backward=seen.append)
+    kept = hookline.on(model, "", backward=lambda call: seen.append("kept"))
+    loss = model(x).sum()
+    handle.remove()
+    loss.backward()
+    kept.remove()
+    assert seen == ["kept"]
+
+
+def test_a_step_added_between_forward_and_backward_counts_from_the_next_forward(x):
+    model, seen = nn.Linear(3, 3), []
+    loss = model(x).sum()
+    with hookline.on(model, "", backward=lambda call: seen.append(call.index)):
+        loss.backward()
+        assert seen == []
+        model(x).sum().backward()
+    assert seen == [0]
+
+
+def test_everywhere_takes_backward_steps_too(x):
+    seen = []
+    with hookline.everywhere(backward=lambda call: seen.append(call.path)):
+        nn.Sequential(nn.Linear(3, 3))(x).sum().backward()
+        loss = nn.Linear(3, 3)(x).sum()
+    loss.backward()
+    assert seen == ["0", ""]
+
+
+# Several passes
+
+
+def test_two_backward_passes_over_one_graph_are_seen_apart(x):
+    model, seen = nn.Linear(3, 3), []
+    with hookline.on(model, "", backward=lambda call: seen.append(call.grad_output[0, 0].item())):
+        output = model(x)
+        output.sum().backward(retain_graph=True)
+        (output * 7).sum().backward()
+    assert seen == [1, 7]
+
+
+def test_double_backward_gives_what_it_gives_without(x):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+
+    def penalty():
+        (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, *model.parameters()], allow_unused=True)
+
+    expected = penalty()
+    with Seen(model):
+        got = penalty()
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_gradient_that_a_step_computes_with_can_be_differentiated(x):
+    model = nn.Tanh()
+
+    def square(call):
+        call.grad_input = (call.grad_input[0].square(),)
+
+    with hookline.on(model, "", backward=square):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.sum(), x)
+    z = x.detach().clone().requires_grad_()
+    (expected,) = torch.autograd.grad((1 - z.tanh().square()).square().sum(), z)
+    assert second.shape == expected.shape
+    torch.testing.assert_close(gradient.detach(), (1 - z.tanh().square()).square().detach())
+
+
+def test_autograd_grad_of_the_parameters_alone(x):
+    model, seen = nn.Linear(3, 3), []
+    with hookline.on(model, "", backward=seen.append):
+        torch.autograd.grad(model(x).sum(), [model.weight])
+    (call,) = seen
+    assert torch.equal(call.grad_output, torch.ones(2, 3))
+
+
+# Checkpointing, transforms, threads
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_block_has_its_gradients(x, reentrant):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.head = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(checkpoint(self.block, x, use_reentrant=reentrant))
+
+    model = Model()
+    model(x).sum().backward()
+    expected = [x.grad, *(parameter.grad for parameter in model.parameters())]
+    x.grad = None
+    model.zero_grad()
+    recomputed = []
+    with (
+        Seen(model) as seen,
+        hookline.on(model, "block.0", before=lambda call: recomputed.append(call.recompute)),
+    ):
+        model(x).sum().backward()
+    got = [x.grad, *(parameter.grad for parameter in model.parameters())]
+    assert all(map(torch.equal, got, expected))
+    assert sorted(call.path for call in seen.backward) == ["", "block", "block.0", "block.1", "head"]
+    assert recomputed == [False, True]
+
+
+def test_calls_are_balanced_in_a_checkpoint(x):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    begun, ended = [], []
+    with hookline.on(
+        model,
+        "**",
+        before=lambda c: begun.append(c.path),
+        always=lambda c: ended.append(c.path),
+        backward=lambda c: None,
+    ):
+        checkpoint(model, x, use_reentrant=False).sum().backward()
+    assert sorted(begun) == sorted(ended)
+
+
+def test_torch_func_grad_runs_the_steps(x):
+    model, seen = nn.Linear(3, 3), []
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def loss(parameters):
+        return torch.func.functional_call(model, parameters, (x.detach(),)).square().sum()
+
+    expected = torch.func.grad(loss)(parameters)
+    with hookline.on(model, "", backward=lambda call: seen.append(call.grad_output)):
+        got = torch.func.grad(loss)(parameters)
+    torch.testing.assert_close(got, expected)
+    assert len(seen) == 1
+
+
+def test_per_sample_gradients_run_the_steps(x):
+    model, seen = nn.Linear(3, 3), []
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def loss(parameters, sample):
+        return torch.func.functional_call(model, parameters, (sample,)).square().sum()
+
+    per_sample = torch.vmap(torch.func.grad(loss), (None, 0))
+    expected = per_sample(parameters, x.detach())
+    with hookline.on(model, "", backward=lambda call: seen.append(1)):
+        torch.testing.assert_close(per_sample(parameters, x.detach()), expected)
+    assert seen == [1]
+
+
+def test_inside_of_vmap_alone_there_is_one_clear_error(x):
+    model = nn.Linear(3, 3)
+    with (
+        hookline.on(model, "", backward=lambda call: None),
+        pytest.raises(hookline.GradientError, match=r"inside of torch\.vmap"),
+    ):
+        torch.vmap(model)(x)
+    with hookline.on(model, "", backward=lambda call: None), torch.no_grad():
+        torch.testing.assert_close(torch.vmap(model)(x), model(x))
+
+
+def test_forward_mode_gives_what_it_gives_without(x):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    expected = torch.func.jvp(model, (x.detach(),), (torch.ones(2, 3),))
+    with hookline.on(model, "**", backward=lambda call: None):
+        torch.testing.assert_close(torch.func.jvp(model, (x.detach(),), (torch.ones(2, 3),)), expected)
+
+
+def test_threads_that_call_one_module_have_each_their_own_gradients():
+    model, seen = nn.Linear(3, 3), []
+
+    def work(number):
+        x = torch.full((2, 3), float(number), requires_grad=True)
+        for _ in range(20):
+            (model(x) * number).sum().backward()
+
+    with hookline.on(model, "", backward=lambda call: seen.append(call.grad_output[0, 0].item())):
+        threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(seen) == [1] * 20 + [2] * 20 + [3] * 20
+
+
+# Memory
+
+
+@pytest.mark.parametrize("function", [lambda weight, x: x * weight, lambda weight, x: (x * weight, torch.relu_(x * 1))])
+@pytest.mark.parametrize("run", ["dropped", "backward", "failed"])
+def test_a_graph_that_is_dropped_frees_everything_without_the_garbage_collector(function, run):
+    model = Lambda(function)
+    gc.collect()
+    gc.disable()
+    try:
+        with hookline.on(model, "", backward_before=lambda call: None, backward=lambda call: 1 / (run != "failed")):
+            leaf = torch.ones(2, 3, requires_grad=True)
+            x = leaf * 2
+            output = model(x)
+            alive = [weakref.ref(tensor) for _, tensor in tensors((x, output))]
+            if run != "dropped":
+                try:
+                    sum(tensor.sum() for _, tensor in tensors(output)).backward()
+                except ZeroDivisionError as error:
+                    error.__traceback__ = None
+            node = weakref.ref(Canary(output if isinstance(output, torch.Tensor) else output[0]))
+            del x, output
+        assert [reference() for reference in alive] == [None] * len(alive)
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+class Canary:
+    """Lives as long as the graph that made a tensor."""
+
+    def __init__(self, tensor):
+        tensor.grad_fn.metadata["canary"] = self
+
+
+def test_a_backward_call_holds_no_tensor_of_the_forward(x):
+    model = nn.Sequential(nn.Linear(3, 3))
+    with Seen(model) as seen:
+        model(x).sum().backward()
+    call = seen.backward[0]
+    assert (call.args, call.kwargs, call.output) == ((), {}, None)
+    assert call.parent.path == ""
+    assert (call.parent.args, call.parent.output) == ((), None)
