@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.ratios import show
 
-NAMES = ("importing", "calls", "watching")
+NAMES = ("importing", "calls", "backward", "watching")
 
 
 def main(names: list[str]) -> int:

@@ -53,6 +53,31 @@ def compare(
     return Row(what, beside, mine, other, ratio, wanted)
 
 
+def compare_added(
+    what: str,
+    ours: Program,
+    beside: str,
+    theirs: Program,
+    plain: Program,
+    *,
+    wanted: str,
+    number: int,
+    rounds: int = ROUNDS,
+) -> Row:
+    """One row about what two programs cost beyond a third: the median over the rounds of theirs over ours."""
+    programs = (ours, theirs, plain)
+    for program in programs * 2:
+        seconds_of(program, number)
+
+    added = []
+    for round in range(rounds):
+        order = programs if round % 2 else programs[::-1]
+        times = {program: seconds_of(program, number) for program in order}
+        added.append((times[ours] - times[plain], times[theirs] - times[plain]))
+    mine, other = (statistics.median(column) for column in zip(*added, strict=True))
+    return Row(what, beside, mine, other, other / mine, wanted)
+
+
 def seconds_of(program: Program, number: int) -> float:
     """Seconds of one run of what a program times, from `number` of them in a row, without the garbage collector."""
     with program() as timer:

@@ -310,7 +310,20 @@ def test_a_data_frame_has_these_columns(run: Run) -> None:
             "dtype",
             "device",
         ),
-        *("min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf", "grad_norm", "error"),
+        *(
+            "min",
+            "max",
+            "mean",
+            "std",
+            "absmax",
+            "norm",
+            "zeros",
+            "nan",
+            "inf",
+            "grad_norm",
+            "grad_input_norm",
+            "error",
+        ),
     ]
 
 

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,6 +302,55 @@ def test_each_call_of_a_module_has_its_own_gradient() -> None:
         model(torch.ones(1, 1)).sum().backward()
 
     assert [call.grad_output.mean for call in run.calls_of("0")] == [3.0, 1.0]
+
+
+def test_gradients_of_arguments_are_recorded_where_they_are_asked_for() -> None:
+    model = Gives(lambda x, *, scale: x * scale)
+    x, scale = torch.ones(2, requires_grad=True), torch.full((2,), 3.0, requires_grad=True)
+    with hookline.watch(model, keep="copy", grads="input") as run:
+        (model(x, scale=scale) + x).sum().backward()
+
+    call = run[""]
+    assert torch.equal(call.grad_input[0].value, torch.full((2,), 3.0))
+    assert torch.equal(call.args[0].grad.value, call.grad_input[0].value)
+    assert torch.equal(call.grad_kwargs["scale"].value, torch.ones(2))
+    assert torch.equal(call.grad_output.value, torch.ones(2))
+
+
+def test_each_call_of_a_module_has_the_gradient_of_its_own_argument() -> None:
+    model = nn.Linear(2, 2)
+    x = torch.ones(1, 2, requires_grad=True)
+    with hookline.watch(model, keep="tensor", grads="input") as run:
+        model(model(x)).sum().backward()
+
+    assert torch.equal(run["", 0].grad_input[0].value, x.grad)
+    assert torch.equal(run["", 1].grad_input[0].value, run["", 0].grad_output.value)
+
+
+def test_gradients_of_arguments_are_saved_and_shown(tmp_path: Path) -> None:
+    with hookline.watch(model := nn.Linear(2, 2), grads="input") as run:
+        model(torch.ones(1, 2, requires_grad=True)).sum().backward()
+    run.save(tmp_path / "run")
+
+    loaded = hookline.load(tmp_path / "run")
+    assert loaded[""].args[0].grad.norm == run[""].args[0].grad.norm > 0
+    assert loaded.settings["grads"] == "input"
+    assert repr(run).splitlines()[1].endswith("grad norm  of input")
+    assert run.to_pandas()["grad_input_norm"][0] == run[""].args[0].grad.norm
+
+
+def test_without_asking_for_them_arguments_have_no_gradients() -> None:
+    with hookline.watch(model := nn.Linear(2, 2), grads=True) as run:
+        model(torch.ones(1, 2, requires_grad=True)).sum().backward()
+
+    assert run[""].grad_input == (None,)
+
+
+def test_an_unknown_kind_of_gradients_is_an_error_and_leaves_no_hook() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(hookline.RecordError, match="grads='output' is not known; it is True, False or 'input'"):
+        hookline.watch(model, grads="output")  # type: ignore[arg-type]
+    assert type(model) is nn.Linear
 
 
 def test_an_output_that_no_gradient_reaches_has_none() -> None:

@@ -95,6 +95,7 @@ class Pass:
 
     def __init__(self, half: "BackwardHalf") -> None:
         self.call = half.origin.copy()
+        self.call._without_tensors = half.origin
         self.output: list[Gradient] = [None] * half.outputs
         self.given: list[Gradient] = [None] * half.inputs
         self.new: list[Gradient] = self.given

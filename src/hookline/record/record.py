@@ -118,6 +118,7 @@ class CallRecord:
     - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each
       tensor;
     - `grad_output`: the output's nesting with a TensorInfo for each gradient that arrived, None for the others;
+    - `grad_input`, `grad_kwargs`: the same of `args` and `kwargs`, where `grads="input"` was asked for;
     - `began`: seconds from the run's start; `seconds`: from before the module to after it, on the host's clock;
     - `thread`: which thread called it; `training`: the module's mode; `error`: "Class: message" where the call raised,
       else None.
@@ -170,6 +171,16 @@ class CallRecord:
     def grad_output(self) -> Any:
         """The output's nesting with what is known of each tensor's gradient in its place; None where none arrived."""
         return mirror(self.output, lambda info: info.grad, kind=TensorInfo)
+
+    @property
+    def grad_input(self) -> Any:
+        """The same for the arguments given by position."""
+        return mirror(self.args, lambda info: info.grad, kind=TensorInfo)
+
+    @property
+    def grad_kwargs(self) -> Any:
+        """The same for the arguments given by name."""
+        return mirror(self.kwargs, lambda info: info.grad, kind=TensorInfo)
 
     @property
     def depth(self) -> int:
@@ -284,8 +295,8 @@ class Run:
         write(folder, *to_document(self))
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each call: its path, its times, its first output's shape and figures, its gradient's
-        norm.
+        """A table with a row for each call: its path, its times, its first output's shape and figures, the norms of
+        that output's gradient and of the first one that an input got.
 
         Needs pandas: `pip install hookline[data]`.
         """
@@ -313,7 +324,7 @@ class Run:
 
 COLUMNS = (
     *("path", "index", "type", "depth", "parent", "began", "seconds"),
-    *("input_shapes", "output_shape", "dtype", "device", *MEASURED, "grad_norm", "error"),
+    *("input_shapes", "output_shape", "dtype", "device", *MEASURED, "grad_norm", "grad_input_norm", "error"),
 )
 
 
@@ -323,6 +334,7 @@ def row(call: CallRecord) -> dict[str, Any]:
     first = outputs[0] if outputs else None
     stats = first.stats if first else None
     grad = first.grad.stats if first and first.grad else None
+    back = next((info.grad for info in call.inputs if info.grad), None)
     parent = call.parent
     return {
         "path": call.path,
@@ -338,6 +350,7 @@ def row(call: CallRecord) -> dict[str, Any]:
         "device": str(first.device) if first else None,
         **{name: getattr(stats, name) if stats else None for name in MEASURED},
         "grad_norm": grad.norm if grad else None,
+        "grad_input_norm": back.stats.norm if back and back.stats else None,
         "error": call.error,
     }
 

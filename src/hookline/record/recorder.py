@@ -1,10 +1,12 @@
 """The recorder: the steps that turn each Call into a CallRecord."""
 
 import itertools
+import operator
 import time
 import weakref
 from _thread import get_ident
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
@@ -16,7 +18,7 @@ from hookline.engine.gradient import on_gradient
 from hookline.engine.hook import Hook, make_hooks
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
-from hookline.record.record import CallRecord, Run, Slot, TensorInfo
+from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos
 
 LAST = float("inf")
 
@@ -29,7 +31,7 @@ class Recorder:
     """Appends to a run what each call of the modules that it knows by path takes, gives and costs, while it is open.
 
     `output`, `inputs` and `gradient` make the TensorInfo of a tensor; inputs None refers to the arguments, and
-    describes them when read.
+    describes them when read. `input_gradients` asks for the gradients of the arguments too.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Recorder:
         output: Leaf,
         inputs: Leaf | None,
         gradient: Leaf | None,
+        input_gradients: bool = False,
     ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
@@ -48,6 +51,9 @@ class Recorder:
         self.inputs = inputs or describe
         self.by_reference = inputs is None
         self.gradient = gradient
+        self.awaiting: weakref.WeakKeyDictionary[Call, CallRecord] | None = None
+        if input_gradients:
+            self.awaiting = weakref.WeakKeyDictionary()
         self.began = time.perf_counter()
         self.numbers = itertools.count()
         self.running: dict[Call, CallRecord] = {}
@@ -56,8 +62,10 @@ class Recorder:
         self.open = True
 
     def hooks(self) -> tuple[Hook, ...]:
-        """The steps: one before the module and after every other, one at its end whatever happens."""
-        return make_hooks(before=self.begin, always=self.end, order=LAST)
+        """The steps: one before the module and after every other, one at its end whatever happens, and one in its
+        backward where gradients of arguments are asked for."""
+        backward = None if self.awaiting is None else self.see_inputs
+        return make_hooks(before=self.begin, always=self.end, backward=backward, order=LAST)
 
     def begin(self, call: Call) -> None:
         """Open the record of a call."""
@@ -82,6 +90,8 @@ class Recorder:
             parent = parent.parent
         record.parent = None if parent is None else self.running[parent]
         self.running[call] = record
+        if self.awaiting is not None:
+            self.awaiting[call.without_tensors()] = record
         record.number = next(self.numbers)
         self.run.calls.append(record)
         record.began = time.perf_counter() - self.began
@@ -104,6 +114,17 @@ class Recorder:
         elif not isinstance(call.error, _StopRecomputationError):  # that is how a checkpoint ends its recomputing
             record.error = f"{type(call.error).__name__}: {call.error}"
 
+    def see_inputs(self, call: Call) -> None:
+        """Put the gradients of a call's arguments to what is recorded of these."""
+        record = self.awaiting.get(call.without_tensors()) if self.awaiting is not None else None
+        if record is None or self.gradient is None:
+            return
+        for taken, gradients in ((record.args, call.grad_input), (record.kwargs, call.grad_kwargs)):
+            for keys, info in infos(taken):
+                gradient = reduce(operator.getitem, keys, gradients)
+                if gradient is not None:
+                    info._grad = Slot(self.gradient(gradient))
+
     def close(self) -> None:
         """Record nothing more, and let go of the run: the hooks that tensors keep refer to this recorder."""
         self.open = False
@@ -111,6 +132,7 @@ class Recorder:
             undo()
         self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
         self.running = {}
+        self.awaiting = None
 
     def _with_gradient(self, tensor: Tensor) -> TensorInfo:
         info = self.bare_output(tensor)

@@ -15,19 +15,23 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 400
 MEASURED = ("mean", "std", "absmax", "zeros")
+GRADED = ("grad norm", "of input")
 
 
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
     """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many
     are left."""
-    graded = any(info.grad is not None for call in run.calls for info in call.outputs)
+    backed = any(info.grad is not None for call in run.calls for info in call.inputs)
+    graded = backed or any(info.grad is not None for call in run.calls for info in call.outputs)
     measured = any(info.stats is not None for call in run.calls for info in call.outputs)
     table = Table(Column("call", no_wrap=True), "class", "in", "out", box=None, pad_edge=False)
-    for name in ("ms", *(MEASURED if measured else ()), *(("grad norm",) if graded else ())):
+    for name in ("ms", *(MEASURED if measured else ()), *GRADED[: graded + backed]):
         table.add_column(name, justify="right", no_wrap=True)
 
     for call in run.calls[:most]:
-        table.add_row(*_cells(call, measured=measured, graded=graded), style="red" if call.error else None)
+        table.add_row(
+            *_cells(call, measured=measured, graded=graded, backed=backed), style="red" if call.error else None
+        )
     return Group(headline(run), table, *_footnotes(run, most))
 
 
@@ -82,7 +86,7 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _cells(call: CallRecord, *, measured: bool, graded: bool) -> list[Text]:
+def _cells(call: CallRecord, *, measured: bool, graded: bool, backed: bool) -> list[Text]:
     outputs = call.outputs
     first = outputs[0] if outputs else None
     cells = ["  " * call.depth + call_name(call), call.type, tensors_text(call.inputs)]
@@ -94,9 +98,14 @@ def _cells(call: CallRecord, *, measured: bool, graded: bool) -> list[Text]:
         if stats and (stats.nan or stats.inf):
             cells[3] += f" {stats.nan} NaN {stats.inf} Inf"
     if graded:
-        grad = first.grad if first else None
-        cells.append(figure(grad.stats.norm) if grad and grad.stats else "yes" if grad else "")
+        cells.append(_norm(first.grad if first else None))
+    if backed:
+        cells.append(_norm(next((info.grad for info in call.inputs if info.grad), None)))
     return [Text(cell) for cell in cells]
+
+
+def _norm(grad: TensorInfo | None) -> str:
+    return figure(grad.stats.norm) if grad and grad.stats else "yes" if grad else ""
 
 
 def _footnotes(run: Run, most: int) -> list[Text]:

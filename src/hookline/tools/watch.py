@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch.nn import Module
 
 from hookline.engine.attach import attach
 from hookline.engine.hook import Hook
+from hookline.errors import RecordError
 from hookline.model.select import Selection, Where, select
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
@@ -16,7 +17,12 @@ from hookline.record.recorder import Recorder
 
 
 def watch(
-    model: Module, where: Where = "**", *, keep: Keep = "stats", inputs: Keep | None = None, grads: bool = False
+    model: Module,
+    where: Where = "**",
+    *,
+    keep: Keep = "stats",
+    inputs: Keep | None = None,
+    grads: bool | Literal["input"] = False,
 ) -> AbstractContextManager[Run]:
     """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as calls are
     made.
@@ -32,13 +38,16 @@ def watch(
     are read when they are first asked for, and until then the run refers to them too.)
 
     `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
+    `grads="input"` also that of every argument (`call.grad_input`, `call.args[0].grad`), of this call alone. That is
+    seen at an alias of the argument, `x.view_as(x)`, as in `on`: it is exact, but gradients that meet in one tensor may
+    be summed in another order, so that they can differ from those without a watch in the last bit.
 
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
     without it, and after the block the model is what it was. With "shape" and "stats" no tensor is kept alive. An
     exception leaves the record of everything up to it. (One thing can tell: inside the block `type(module) is X` is
     False for a watched module; `module.__class__` and `isinstance` say what they did.)
 
-    Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep`.
+    Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep` or `grads`.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -52,14 +61,23 @@ def watch(
     selection = select(model, where)
     pending = Pending()
     output = keeper(keep, pending)
-    given = None if inputs is None and keep == "tensor" else keeper(inputs or "shape", pending)
+    if grads not in (True, False, "input"):
+        raise RecordError(f"grads={grads!r} is not known; it is True, False or 'input'")
+    given = None if inputs is None and keep == "tensor" and grads != "input" else keeper(inputs or "shape", pending)
     run = Run(
         model=type(model).__name__,
         modules={path: type(module).__name__ for path, module in selection},
         aliases=selection.aliases,
         settings={"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads},
     )
-    recorder = Recorder(run, selection, output=output, inputs=given, gradient=output if grads else None)
+    recorder = Recorder(
+        run,
+        selection,
+        output=output,
+        inputs=given,
+        gradient=output if grads else None,
+        input_gradients=grads == "input",
+    )
     return _watching(selection, recorder, recorder.hooks())
 
 

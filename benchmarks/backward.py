@@ -1,0 +1,169 @@
+"""What does it cost to see a call's gradients? Beside PyTorch's backward hooks."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from timeit import Timer
+from typing import Any
+
+import torch
+from torch import nn
+
+import hookline
+from benchmarks.ratios import Program, Row, compare, compare_added, once_set_up
+from benchmarks.watching import backward, minilm
+
+NUMBER = 1000
+DEPTH = 50
+
+
+class Copy(nn.Module):
+    """An identity whose output is a tensor of its own."""
+
+    def forward(self, x: Any) -> Any:
+        """A view of what it is given."""
+        return x.view_as(x)
+
+
+class OwnCopy(hookline.Module, Copy):
+    """The same with this engine's call."""
+
+
+def full(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
+    """A full backward hook, or a legacy one, that does nothing."""
+
+
+def step(call: hookline.Call) -> None:
+    """A backward step that does nothing."""
+
+
+Hook = Callable[[nn.Module], AbstractContextManager[Any]]
+
+
+def ours(module: nn.Module) -> AbstractContextManager[Any]:
+    return hookline.on(module, "**", backward=step)
+
+
+def theirs(module: nn.Module) -> AbstractContextManager[Any]:
+    with ExitStack() as stack:
+        for child in module.modules():
+            stack.enter_context(child.register_full_backward_hook(full))
+        return stack.pop_all()
+
+
+def legacy(module: nn.Module) -> AbstractContextManager[Any]:
+    return module.register_backward_hook(full)
+
+
+def none(module: nn.Module) -> AbstractContextManager[Any]:
+    return ExitStack()
+
+
+def rows() -> list[Row]:
+    """A backward step beside a full backward hook; a legacy hook; gradients of inputs over a whole model."""
+    return [
+        compare(
+            "a backward step with grad_input, forward part",
+            forward(Copy, ours),
+            "a full backward hook of PyTorch's",
+            forward(Copy, theirs),
+            wanted="≥4",
+            number=NUMBER,
+        ),
+        compare_added(
+            f"the same, forward + backward, added by it, chain of {DEPTH}",
+            chain(ours),
+            "a full backward hook of PyTorch's",
+            chain(theirs),
+            chain(none),
+            wanted="≥3",
+            number=20,
+        ),
+        whole_model(),
+        compare(
+            "a legacy hook, forward part: hookline.Module",
+            forward(OwnCopy, legacy),
+            "PyTorch",
+            forward(Copy, legacy),
+            wanted="≥1.5",
+            number=NUMBER,
+        ),
+        compare(
+            "a legacy hook, forward part: install()",
+            forward(Copy, legacy, install=True),
+            "PyTorch",
+            forward(Copy, legacy),
+            wanted="≥1.5",
+            number=NUMBER,
+        ),
+    ]
+
+
+def forward(kind: type[nn.Module], hook: Hook, *, install: bool = False) -> Program:
+    """The call of a module with a hook, on a tensor in the middle of a graph."""
+
+    @contextmanager
+    def program() -> Iterator[Timer]:
+        with ExitStack() as stack:
+            if install:
+                stack.enter_context(hookline.install())
+            module = kind()
+            stack.enter_context(hook(module))
+            x = torch.zeros(1, requires_grad=True).exp()
+            module(x)
+            yield Timer("module(x)", globals={"module": module, "x": x})
+
+    return program
+
+
+def chain(hook: Hook) -> Program:
+    """Forward and backward of a chain of modules with a hook on each."""
+
+    @contextmanager
+    def program() -> Iterator[Timer]:
+        model = nn.Sequential(*(Copy() for _ in range(DEPTH)))
+        with ExitStack() as stack:
+            for module in model:
+                stack.enter_context(hook(module))
+            x = torch.zeros(1, requires_grad=True)
+            yield Timer("model(x).backward()", globals={"model": model, "x": x})
+
+    return program
+
+
+def whole_model() -> Row:
+    """`watch(grads="input")` on MiniLM beside full backward hooks on each module that keep the shape of gradients."""
+    model = minilm()
+    inputs = {"input_ids": torch.arange(8).reshape(1, 8) + 1000}
+
+    def watched() -> None:
+        with hookline.watch(model, keep="shape", grads="input"):
+            backward(model, inputs)
+
+    def by_hand() -> None:
+        kept = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
+                kept[name] = [gradient is not None and gradient.shape for gradient in (*grad_input, *grad_output)]
+
+            return hook
+
+        handles = [module.register_full_backward_hook(keep(name)) for name, module in model.named_modules()]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                backward(model, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return compare_added(
+        'watch(keep="shape", grads="input"), MiniLM, 1x8, forward + backward, added by it',
+        once_set_up("f()", f=watched),
+        "full backward hooks by hand on every module",
+        once_set_up("f()", f=by_hand),
+        once_set_up("f()", f=lambda: backward(model, inputs)),
+        wanted="≥1",
+        number=3,
+    )
