@@ -92,7 +92,7 @@ def on(
     assign `call.grad_output`; `backward` runs when the module's own backward is through, its parameters' gradients
     included, and may assign `call.grad_input` (nested as `args`) and `call.grad_kwargs`. What they see is of this call
     alone, also where an argument goes to other modules too. For that each argument that gradients flow to reaches the
-    module as an alias, `x.view_as(x)`, which is an autograd node more: gradients that meet in one tensor may be summed
+    module as an alias, `x[...]`, which is an autograd node more: gradients that meet in one tensor may be summed
     in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) Both are asked for in the
     forward: steps that are put on later count from the next one; removed ones run no more. Inside of `torch.vmap` they
     raise GradientError.

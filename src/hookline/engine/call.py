@@ -1,6 +1,7 @@
 """Call: one call of one module, as it happens."""
 
 import threading
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -69,31 +70,28 @@ class Call:
 
     def without_tensors(self) -> "Call":
         """The same call, and those around it, for backward steps."""
-        found = self._without_tensors
-        if found is None:
-            found = self._without_tensors = self.copy()
-            found.args, found.kwargs, found.output = (), {}, None
-            found.parent = self.parent and self.parent.without_tensors()
-        return found
-
-    def copy(self) -> "Call":
-        """Another Call with the same parts, and no gradients."""
-        twin = Call()
-        twin.module, twin.names, twin.index, twin.parent = self.module, self.names, self.index, self.parent
-        twin.args, twin.kwargs, twin.output, twin.error = self.args, self.kwargs, self.output, None
+        twin = self._without_tensors
+        if twin is None:
+            twin = self._without_tensors = Call()
+            twin.module, twin.names, twin.index = self.module, self.names, self.index
+            twin.parent = None if self.parent is None else self.parent.without_tensors()
         return twin
 
     def __getattr__(self, name: str) -> Any:
-        """What no slot holds yet is None."""
-        if name in NONE_YET:
-            return None
+        """What no slot holds is nothing yet."""
+        if name in NOTHING:
+            return NOTHING[name]
         raise AttributeError(f"Call has no {name!r}; it has {', '.join(PARTS)}")
 
     def __repr__(self) -> str:
         return f"<Call {self.index} of {self.path or '(the model)'}: {type(self.module).__name__}>"
 
 
-NONE_YET = ("_without_tensors", "grad_output", "grad_input", "grad_kwargs", "parent")
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("_without_tensors", "output", "error", "grad_output", "grad_input", "grad_kwargs", "parent")),
+    "args": (),
+    "kwargs": MappingProxyType({}),
+}
 PARTS = (
     *("module", "path", "index", "parent", "args", "kwargs", "output", "error", "recompute"),
     *("grad_output", "grad_input", "grad_kwargs"),

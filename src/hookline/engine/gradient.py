@@ -1,6 +1,6 @@
 """The backward half of a call: the gradients of what a module gave and of what it was given, and the steps on them.
 
-    forward     x ──▶ alias of x ──▶ module ──▶ y                an alias is `x.view_as(x)`: an edge of this call's own
+    forward     x ──▶ alias of x ──▶ module ──▶ y                an alias is `x[...]`: an edge of this call's own
     backward    x ◀── alias of x ◀── module ◀── y
                          │                     └─ all of y's gradient is here: backward_before steps
                          └─ the module's nodes are done, and its parameters' gradients: backward steps
@@ -10,7 +10,6 @@ the first of them is due, every node of the module that will run has run. What i
 to no tensor: a graph that is dropped is freed at once.
 """
 
-import itertools
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,22 +18,19 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._C._autograd import _get_sequence_nr
 from torch._C._functorch import TransformType, peek_interpreter_stack
 from torch.autograd import Variable
 from torch.utils.hooks import unserializable_hook
 
 from hookline.engine.call import Call
 from hookline.engine.hook import Hook
-from hookline.engine.nesting import FIRST, assigned, fill, pattern
+from hookline.engine.nesting import FIRST, NO_KWARGS, ONE, Places, assigned, fill
 from hookline.engine.notes import note_failure
 from hookline.engine.plan import Plan
 from hookline.errors import GradientError
-from hookline.model.tensors import replaced, tensors
 
 Gradient: TypeAlias = Tensor | None
 Alias: TypeAlias = tuple[Tensor, Any, int]  # the alias, its autograd node, its version when the module got it
-numbers = itertools.count()
 
 
 class TensorHook(partial[Gradient]):
@@ -50,19 +46,26 @@ def hook_gradient(tensor: Tensor, see: Callable[[Tensor], Gradient], *, first: b
     This is `Tensor.register_hook` without the handle, which costs most of it.
     """
     hooks: Any = tensor._backward_hooks
-    node = tensor.grad_fn
-    if hooks is None and type(tensor) is Tensor:
-        hooks = tensor._backward_hooks = OrderedDict()
-        hooks[see] = see  # keyed by itself: PyTorch's own keys are numbers
-        node._register_hook_dict(tensor)  # type: ignore[union-attr]
-    elif hooks is None:
-        tensor.register_hook(see)  # type: ignore[no-untyped-call]
+    if hooks is None:
+        return hook_new(tensor, see)
+    others = [*hooks.items()] if first else ()
+    if first:
+        hooks.clear()
+    hooks[see] = see
+    hooks.update(others)
+    return tensor.grad_fn
+
+
+def hook_new(tensor: Tensor, see: Callable[[Tensor], Gradient]) -> Any:
+    """The same for a tensor without hooks."""
+    node: Any = tensor.grad_fn
+    if type(tensor) is Tensor:
+        hooks = OrderedDict()
+        hooks["hookline"] = see  # PyTorch's own keys are numbers
+        tensor._backward_hooks = hooks  # type: ignore[assignment]
+        node._register_hook_dict(tensor)
     else:
-        others = [*hooks.items()] if first else ()
-        if first:
-            hooks.clear()
-        hooks[see] = see
-        hooks.update(others)
+        tensor.register_hook(see)  # type: ignore[no-untyped-call]
     return node
 
 
@@ -94,78 +97,65 @@ class Pass:
     __slots__ = ("call", "done", "given", "late", "new", "output")
 
     def __init__(self, half: "BackwardHalf") -> None:
-        self.call = half.origin.copy()
-        self.call._without_tensors = half.origin
+        call = self.call = Call()
+        call.module, call.names, call.index, call.parent = half.module, half.names, half.index, half.parent
+        call._without_tensors = half.origin
         self.output: list[Gradient] = [None] * half.outputs
         self.given: list[Gradient] = [None] * half.inputs
-        self.new: list[Gradient] = self.given
-        self.late: set[int] = set()  # inputs whose gradient has gone on already when the steps run
+        self.new = self.given
+        self.late: tuple[int, ...] = ()  # inputs whose gradient has gone on already when the steps run
         self.done = False
 
 
 class BackwardHalf:
     """What a call with backward steps leaves behind in the graph. It refers to no tensor."""
 
-    __slots__ = (
-        "__weakref__",
-        "args",
-        "inputs",
-        "kwargs",
-        "number",
-        "origin",
-        "output",
-        "outputs",
-        "passes",
-        "plan",
-        "since",
-    )
+    args: Any = ()  # the nesting of the arguments, with places for gradients
+    kwargs: Any = NO_KWARGS
+    output: Any = None
+    inputs = 0  # how many tensors gradients flow to
+    outputs = 0
 
     def __init__(self, plan: Plan, call: Call) -> None:
-        transform = peek_interpreter_stack()
-        if transform is not None and transform.key() == TransformType.Vmap:
-            raise GradientError(
-                "backward steps see no gradients inside of torch.vmap: let vmap stand around torch.func.grad, or call "
-                "the model under torch.no_grad()"
-            )
         self.plan = plan
-        self.origin = call.without_tensors()
-        self.number = next(numbers)
-        self.since = _get_sequence_nr()
+        self.module, self.names, self.index = call.module, call.names, call.index
+        self.parent = None if call.parent is None else call.parent.without_tensors()
+        self.origin = call._without_tensors
         self.passes: dict[int, Pass] = {}
-        self.args: Any = ()
-        self.kwargs: Any = {}
-        self.output: Any = None
-        self.inputs = self.outputs = 0
 
     # Forward
 
     def of_inputs(self, call: Call) -> list[Alias]:
         """Give the module aliases of those arguments that gradients flow to; these aliases."""
         args, kwargs = call.args, call.kwargs
-        if len(args) == 1 and type(args[0]) is Tensor and not kwargs:
-            if not args[0].requires_grad:
-                self.args = (None,)
-                return []
-            self.args, self.inputs = (FIRST,), 1
-            alias = args[0].view_as(args[0])
-            call.args = (alias,)
-            return [(alias, hook_gradient(alias, self._only_input), alias._version)]
+        if len(args) == 1 and not kwargs:
+            (x,) = args
+            if type(x) is Tensor and x.requires_grad:
+                self.args, self.inputs = ONE, 1
+                alias = alias_of(x)
+                call.args = (alias,)
+                return [(alias, hook_new(alias, self._only_input), alias._version)]
 
-        found = {id(tensor): tensor for _, tensor in tensors((args, kwargs)) if tensor.requires_grad}
-        places = {key: place for place, key in enumerate(found)}
-        self.args, self.kwargs, self.inputs = pattern(args, places), pattern(kwargs, places), len(found)
-        aliases = [tensor.view_as(tensor) for tensor in found.values()]
-        if len(found) == 1:
-            nodes = [hook_gradient(aliases[0], self._only_input)]
+        refuse_vmap()
+        places = Places()
+        self.args = places.pattern(args)
+        if kwargs:
+            self.kwargs = places.pattern(kwargs)
+        if not places.tensors:
+            return []
+        self.inputs = len(places.tensors)
+        aliases = [alias_of(tensor) for tensor in places.tensors]
+        if self.inputs == 1:
+            nodes = [hook_new(aliases[0], self._only_input)]
         else:  # a second set of aliases sees every gradient before the first, which is older, lets one go on
             for place, alias in enumerate(aliases):
-                hook_gradient(alias, TensorHook(self._let_go, place))
-            aliases = [alias.view_as(alias) for alias in aliases]
-            nodes = [hook_gradient(alias, TensorHook(self._see_input, place)) for place, alias in enumerate(aliases)]
+                hook_new(alias, TensorHook(self._let_go_input, place))
+            aliases = [alias_of(alias) for alias in aliases]
+            nodes = [hook_new(alias, TensorHook(self._see_input, place)) for place, alias in enumerate(aliases)]
 
-        by_id = dict(zip(found, aliases, strict=True))
-        call.args = replaced(args, lambda tensor: by_id.get(id(tensor), tensor))
-        call.kwargs = replaced(kwargs, lambda tensor: by_id.get(id(tensor), tensor))
+        call.args = places.exchange(args, aliases)
+        if kwargs:
+            call.kwargs = places.exchange(kwargs, aliases)
         return [(alias, node, alias._version) for alias, node in zip(aliases, nodes, strict=True)]
 
     def of_output(self, call: Call, aliases: list[Alias]) -> None:
@@ -177,21 +167,20 @@ class BackwardHalf:
         output = call.output
         if type(output) is Tensor:
             if output.requires_grad:
-                call.output = self._hook_only(output)
                 self.output, self.outputs = FIRST, 1
+                call.output = self._hook_only(output)
             return
-        found = {id(tensor): tensor for _, tensor in tensors(output) if tensor.requires_grad}
-        self.output = pattern(output, {key: place for place, key in enumerate(found)})
-        self.outputs = len(found)
-        if not found:
-            return
-        given = Gate.apply(self, *found.values()) if len(found) > 1 else [self._hook_only(*found.values())]  # type: ignore[no-untyped-call]
-        by_id = dict(zip(found, given, strict=True))
-        call.output = replaced(output, lambda tensor: by_id.get(id(tensor), tensor))
+        places = Places()
+        self.output = places.pattern(output)
+        self.outputs = len(places.tensors)
+        if self.outputs == 1:
+            call.output = places.exchange(output, [self._hook_only(places.tensors[0])])
+        elif self.outputs:
+            call.output = places.exchange(output, Gate.apply(self, *places.tensors))  # type: ignore[no-untyped-call]
 
     def _hook_only(self, output: Tensor) -> Tensor:
         if output.is_leaf:
-            output = output.view_as(output)  # a leaf keeps its hooks for good
+            output = alias_of(output)  # a leaf keeps its hooks for good
         hook_gradient(output, self._only_output, first=True)
         return output
 
@@ -199,7 +188,7 @@ class BackwardHalf:
         """The module changed an argument in place: what was its value flows on from the first node that did so."""
         base = alias._base
         change, first = None if base is None else base.grad_fn, None
-        while change is not None and "CopySlices" in change.name() and change._sequence_nr() >= self.since:
+        while change is not None and "CopySlices" in change.name() and change._sequence_nr() > node._sequence_nr():
             first, change = change, change.next_functions[0][0]
         if first is not None and base is not None:
             whole = alias.shape == base.shape and alias.stride() == base.stride()
@@ -210,11 +199,11 @@ class BackwardHalf:
 
     def _pass(self) -> Pass:
         task = torch._C._current_graph_task_id()
-        found = self.passes.get(task)
-        if found is None:
-            found = self.passes[task] = Pass(self)
+        now = self.passes.get(task)
+        if now is None:
+            now = self.passes[task] = Pass(self)
             at_the_end_of(task, self)
-        return found
+        return now
 
     @unserializable_hook  # type: ignore[untyped-decorator]
     def _only_output(self, gradient: Gradient) -> Gradient:
@@ -224,24 +213,29 @@ class BackwardHalf:
 
     def _before(self, now: Pass) -> list[Gradient]:
         """Run the `backward_before` steps; the gradients of the outputs that they leave."""
-        now.call.grad_output = fill(self.output, now.output)
-        self._run(self.plan.backward_before, now.call)
-        now.output = assigned("grad_output", self.output, now.call.grad_output, now.output)
+        call = now.call
+        filled = call.grad_output = fill(self.output, now.output)
+        self._run(self.plan.backward_before, call)
+        now.output = assigned("grad_output", self.output, call.grad_output, filled, now.output)
         return now.output
 
     @unserializable_hook  # type: ignore[untyped-decorator]
     def _only_input(self, gradient: Gradient) -> Gradient:
-        self._see_input(0, gradient)
-        return self._let_go(0, gradient)
+        now = self._pass()
+        now.given[0] = sum_of(now.given[0], gradient)
+        return self._let_go(0, now)
 
     def _see_input(self, place: int, gradient: Gradient) -> None:
-        given = self._pass().given
-        part = given[place]
-        given[place] = gradient if part is None or gradient is None else part + gradient
-
-    def _let_go(self, place: int, gradient: Gradient) -> Gradient:
         now = self._pass()
-        self._finish(now)
+        now.given[place] = sum_of(now.given[place], gradient)
+
+    def _let_go_input(self, place: int, gradient: Gradient) -> Gradient:
+        return self._let_go(place, self._pass())
+
+    def _let_go(self, place: int, now: Pass) -> Gradient:
+        """The gradient that takes the place of an input's, None where it stays; what comes first runs the steps."""
+        if not now.done:
+            self._finish(now)
         return None if now.new[place] is now.given[place] else now.new[place]
 
     def _changed_input(self, place: int, region: Any, node: Any, inner: Any, outer: Any) -> Any:
@@ -250,11 +244,11 @@ class BackwardHalf:
         if inner[0] is None:
             return None
         now = self._pass()
-        self._see_input(place, inner[0] if region is None else inner[0].as_strided(*region))
+        now.given[place] = sum_of(now.given[place], inner[0] if region is None else inner[0].as_strided(*region))
         if self.inputs > 1 or torch._C._will_engine_execute_node(node):
-            now.late.add(place)
+            now.late = (*now.late, place)
             return None
-        new = self._let_go(0, None)
+        new = self._let_go(0, now)
         if new is None:
             return None
         if region is None:
@@ -264,19 +258,18 @@ class BackwardHalf:
         return whole, *inner[1:]
 
     def _finish(self, now: Pass) -> None:
-        """Run the `backward` steps, once in a pass."""
-        if now.done:
-            return
+        """Run the `backward` steps."""
         now.done = True
-        call = now.call
-        if call.grad_output is None:
+        call, given = now.call, now.given
+        if not self.plan.backward_before:
             call.grad_output = fill(self.output, now.output)
-        call.grad_input, call.grad_kwargs = fill(self.args, now.given), fill(self.kwargs, now.given)
+        args = call.grad_input = fill(self.args, given)
+        kwargs = call.grad_kwargs = fill(self.kwargs, given)
         self._run(self.plan.backward, call)
-        new = assigned("grad_input", self.args, call.grad_input, now.given)
-        now.new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, new)
+        new = assigned("grad_input", self.args, call.grad_input, args, given)
+        now.new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, kwargs, new)
         for place in now.late:
-            if now.new[place] is not now.given[place]:
+            if now.new[place] is not given[place]:
                 raise GradientError(
                     f"a backward step assigned the gradient of an argument of {call.path or 'the model'} that has gone "
                     "on already, because the module changes that argument in place; use backward_before, or a step on "
@@ -295,9 +288,38 @@ class BackwardHalf:
     def end(self, task: int) -> None:
         """The pass is over: run what no gradient of an input has set off."""
         now = self.passes.pop(task, None)
-        if now is not None:
-            now.late.update(range(self.inputs))
+        if now is not None and not now.done:
+            now.late = tuple(range(self.inputs))
             self._finish(now)
+
+
+def sum_of(part: Gradient, gradient: Gradient) -> Gradient:
+    """A gradient that has come in two parts."""
+    if part is None or gradient is None:
+        return part if gradient is None else gradient
+    return part + gradient
+
+
+def alias_of(tensor: Tensor) -> Tensor:
+    """The tensor behind an autograd node of its own."""
+    try:
+        return tensor[...]
+    except (NotImplementedError, RuntimeError):  # sparse and opaque layouts have no views
+        return Edge.apply(tensor)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class Edge(torch.autograd.Function):
+    """An alias for tensors that have no views."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Any:
+        """The tensor as another one on the same memory."""
+        return tensor.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Gradient) -> Any:
+        """The gradient as it is."""
+        return gradient
 
 
 class Gate(torch.autograd.Function):
@@ -320,22 +342,35 @@ class Gate(torch.autograd.Function):
         return None, *(half._before(now) if half.plan.backward_before else gradients)
 
 
+def refuse_vmap() -> None:
+    """GradientError inside of `torch.vmap`, where no tensor tells that gradients flow to it."""
+    transform = peek_interpreter_stack()
+    if transform is not None and transform.key() == TransformType.Vmap:
+        raise GradientError(
+            "backward steps see no gradients inside of torch.vmap: let vmap stand around torch.func.grad, or call the "
+            "model under torch.no_grad()"
+        )
+
+
 # The end of a pass
 
 _waiting: dict[int, list[weakref.ref[BackwardHalf]]] = {}
 
 
 def at_the_end_of(task: int, half: BackwardHalf) -> None:
-    """Have `half.end(task)` called when this backward pass is through, the inner of two calls before the outer."""
-    if task not in _waiting:
+    """Have `half.end(task)` called when this backward pass is through, the inner of two calls before the outer, which
+    its gradients reach first."""
+    halves = _waiting.get(task)
+    if halves is None:
         for stale in [task for task, halves in _waiting.items() if not any(half() for half in halves)]:
             del _waiting[stale]  # of a pass that an error ended
-        _waiting[task] = []
+        halves = _waiting[task] = []
         Variable._execution_engine.queue_callback(partial(_end, task))
-    _waiting[task].append(weakref.ref(half))
+    halves.append(weakref.ref(half))
 
 
 def _end(task: int) -> None:
-    halves = [half for reference in _waiting.pop(task, ()) if (half := reference()) is not None]
-    for half in sorted(halves, key=lambda half: half.number, reverse=True):
-        half.end(task)
+    for reference in reversed(_waiting.pop(task, ())):
+        half = reference()
+        if half is not None:
+            half.end(task)

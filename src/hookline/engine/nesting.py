@@ -1,13 +1,13 @@
 """Gradients in the nesting of the values they belong to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hookline.errors import GradientError
-from hookline.model.tensors import Fields, mirror
+from hookline.model.tensors import Fields, mirror, replaced
 
 
 class Place:
@@ -20,23 +20,56 @@ class Place:
 
 
 FIRST = Place(0)
+ONE = (FIRST,)  # the nesting of the arguments of most calls: one tensor
+NO_KWARGS: dict[str, Any] = {}
 
 
-def pattern(value: Any, places: dict[int, int]) -> Any:
-    """The nesting of a value with a Place for each tensor whose id is in `places`."""
-    return mirror(value, lambda tensor: Place(places[id(tensor)]) if id(tensor) in places else None)
+class Places:
+    """The tensors in nested values that gradients flow to, each with its Place."""
+
+    __slots__ = ("found", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.found: dict[int, Place] = {}
+
+    def pattern(self, value: Any) -> Any:
+        """The nesting of a value with a Place for each such tensor in it, and None for the others."""
+        return mirror(value, self._place)
+
+    def _place(self, tensor: Tensor) -> Place | None:
+        if not tensor.requires_grad:
+            return None
+        place = self.found.get(id(tensor))
+        if place is None:
+            place = self.found[id(tensor)] = Place(len(self.tensors))
+            self.tensors.append(tensor)
+        return place
+
+    def exchange(self, value: Any, others: Sequence[Tensor]) -> Any:
+        """The value with other tensors in these places."""
+
+        def other(tensor: Tensor) -> Tensor:
+            place = self.found.get(id(tensor))
+            return tensor if place is None else others[place.index]
+
+        return replaced(value, other)
 
 
 def fill(pattern: Any, gradients: list[Tensor | None]) -> Any:
     """The nesting with the gradients in their places, and None for all else.
 
     >>> import torch
-    >>> x, y = torch.zeros(1), torch.zeros(1)
-    >>> fill(pattern([x, 3, {"y": y}], {id(x): 0, id(y): 1}), [torch.ones(1), None])
+    >>> x, y = torch.zeros(1, requires_grad=True), torch.zeros(1)
+    >>> fill(Places().pattern([x, 3, {"y": y}]), [torch.ones(1)])
     [tensor([1.]), None, {'y': None}]
     """
+    if pattern is ONE:
+        return (gradients[0],)
     if isinstance(pattern, Place):
         return gradients[pattern.index]
+    if pattern is NO_KWARGS:
+        return {}
     if isinstance(pattern, Fields):
         return Fields(pattern.type, {name: fill(part, gradients) for name, part in dict.items(pattern)})
     if isinstance(pattern, dict):
@@ -46,11 +79,14 @@ def fill(pattern: Any, gradients: list[Tensor | None]) -> Any:
     return None
 
 
-def assigned(name: str, pattern: Any, value: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """The gradients by place after a step may have assigned others in the nesting; GradientError for what does not fit.
+def assigned(name: str, pattern: Any, value: Any, filled: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
+    """The gradients by place after a step may have assigned others in the nesting, which was `filled` with them;
+    GradientError for what does not fit.
 
     None in the place of a gradient stands for zeros.
     """
+    if value is filled and (pattern is ONE or pattern is FIRST or (pattern is NO_KWARGS and not filled)):
+        return gradients
     new = gradients
     for place, found in _pairs(name, pattern, value):
         old = gradients[place.index]

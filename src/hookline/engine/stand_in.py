@@ -104,7 +104,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     call.index = next(site.count)
     call.args = args
     call.kwargs = kwargs
-    call.output = call.error = None
+    call.output = call.error = call._without_tensors = None
     return run(site.plan, call, inner)
 
 

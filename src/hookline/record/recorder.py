@@ -119,8 +119,8 @@ class Recorder:
         record = self.awaiting.get(call.without_tensors()) if self.awaiting is not None else None
         if record is None or self.gradient is None:
             return
-        for taken, gradients in ((record.args, call.grad_input), (record.kwargs, call.grad_kwargs)):
-            for keys, info in infos(taken):
+        for taken, gradients in zip((*record.args, record.kwargs), (*call.grad_input, call.grad_kwargs), strict=True):
+            for keys, info in infos(taken) if taken else ():
                 gradient = reduce(operator.getitem, keys, gradients)
                 if gradient is not None:
                     info._grad = Slot(self.gradient(gradient))

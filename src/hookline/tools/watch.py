@@ -39,7 +39,7 @@ def watch(
 
     `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
     `grads="input"` also that of every argument (`call.grad_input`, `call.args[0].grad`), of this call alone. That is
-    seen at an alias of the argument, `x.view_as(x)`, as in `on`: it is exact, but gradients that meet in one tensor may
+    seen at an alias of the argument, `x[...]`, as in `on`: it is exact, but gradients that meet in one tensor may
     be summed in another order, so that they can differ from those without a watch in the last bit.
 
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
