@@ -28,19 +28,19 @@ class BackwardHooks:
     What a full backward hook sees, and when, PyTorch's own `BackwardHook` decides: it is the definition.
     """
 
-    __slots__ = ("full", "legacy", "module")
+    __slots__ = ("full", "legacy")
 
     def __init__(self, module: Module) -> None:
         pre = module._get_backward_pre_hooks()  # type: ignore[no-untyped-call]
-        full, self.legacy = module._get_backward_hooks()  # type: ignore[no-untyped-call]
+        full, legacy = module._get_backward_hooks()  # type: ignore[no-untyped-call]
         self.full = BackwardHook(module, full, pre) if full or pre else None
-        self.module = module
+        self.legacy = tuple(_WrappedHook(hook, module) for hook in legacy)
 
     def of_inputs(self, args: Any) -> Any:
         """The positional arguments, behind an autograd node where full hooks are to see their gradients."""
         return args if self.full is None else self.full.setup_input_hook(args)  # type: ignore[no-untyped-call]
 
-    def of_output(self, args: Any, output: Any) -> Any:
+    def of_output(self, module: Module, args: Any, output: Any) -> Any:
         """The output, likewise; legacy hooks go to the node that made its first tensor."""
         if self.full is not None:
             if not isinstance(output, (Tensor, tuple)):
@@ -50,12 +50,12 @@ class BackwardHooks:
                     stacklevel=3,
                 )
             output = self.full.setup_output_hook(output)  # type: ignore[no-untyped-call]
-        if self.legacy:
-            node = first_tensor(output).grad_fn
-            if node is not None:
-                for hook in self.legacy:
-                    node.register_hook(_WrappedHook(hook, self.module))
-                self.module._maybe_warn_non_full_backward_hook(args, output, node)
+        node = first_tensor(output).grad_fn if self.legacy else None
+        if node is not None:
+            for hook in self.legacy:
+                node.register_hook(hook)
+            if not _is_one_step(args, output, node):
+                module._maybe_warn_non_full_backward_hook(args, output, node)
         return output
 
 
@@ -68,3 +68,11 @@ def first_tensor(output: Any) -> Tensor:
         else:
             output = output[0]
     return output
+
+
+def _is_one_step(args: Any, output: Any, node: Any) -> bool:
+    """Whether one autograd node leads from one argument to the output, so that PyTorch has nothing to warn of."""
+    if not (type(output) is Tensor and len(args) == 1 and isinstance(args[0], Tensor)):
+        return False
+    before = node.next_functions
+    return len(before) == 1 and before[0][0] is not None and before[0][0] is args[0].grad_fn

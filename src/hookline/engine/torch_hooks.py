@@ -116,6 +116,23 @@ def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wirin
     return run_after(self, args, kwargs, output)
 
 
+def run_legacy(gradients: BackwardHooks) -> Callable[..., Any]:
+    """The call with legacy backward hooks and no others."""
+
+    def run(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+        output = None
+        try:
+            output = self.forward(*args, **kwargs)
+            if wiring.plan is plan:
+                return gradients.of_output(self, args, output)
+        except Exception:
+            run_always(self, args, kwargs, output, ())
+            raise
+        return run_after(self, args, kwargs, output, gradients)
+
+    return run
+
+
 def run_beside_global_hooks(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
     """The call where global hooks can come and go untold: the forward alone while there is no hook of any kind."""
     if (
@@ -185,7 +202,7 @@ def run_after(self: Module, args: Any, kwargs: Any, output: Any, gradients: Back
             result = hook(self, args, kwargs, output) if takes_kwargs(self, hook_id) else hook(self, args, output)
             if result is not None:
                 output = result
-        return output if gradients is None else gradients.of_output(args, output)
+        return output if gradients is None else gradients.of_output(self, args, output)
     except Exception:
         begun = hooks[: len(hooks) - len([*rest])]
         run_always(self, args, kwargs, output, [hook_id for hook_id, _ in begun])
@@ -258,8 +275,10 @@ def decide(self: Module) -> None:
             for hook_id, hook in hooks.items()
         )
         always = {*process["_global_forward_hooks_always_called"], *self._forward_hooks_always_called}
-        if has_backward_hooks(self):
-            run: Callable[..., Any] | None = run_undecided
+        gradients = BackwardHooks(self) if has_backward_hooks(self) else None
+        run: Callable[..., Any] | None
+        if gradients is not None:
+            run = run_undecided if gradients.full or before or after else run_legacy(gradients)
         elif not before and not any(with_kwargs or hook_id in always for hook_id, _, with_kwargs in after):
             run = None
         else:
