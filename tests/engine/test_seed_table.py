@@ -3,7 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.module import (
+    register_module_backward_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 import hookline
 
@@ -149,6 +154,100 @@ def test_a7_forward_hooks_run_after_global_ones_first_and_their_results_replace_
     with register_module_forward_hook(record(seen, "global", (1, 2))):
         assert module(5) == "anything"
     assert seen == [("global", (5,), 6), ("own", (5,), (1, 2)), ("last", (5,), "anything")]
+
+
+class Gives(nn.Module):
+    """Gives what a function makes of its input; on the class that a world says."""
+
+    def __new__(cls, world, make):
+        class Giving(world.base):
+            def forward(self, x):
+                return make(x)
+
+        return world.ready(Giving())
+
+
+NESTS = {
+    "a tensor": lambda y: y,
+    "the first of a tuple": lambda y: (y, y + 1),
+    "the first tensor of a dict": lambda y: {"n": 3, "y": y, "z": y + 1},
+    "a list in a tuple": lambda y: ([y, y + 1], y + 2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using (a )?non-full backward hook")
+@pytest.mark.parametrize("make", NESTS.values(), ids=NESTS)
+def test_a8_a_backward_hook_finds_the_first_tensor_of_the_output(world, seen, make):
+    module = Gives(world, lambda x: make(x * 2))
+    module.register_backward_hook(record(seen, "hook"))
+    output = module(torch.ones(2, requires_grad=True))
+    list_of(output)[0].sum().backward()
+    ((name, grad_input, grad_output),) = seen
+    assert name == "hook"
+    assert torch.equal(grad_output[0], torch.ones(2))
+    assert torch.equal(grad_input[0], torch.full((2,), 2.0))
+
+
+def list_of(output):
+    if isinstance(output, torch.Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output
+    return [tensor for part in parts if not isinstance(part, int) for tensor in list_of(part)]
+
+
+@pytest.mark.filterwarnings("ignore:Using (a )?non-full backward hook")
+def test_a8_an_output_without_a_tensor_down_that_way_is_the_error_it_is(world):
+    module = Gives(world, lambda x: {"n": 3})
+    module.register_backward_hook(lambda *given: None)
+    with pytest.raises(StopIteration):
+        module(torch.ones(2, requires_grad=True))
+
+
+@pytest.mark.filterwarnings("ignore:Using (a )?non-full backward hook")
+def test_a9_backward_hooks_run_with_their_module_global_ones_first_on_the_node_of_that_tensor(world, seen):
+    module = Gives(world, lambda x: (x * 3).exp())
+    module.register_backward_hook(lambda owner, *grads: seen.append(("own", owner, *grads)))
+    handle = register_module_backward_hook(lambda owner, *grads: seen.append(("global", owner, *grads)))
+    x = torch.zeros(2, requires_grad=True)
+    try:
+        module(x).sum().backward()
+    finally:
+        handle.remove()
+        torch_module._global_is_full_backward_hook = None
+    assert [(name, owner is module) for name, owner, *_ in seen] == [("global", True), ("own", True)]
+    assert torch.equal(seen[0][2][0], torch.ones(2))  # of the exponential, the last node, and not of the module
+    assert torch.equal(x.grad, torch.full((2,), 3.0))
+
+
+def test_a9_the_hook_is_bound_to_its_module_and_dressed_as_itself(world):
+    def named(module, grad_input, grad_output):
+        """What it does."""
+
+    module = Gives(world, torch.exp)
+    module.register_backward_hook(named)
+    node = module(torch.ones(2, requires_grad=True).exp()).grad_fn
+    hook, _ = node.register_hook(lambda *given: None).hooks_dict_ref().values()
+    assert (hook.__name__, hook.__doc__) == ("named", "What it does.")
+
+
+def test_a9_what_a_backward_hook_gives_takes_the_place_of_grad_input(world):
+    module = Gives(world, torch.neg)
+    module.register_backward_hook(lambda module, grad_input, grad_output: (grad_input[0] * 10,))
+    x = torch.ones(2, requires_grad=True)
+    module(x.exp()).sum().backward()
+    torch.testing.assert_close(x.grad, -10 * x.detach().exp())
+
+
+@pytest.mark.parametrize("x", [torch.ones(2), torch.ones(2, dtype=torch.int64), torch.ones(2, requires_grad=True)])
+def test_a10_without_a_grad_fn_no_backward_hook_runs_and_nothing_is_said(world, seen, x):
+    module = Gives(world, lambda x: x)
+    module.register_backward_hook(record(seen, "hook"))
+    with torch.no_grad():
+        module(x)
+    output = module(x)
+    if output.requires_grad:
+        output.sum().backward()
+    assert seen == []
 
 
 def test_a11_a_handle_removes_exactly_its_own_hook_and_a_removed_hook_does_not_run(world, seen):

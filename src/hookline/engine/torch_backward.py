@@ -75,4 +75,4 @@ def _is_one_step(args: Any, output: Any, node: Any) -> bool:
     if not (type(output) is Tensor and len(args) == 1 and isinstance(args[0], Tensor)):
         return False
     before = node.next_functions
-    return len(before) == 1 and before[0][0] is not None and before[0][0] is args[0].grad_fn
+    return len(before) == 1 and before[0][0] is args[0].grad_fn
