@@ -16,6 +16,7 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.inventory import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch
 
 __version__ = "0.1.0"
@@ -26,7 +27,9 @@ __all__ = [
     "ChangedTensorError",
     "GradientError",
     "Handle",
+    "HookInfo",
     "HooklineError",
+    "Hooks",
     "Module",
     "RecordError",
     "Run",
@@ -36,6 +39,7 @@ __all__ = [
     "StoreError",
     "TensorInfo",
     "everywhere",
+    "hooks",
     "install",
     "load",
     "on",

@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 from hookline.errors import HooklineError, RecordError, StoreError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hookline.record.keep import Keep
     from hookline.record.record import Run
     from hookline.sources import Subject
@@ -166,6 +168,40 @@ def watch(
     raise typer.Exit(code)
 
 
+HOOKS_HELP = (
+    "Load a model, and list every hook on it: PyTorch's and ours, and what libraries put in the place of a forward, a "
+    "class or a parameter.\n\n"
+    "A row says on which module it is, of which kind, whose, in which order it runs, and where its function is "
+    "written. What is to be seen here is put on while the model is made: by normalizations, by libraries, by the "
+    "model's own code. hookline.hooks(model) tells the same at any time."
+)
+HOOKS_EXAMPLES = """
+[bold]Examples[/bold]
+
+hookline hooks net.py:Net
+
+hookline hooks ./my-bert --json | jq '.[].owner'
+"""
+
+
+@app.command(help=HOOKS_HELP, epilog=HOOKS_EXAMPLES)
+def hooks(
+    model: Annotated[str, MODEL] = "demo",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """List every hook on a model."""
+    from hookline.tools.inventory import hooks as hooks_of
+
+    with _only_result_on_stdout(as_json), _status(f"loading {model}"):
+        from hookline.sources import load_model
+
+        found = hooks_of(load_model(model))
+    if as_json:
+        typer.echo(json.dumps([hook.as_dict() for hook in found]))
+    else:
+        _console().print(found)
+
+
 # What they share
 
 
@@ -223,16 +259,21 @@ def _tell_failure(error: Exception) -> None:
 
 
 def _print(run: Run, *, as_json: bool) -> None:
-    """The run on stdout: its table, as wide as the terminal or COLUMNS says, or its document."""
+    """The run on stdout: its table, or its document."""
     if as_json:
         from hookline.record.document import to_document
 
         typer.echo(json.dumps(to_document(run)[0], allow_nan=False))
         return
+    _console().print(run)
+
+
+def _console() -> Console:
+    """Stdout, as wide as the terminal or COLUMNS says."""
     from rich.console import Console
 
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(width=None if known else PIPE_WIDTH).print(run)
+    return Console(width=None if known else PIPE_WIDTH)
 
 
 def _save(run: Run, folder: Path) -> None:

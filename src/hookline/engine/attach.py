@@ -48,6 +48,12 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
     return Handle(undo)
 
 
+def detach(module: TorchModule, hook: Hook) -> None:
+    """Take one hook off one module; where it is not on, nothing happens."""
+    with changing:
+        _take_off(module, (hook,))
+
+
 def _swap(module: TorchModule, path: str, kinds: dict[type[TorchModule], Kind]) -> Site:
     try:
         return swap(module, path, kinds)

@@ -1,5 +1,6 @@
 """Hook: one step of ours and where it was put; Handle: its undo."""
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -88,3 +89,15 @@ def caller() -> str:
 def in_order(hooks: Iterable[Hook], phase: Phase) -> tuple[Hook, ...]:
     """The hooks of one phase, smaller order first, ties as they were added."""
     return tuple(sorted((hook for hook in hooks if hook.phase == phase), key=lambda hook: hook.order))
+
+
+def place_of(function: Any) -> str:
+    """file:line where a function, a method, or the call of an object is written; "" where that is not known.
+
+    >>> place_of(print)
+    ''
+    """
+    function = inspect.unwrap(getattr(function, "__func__", function))
+    called = function if hasattr(function, "__code__") else inspect.getattr_static(type(function), "__call__", None)
+    code = getattr(called, "__code__", None)
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"

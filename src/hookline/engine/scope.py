@@ -79,6 +79,13 @@ def leave(block: Block) -> None:
     current.set(scope.without_closed() if scope else None)
 
 
+def open_hooks() -> tuple[Hook, ...]:
+    """The hooks of the blocks that are open in this thread or task."""
+    scope = current.get()
+    scope = scope.without_closed() if scope is not None else None
+    return () if scope is None else scope.plan.hooks
+
+
 def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call while a block is open anywhere: with the steps of this thread's or task's blocks around it."""
     scope = current.get()

@@ -1,14 +1,15 @@
-"""A run as a fragment of HTML: what a notebook shows."""
+"""A run, or the hooks of a model, as a fragment of HTML: what a notebook shows."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
-from hookline.report.text import call_name, figure, headline, milliseconds, tensors_text
+from hookline.report.text import HOOK_HEAD, call_name, figure, headline, hook_cells, milliseconds, tensors_text
 
 if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run
+    from hookline.tools.inventory import Hooks
 
 MOST_ROWS = 1000
 HEAD = ("call", "class", "in", "out", "ms", "mean", "std", "absmax", "grad norm")
@@ -25,6 +26,15 @@ def run_html(run: Run, *, most: int = MOST_ROWS) -> str:
         f"<div><p><strong>{escape(headline(run).plain)}</strong></p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
     )
+
+
+def hooks_html(hooks: Hooks) -> str:
+    """The hooks of a model as an HTML table, a row each."""
+    head = "".join(f"<th style='text-align:left' scope='col'>{name}</th>" for name in HOOK_HEAD)
+    rows = ("".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in hook_cells(hook)) for hook in hooks)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if hooks else ""
+    return f"<div><p><strong>{escape(hooks.summary)}</strong></p>{table}</div>"
 
 
 def _row(call: CallRecord) -> str:

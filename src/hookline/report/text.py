@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -12,10 +13,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run, TensorInfo
+    from hookline.tools.inventory import HookInfo, Hooks
 
 MOST_ROWS = 400
 MEASURED = ("mean", "std", "absmax", "zeros")
 GRADED = ("grad norm", "of input")
+HOOK_HEAD = ("module", "kind", "whose", "order", "function", "written", "added")
 
 
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
@@ -33,6 +36,27 @@ def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
             *_cells(call, measured=measured, graded=graded, backed=backed), style="red" if call.error else None
         )
     return Group(headline(run), table, *_footnotes(run, most))
+
+
+def hooks_table(hooks: Hooks) -> Group:
+    """The hooks of a model as a rich table, a row each."""
+    table = Table(*HOOK_HEAD, box=None, pad_edge=False)
+    for hook in hooks:
+        table.add_row(*map(Text, hook_cells(hook)))
+    return Group(Text(hooks.summary, style="bold"), *([table] if hooks else []))
+
+
+def hook_cells(hook: HookInfo) -> tuple[str, ...]:
+    """One hook as it stands in a table."""
+    order = "" if hook.order is None else f"{hook.order:g}"
+    kind = " ".join((hook.kind, *(f"+{flag}" for flag in hook.flags)))
+    return hook.path or "(the model)", kind, hook.owner, order, hook.name, _nearby(hook.defined), _nearby(hook.added)
+
+
+def _nearby(place: str) -> str:
+    """A place in a file, from the folder of packages or the one that we are in, where it is below that."""
+    _, packages, inside = place.rpartition(f"site-packages{os.sep}")
+    return inside if packages else place.removeprefix(os.getcwd() + os.sep)
 
 
 def headline(run: Run) -> Text:

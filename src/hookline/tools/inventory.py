@@ -1,0 +1,251 @@
+"""hooks: every hook on a model, PyTorch's and ours and what others put in its place, each of which can be removed."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, overload
+
+from torch.nn import Module
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+
+from hookline.engine.attach import detach
+from hookline.engine.global_hooks import process
+from hookline.engine.hook import Hook, place_of
+from hookline.engine.scope import open_hooks
+from hookline.engine.stand_in import site_of
+from hookline.errors import AttachError
+from hookline.model.paths import paths
+
+EVERY_MODULE = "(every module)"
+KINDS = {
+    "forward_pre_hooks": "forward pre",
+    "forward_hooks": "forward",
+    "backward_pre_hooks": "backward pre",
+    "backward_hooks": "backward",
+    "state_dict_pre_hooks": "state dict pre",
+    "state_dict_hooks": "state dict",
+    "load_state_dict_pre_hooks": "load state dict pre",
+    "load_state_dict_post_hooks": "load state dict post",
+}
+OWNERS = {
+    "accelerate": "accelerate",
+    "torch.distributed": "FSDP",
+    "torch.nn.utils.weight_norm": "weight norm",
+    "torch.nn.utils.spectral_norm": "spectral norm",
+    "torch.nn.utils.prune": "pruning",
+}
+FORWARD_REPLACED = "forward replaced"
+
+
+@dataclass(frozen=True)
+class HookInfo:
+    """One hook, or what somebody put in the place of a module's forward, class or parameter.
+
+    - `path`: the module's, "" for the model itself, "(every module)" for a global one;
+    - `kind`: "forward pre", "forward", "backward pre", "backward" and the like for hooks of PyTorch's API; for steps of
+      ours the phase; "forward replaced", "parametrization", "class", "compiled call";
+    - `owner`: "PyTorch" for its hooks, "hookline" for ours, or whose it is where that can be told;
+    - `order`: 0, 1, 2 as hooks of PyTorch's API run; for ours the number that was given;
+    - `name`, `defined`: of the function, and the file and line where it is written;
+    - `added`: the file and line that put it on, where that is known: for ours;
+    - `flags`: "kwargs", "always".
+    """
+
+    path: str
+    kind: str
+    owner: str
+    order: float | None
+    name: str
+    defined: str
+    added: str = ""
+    flags: tuple[str, ...] = ()
+    undo: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+    def remove(self) -> None:
+        """Take it off; twice is harmless. Raises AttachError where it cannot be undone."""
+        if self.undo is None:
+            raise AttachError(f"{self.name} on {self.path or 'the model'} ({self.owner}) cannot be taken off again")
+        self.undo()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is known of it, as JSON takes it."""
+        return {name: getattr(self, name) for name in FIELDS}
+
+
+FIELDS = ("path", "kind", "owner", "order", "name", "defined", "added", "flags")
+
+
+class Hooks(Sequence[HookInfo]):
+    """The hooks of a model, in the order of its modules; prints as a table."""
+
+    def __init__(self, model: str, found: list[HookInfo]) -> None:
+        self.model = model
+        self.found = found
+
+    @overload
+    def __getitem__(self, index: int) -> HookInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Hooks": ...
+    def __getitem__(self, index: int | slice) -> "HookInfo | Hooks":
+        return Hooks(self.model, self.found[index]) if isinstance(index, slice) else self.found[index]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @property
+    def summary(self) -> str:
+        """How many hooks of whom, in a line."""
+        counts = Counter(hook.owner for hook in self)
+        told = ", ".join(f"{count} of {owner}" for owner, count in counts.items())
+        return f"{self.model}: {told or 'no hooks'}"
+
+    def __repr__(self) -> str:
+        from hookline.report.text import hooks_table, render
+
+        return render(hooks_table(self))
+
+    def __rich__(self) -> Any:
+        from hookline.report.text import hooks_table
+
+        return hooks_table(self)
+
+    def _repr_html_(self) -> str:
+        from hookline.report.html import hooks_html
+
+        return hooks_html(self)
+
+
+def hooks(model: Module) -> Hooks:
+    """Every hook on a model and the modules in it, and the global ones: whose, of which kind, in which order, where its
+    function is written and, for ours, where it was put on.
+
+    Also told are a `forward` that was replaced on an instance (as accelerate does it), parametrizations, FSDP's
+    classes, what `Module.compile()` left, weight and spectral norm, and hooks on parameters. Each can `remove()`
+    itself. Looking changes nothing.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    >>> _ = model[0].register_forward_hook(lambda module, args, output: None)
+    >>> found = hookline.hooks(model)
+    >>> [(hook.path, hook.kind, hook.owner) for hook in found]
+    [('0', 'forward', 'PyTorch')]
+    >>> found[0].remove()
+    >>> len(hookline.hooks(model))
+    0
+    """
+    found = [*_torch_hooks(EVERY_MODULE, None, process, "_global_"), *_scoped_steps()]
+    for module, own_paths in paths(model):
+        path, namespace = own_paths[0], module.__dict__
+        found += _own_steps(path, module)
+        found += _swaps(path, module)
+        found += _torch_hooks(path, module, namespace, "_")
+        found += _parameter_hooks(path, module)
+    return Hooks(type(model).__name__, found)
+
+
+def _torch_hooks(path: str, module: Module | None, namespace: dict[str, Any], prefix: str) -> Iterator[HookInfo]:
+    for name, kind in KINDS.items():
+        place = namespace.get(prefix + name)
+        flags = {
+            flag: namespace.get(f"{prefix}{name}_{suffix}", ())
+            for flag, suffix in (("kwargs", "with_kwargs"), ("always", "always_called"))
+        }
+        for order, (key, hook) in enumerate((place or {}).items()):
+            dicts = [place, *(held for held in flags.values() if held)]
+            yield _info(
+                path,
+                _backward_kind(kind, module, namespace),
+                hook,
+                order=order,
+                flags=tuple(flag for flag, held in flags.items() if key in held),
+                undo=_norm_undo(module, hook) or partial(_drop, dicts, key),
+            )
+
+
+def _backward_kind(kind: str, module: Module | None, namespace: dict[str, Any]) -> str:
+    full = namespace.get("_is_full_backward_hook" if module is not None else "_global_is_full_backward_hook")
+    return "backward (legacy)" if kind == "backward" and full is False else kind
+
+
+def _norm_undo(module: Module | None, hook: Any) -> Callable[[], object] | None:
+    """Of weight and spectral norm, whose parameters go with the hook."""
+    undo = {"WeightNorm": remove_weight_norm, "SpectralNorm": remove_spectral_norm}.get(type(hook).__name__)
+    return None if undo is None or module is None else partial(undo, module, hook.name)
+
+
+def _own_steps(path: str, module: Module) -> Iterator[HookInfo]:
+    site = site_of(module)
+    for hook in site.hooks if site is not None else ():
+        yield _step_info(path, hook, partial(detach, module, hook))
+
+
+def _scoped_steps() -> Iterator[HookInfo]:
+    for hook in open_hooks():
+        yield _step_info(EVERY_MODULE, hook, None)  # leaving its block takes it off
+
+
+def _step_info(path: str, hook: Hook, undo: Callable[[], object] | None) -> HookInfo:
+    return HookInfo(
+        path=path,
+        kind=hook.phase,
+        owner="hookline",
+        order=hook.order,
+        name=hook.name,
+        defined=place_of(hook.step),
+        added=hook.added,
+        undo=undo,
+    )
+
+
+def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
+    """What stands in the place of the module's own class, forward, call or parameters."""
+    namespace = module.__dict__
+    if "_hf_hook" in namespace:
+        yield _info(path, FORWARD_REPLACED, namespace["_hf_hook"], undo=partial(_remove_accelerates, module))
+    elif "forward" in namespace and getattr(namespace["forward"], "__func__", None) is not type(module).forward:
+        yield _info(path, FORWARD_REPLACED, namespace["forward"], undo=partial(namespace.pop, "forward", None))
+    if namespace.get("_compiled_call_impl") is not None:
+        undo = partial(setattr, module, "_compiled_call_impl", None)
+        yield HookInfo(path, "compiled call", "torch.compile", None, "Module.compile()", "", undo=undo)
+    if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
+        yield HookInfo(path, "class", "FSDP", None, module.__class__.__name__, "")
+    if parametrize.is_parametrized(module):
+        for name, chain in module.parametrizations.items():  # type: ignore[operator, union-attr]
+            kinds = ", ".join(type(step).__name__ for step in chain)
+            undo = partial(_remove_parametrization, module, name)
+            yield HookInfo(path, "parametrization", "PyTorch", None, f"{kinds} of {name}", "", undo=undo)
+
+
+def _remove_accelerates(module: Module) -> None:
+    from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
+
+    remove_hook_from_module(module)
+
+
+def _remove_parametrization(module: Module, name: str) -> None:
+    if parametrize.is_parametrized(module, name):
+        parametrize.remove_parametrizations(module, name)
+
+
+def _parameter_hooks(path: str, module: Module) -> Iterator[HookInfo]:
+    for name, parameter in module._parameters.items():
+        for held, kind in (("_backward_hooks", "gradient"), ("_post_accumulate_grad_hooks", "accumulated gradient")):
+            place: Any = getattr(parameter, held, None)
+            for order, (key, hook) in enumerate(place.items() if place else ()):
+                yield _info(path, f"{kind} of {name}", hook, order=order, undo=partial(_drop, [place], key))
+
+
+def _info(path: str, kind: str, hook: Any, **more: Any) -> HookInfo:
+    function = getattr(hook, "hook", hook) if type(hook).__name__ == "_WrappedHook" else hook
+    while isinstance(function, partial):
+        function = function.func
+    source = getattr(function, "__module__", None) or type(function).__module__
+    owner = next((owner for start, owner in OWNERS.items() if source.startswith(start)), "PyTorch")
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return HookInfo(path=path, kind=kind, owner=owner, name=name, defined=place_of(function), **{"order": None, **more})
+
+
+def _drop(dicts: list[MutableMapping[Any, Any]], key: Any) -> None:
+    for held in dicts:
+        held.pop(key, None)
