@@ -64,6 +64,30 @@ def assert_identical(a: Outcome, b: Outcome) -> None:
     assert not found, "\n".join([f"{len(found)} values differ:", *found])
 
 
+GRADIENTS = ("parameter_gradients", "input_gradients")
+
+
+def assert_close_gradients(a: Outcome, b: Outcome) -> None:
+    """Raises AssertionError, naming what differs: gradients by more than their rounding, all else by a bit."""
+    exact = [field.name for field in fields(Outcome) if field.name not in GRADIENTS]
+    found = [line for part in exact for line in differences(part, a, b)]
+    for part in GRADIENTS:
+        left, right = getattr(a, part), getattr(b, part)
+        assert left.keys() == right.keys()
+        found += [f"{part} {path}" for path in left if not gradients_are_close(left[path], right[path])]
+    assert not found, "\n".join([f"{len(found)} values differ:", *found])
+
+
+def gradients_are_close(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two gradients differ by no more than what the order of their sums makes."""
+    if a is None or b is None:
+        return a is b
+    return all(
+        x.shape == y.shape and (x - y).abs().sum() <= 1e-4 * y.abs().sum() + 1e-6
+        for x, y in zip(map(torch.nan_to_num, dense_parts(a)), map(torch.nan_to_num, dense_parts(b)), strict=True)
+    )
+
+
 def differences(part: str, a: Outcome, b: Outcome) -> Iterator[str]:
     """Gives a line for each value of one part of the outcomes that differs or that only one of them has."""
     left, right = getattr(a, part), getattr(b, part)

@@ -9,7 +9,7 @@ from torch import nn
 import hookline
 from hookline.engine.hook_dicts import HOOK_DICTS
 from zoo.models import ZOO, Specimen
-from zoo.runs import assert_identical, run
+from zoo.runs import assert_close_gradients, assert_identical, run
 
 
 def state(model: nn.Module) -> list[object]:
@@ -64,3 +64,20 @@ def test_the_model_is_afterwards_what_it_would_be_without(specimen: Specimen) ->
     run(specimen, train=False, around=looking(watched))
     assert after[1] == after[0]
     assert kept[1] == kept[0]
+
+
+@contextmanager
+def inputs_watched(model: nn.Module) -> Iterator[None]:
+    with hookline.watch(model, grads="input", keep="shape") as run:
+        yield
+    assert all(call.error is None for call in run)
+
+
+ALIASED = [specimen for specimen in ZOO if specimen.name != "returns_own_parameter"]  # which is given as a tensor then
+
+
+@pytest.mark.parametrize("specimen", ALIASED, ids=lambda specimen: specimen.name)
+def test_with_gradients_of_inputs_gradients_are_as_close_as_sums_in_another_order_and_the_rest_the_same_bits(
+    specimen: Specimen,
+) -> None:
+    assert_close_gradients(run(specimen, train=True), run(specimen, train=True, around=inputs_watched))
