@@ -359,3 +359,31 @@ def test_ctrl_c_ends_a_process_with_130() -> None:
     assert slow.returncode == 130
     assert len(last) == 1
     assert last[0].startswith("hookline: interrupted; recorded so far: Slow: 2 calls of 2 modules")
+
+
+# hooks
+
+
+def test_hooks_lists_the_hooks_of_a_model(tmp_path: Path) -> None:
+    source = (
+        "from torch import nn\nnet = nn.Sequential(nn.ReLU())\nnet[0].register_forward_hook(print, with_kwargs=True)\n"
+    )
+    (tmp_path / "hooked.py").write_text(source)
+    result = CliRunner().invoke(app, ["hooks", f"{tmp_path / 'hooked.py'}:net"])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "Sequential: 1 of PyTorch"
+    assert result.stdout.splitlines()[2].split()[:5] == ["0", "forward", "+kwargs", "PyTorch", "0"]
+
+
+def test_hooks_gives_one_json_document(tmp_path: Path) -> None:
+    source = "from torch import nn\nprint('hello')\nnet = nn.ReLU()\nnet.register_forward_hook(print)\n"
+    (tmp_path / "hooked.py").write_text(source)
+    result = CliRunner().invoke(app, ["hooks", f"{tmp_path / 'hooked.py'}:net", "--json"])
+    (hook,) = json.loads(result.stdout)
+    assert (hook["path"], hook["kind"], hook["owner"], hook["name"]) == ("", "forward", "PyTorch", "print")
+
+
+def test_hooks_of_a_model_that_is_not_there_is_one_line_and_exit_code_2() -> None:
+    result = CliRunner().invoke(app, ["hooks", "nosuch"])
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1

@@ -14,8 +14,8 @@ from torch.nn import Module
 from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call
-from hookline.engine.gradient import on_gradient
 from hookline.engine.hook import Hook, make_hooks
+from hookline.engine.tensor_hooks import on_gradient
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos

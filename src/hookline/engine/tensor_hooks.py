@@ -1,0 +1,92 @@
+"""Tensor hooks: the gradient of one tensor, seen without changing any; and an autograd node of one's own."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import unserializable_hook
+
+Gradient: TypeAlias = Tensor | None
+
+
+class TensorHook(partial[Gradient]):
+    """A tensor hook that PyTorch lets go without a warning when the tensor is pickled."""
+
+    __torch_unserializable__ = True
+
+
+def hook_gradient(tensor: Tensor, see: Callable[[Tensor], Gradient], *, first: bool = False) -> Any:
+    """Call `see` with the gradient of a tensor that is no leaf, whenever a backward pass has all of it; what `see`
+    gives takes the gradient's place. `first` puts it before the hooks that the tensor has. Gives the autograd node.
+
+    This is `Tensor.register_hook` without the handle, which costs most of it.
+    """
+    hooks: Any = tensor._backward_hooks
+    if hooks is None:
+        return hook_new(tensor, see)
+    others = [*hooks.items()] if first else ()
+    if first:
+        hooks.clear()
+    hooks[see] = see
+    hooks.update(others)
+    return tensor.grad_fn
+
+
+def hook_new(tensor: Tensor, see: Callable[[Tensor], Gradient]) -> Any:
+    """The same for a tensor without hooks."""
+    node: Any = tensor.grad_fn
+    if type(tensor) is Tensor:
+        hooks = OrderedDict()
+        hooks["hookline"] = see  # PyTorch's own keys are numbers
+        tensor._backward_hooks = hooks  # type: ignore[assignment]
+        node._register_hook_dict(tensor)
+    else:
+        tensor.register_hook(see)  # type: ignore[no-untyped-call]
+    return node
+
+
+def on_gradient(tensor: Tensor, see: Callable[[Gradient], None]) -> Callable[[], None] | None:
+    """Call `see`, a new function that gives None, with the gradient of `tensor`, each time a backward pass has all of
+    it.
+
+    It adds no node to the graph and leaves the order in which gradients are summed as it is. An in-place operation
+    afterwards does not move it: it stays with the value that the tensor has now. On a leaf, a parameter or an input
+    that outlives the graph, it is called once and then gone, and what is given back is its undo. Where PyTorch has no
+    gradient to give it gives None.
+    """
+    if not tensor.is_leaf:
+        hook_gradient(tensor, unserializable_hook(see))  # type: ignore[no-untyped-call]
+        return None
+
+    @unserializable_hook  # type: ignore[untyped-decorator]
+    def once(gradient: Gradient) -> None:
+        handle.remove()
+        see(gradient)
+
+    handle = tensor.register_hook(once)  # type: ignore[no-untyped-call]
+    return handle.remove  # type: ignore[no-any-return]
+
+
+def alias_of(tensor: Tensor) -> Tensor:
+    """The tensor behind an autograd node of its own."""
+    try:
+        return tensor[...]
+    except (NotImplementedError, RuntimeError):  # sparse and opaque layouts have no views
+        return Edge.apply(tensor)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class Edge(torch.autograd.Function):
+    """An alias for tensors that have no views."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Any:
+        """The tensor as another one on the same memory."""
+        return tensor.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Gradient) -> Any:
+        """The gradient as it is."""
+        return gradient
