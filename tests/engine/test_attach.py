@@ -600,6 +600,36 @@ def test_a_copy_with_hooks_of_its_own_does_not_give_them_to_the_original(x):
         assert torch.equal(first(x), x)
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-full backward hook")
+@pytest.mark.parametrize("copied", [copy.copy, lambda module: module._replicate_for_data_parallel()])
+def test_legacy_hooks_of_a_shallow_copy_are_given_the_copy(copied):
+    class Twice(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    seen, x = [], torch.ones(2, requires_grad=True)
+    with hookline.install():
+        module = Twice()
+        module.register_backward_hook(lambda module, *gradients: seen.append(module))
+        module(x)
+        twin = copied(module)
+        twin(x).sum().backward()
+        del module
+        twin(x).sum().backward()
+    assert seen == [twin, twin]
+
+
+def test_what_compile_leaves_on_a_module_counts_though_a_shallow_copy_shares_its_hooks(x):
+    with hookline.install():
+        module = nn.Identity()
+        module(x)
+        twin = copy.copy(module)
+        module._compiled_call_impl = lambda x: x * 5
+        twin(x)
+        assert torch.equal(module(x), x * 5)
+        assert torch.equal(twin(x), x)
+
+
 def test_hook_dicts_merge_as_ordered_dicts_do():
     module = Pair()
     module.register_forward_hook(print_nothing)

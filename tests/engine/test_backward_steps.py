@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutput
 
 import hookline
-from hookline.model.tensors import replaced, tensors
+from hookline.model.tensors import tensors
 
 
 class Lambda(nn.Module):
@@ -71,13 +71,24 @@ class Seen:
 
 
 def apart(value):
-    return replaced(value, lambda tensor: tensor.detach().clone().requires_grad_(tensor.requires_grad))
+    return rebuilt(value, lambda tensor: tensor.detach().clone().requires_grad_(tensor.requires_grad))
+
+
+def rebuilt(value, change):
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: rebuilt(part, change) for key, part in value.items()}
+    if isinstance(value, tuple):
+        parts = [rebuilt(part, change) for part in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    return value
 
 
 def alone(module, args, kwargs, grad_output):
     module = copy.deepcopy(module)
     inputs = [tensor for _, tensor in tensors((args, kwargs)) if tensor.requires_grad]
-    passed = replaced((args, kwargs), lambda tensor: tensor.clone() if tensor.requires_grad else tensor)
+    passed = rebuilt((args, kwargs), lambda tensor: tensor.clone() if tensor.requires_grad else tensor)
     with torch.enable_grad():
         output = module(*passed[0], **passed[1])
     pairs = [(tensor, at(grad_output, keys)) for keys, tensor in tensors(output) if tensor.requires_grad]
@@ -264,6 +275,67 @@ def test_outputs_nobody_uses_have_none(x):
         model(x)[1].sum().backward()
     assert seen.backward[0].grad_output[0] is None
     assert seen.check(model) == 1
+
+
+def test_containers_that_are_passed_and_given_stay_the_objects_that_they_are(x):
+    class Cache(nn.Module):
+        def forward(self, batch, *, log):
+            batch["hidden"] = batch["x"] * 2
+            log.append(batch["hidden"] + 1)
+            return batch
+
+    model, batch, log = Cache(), {"x": x}, [x]
+    with Seen(model) as seen:
+        output = model(batch, log=log)
+        (output["hidden"] + log[1]).sum().backward()
+    assert output is batch
+    assert [*batch] == ["x", "hidden"]
+    assert batch["x"] is x
+    assert len(log) == 2
+    assert log[0] is x
+    assert torch.equal(x.grad, torch.full((2, 3), 4.0))
+    assert torch.equal(seen.backward[0].grad_input[0]["x"], torch.full((2, 3), 4.0))
+
+
+def test_containers_hold_what_they_held_also_when_the_module_raises(x):
+    def fail(weight, batch):
+        raise ValueError
+
+    batch = [x]
+    with hookline.on(Lambda(fail), "", backward=lambda call: None), pytest.raises(ValueError):
+        Lambda(fail)(batch)
+    model = Lambda(fail)
+    with hookline.on(model, "", backward=lambda call: None), pytest.raises(ValueError):
+        model(batch)
+    assert batch[0] is x
+
+
+@pytest.mark.parametrize(
+    ("function", "use"),
+    [
+        (lambda weight, x: (x * 1).split(1), lambda out: out[1].sum() + out[0].sum()),
+        (lambda weight, x: (lambda h: (h, h.view(-1)))(x * 1), lambda out: (out[0].mul_(3), out[1].sum())[1]),
+        (lambda weight, x: (x, x.sum()), lambda out: out[0].mul_(3).sum() + out[1]),
+    ],
+    ids=["views", "a tensor and its view", "the input"],
+)
+def test_outputs_that_share_memory_do_so_for_autograd_too(x, function, use):
+    model = Lambda(function)
+    with hookline.on(model, "", backward_before=lambda call: None, backward=lambda call: None):
+        use(model(x * 1)).backward()
+    got, x.grad = x.grad, None
+    use(model(x * 1)).backward()
+    assert torch.equal(got, x.grad)
+
+
+def test_of_a_tensor_that_a_module_keeps_and_gives_again_only_the_call_that_made_it_and_the_last_are_told(x):
+    kept = x * 2
+    model, seen = Lambda(lambda weight, y: kept), []
+    with hookline.on(model, "", backward_before=lambda call: seen.append(call.index)):
+        model(x)
+        model(x)
+        model(x).sum().backward()
+    assert seen == [2, 0]
 
 
 # C3: keyword arguments
@@ -516,10 +588,10 @@ def test_steps_of_one_module_see_what_those_before_them_assigned(x):
         (torch.ones(5), r"grad_input was assigned Tensor where a tuple of 1 belongs"),
         (
             (torch.ones(5),),
-            r"grad_input was assigned a tensor of shape \[5\] where a gradient of shape \[2, 3\] belongs",
+            r"grad_input was assigned float32\[5\] where a gradient of float32\[2, 3\] belongs",
         ),
         ((1, 2), r"grad_input was assigned a tuple of 2 where a tuple of 1 belongs"),
-        (("x",), r"grad_input was assigned str where a gradient of shape \[2, 3\] belongs"),
+        (("x",), r"grad_input was assigned str where a gradient of float32\[2, 3\] belongs"),
     ],
 )
 def test_a_gradient_that_does_not_fit_is_an_error_that_says_what_does(x, given, message):
@@ -528,8 +600,19 @@ def test_a_gradient_that_does_not_fit_is_an_error_that_says_what_does(x, given, 
     def misassign(call):
         call.grad_input = given
 
-    with hookline.on(model, "", backward=misassign), pytest.raises(hookline.GradientError, match=message):
+    with hookline.on(model, "", backward=misassign), pytest.raises(hookline.GradientError, match=message) as caught:
         model(x).sum().backward()
+    assert caught.value.__notes__ == ["hookline: assigned by a backward step in the model (Identity, call 0)"]
+
+
+def test_two_gradients_for_one_tensor_are_an_error(x):
+    model = Lambda(lambda weight, query, key: query * key)
+
+    def misassign(call):
+        call.grad_input = torch.ones(2, 3), torch.zeros(2, 3)
+
+    with hookline.on(model, "", backward=misassign), pytest.raises(hookline.GradientError, match="it stands in two"):
+        model(x, x).sum().backward()
 
 
 def test_the_error_of_a_backward_step_says_which_step_added_where(x):
@@ -731,6 +814,37 @@ def test_forward_mode_gives_what_it_gives_without(x):
         torch.testing.assert_close(torch.func.jvp(model, (x.detach(),), (torch.ones(2, 3),)), expected)
 
 
+def test_transforms_of_a_module_with_several_outputs(x):
+    model = Lambda(lambda weight, x: (x * weight, (x + weight).square()))
+    loss = lambda x: sum(part.sum() for part in model(x))
+    x = x.detach()
+    expected = torch.func.grad(loss)(x), torch.func.jvp(model, (x,), (x,)), torch.vmap(torch.func.grad(loss))(x)
+    with hookline.on(model, "", backward=lambda call: None):
+        got = torch.func.grad(loss)(x), torch.func.jvp(model, (x,), (x,)), torch.vmap(torch.func.grad(loss))(x)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_traced_or_exported_model_is_that_without_steps(x):
+    model = Lambda(lambda weight, x: (x * weight, x + weight))
+    plain = torch.jit.trace(model, x).code
+    exported = torch.export.export(model, (x,), strict=False).graph_module.code
+    with hookline.on(model, "", backward_before=lambda call: None, backward=lambda call: None):
+        assert torch.jit.trace(model, x).code == plain
+        assert torch.export.export(model, (x,), strict=False).graph_module.code == exported
+
+
+def test_a_forward_that_takes_gradients_itself_runs_no_step_of_a_call_that_is_not_through(x):
+    class Forces(nn.Module):
+        def forward(self, x):
+            return torch.autograd.grad(x.pow(3).sum(), x, create_graph=True)[0]
+
+    model, seen = Forces(), []
+    with hookline.on(model, "", backward=lambda call: seen.append(call.grad_output.norm())):
+        model(x).sum().backward()
+    assert len(seen) == 1
+    torch.testing.assert_close(x.grad, 6 * x.detach())
+
+
 def test_threads_that_call_one_module_have_each_their_own_gradients():
     model, seen = nn.Linear(3, 3), []
 
@@ -781,6 +895,28 @@ class Canary:
 
     def __init__(self, tensor):
         tensor.grad_fn.metadata["canary"] = self
+
+
+def test_a_module_that_keeps_its_own_output_dies_with_it(x):
+    class Keeps(nn.Module):
+        def forward(self, x):
+            self.kept = x * 2
+            return self.kept
+
+    model = Keeps()
+    with hookline.on(model, "", backward=lambda call: None):
+        model(x)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_backward_call_is_no_recomputation(x):
+    model, seen = nn.Linear(3, 3), []
+    with hookline.on(model, "", backward=lambda call: seen.append(call.recompute)):
+        model(x).sum().backward()
+    assert seen == [False]
 
 
 def test_a_backward_call_holds_no_tensor_of_the_forward(x):

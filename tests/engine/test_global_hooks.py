@@ -140,3 +140,16 @@ def test_where_global_hooks_come_and_go_untold_they_count_all_the_same():
         with register_module_forward_hook(plus(10)):
             assert [plain(1), hooked(1)] == [11, 16]
         assert [plain(1), hooked(1)] == [1, 6]
+
+
+def test_a_whole_new_dict_counts_though_others_held_the_old_ones_from_one_engine_to_the_next(monkeypatch):
+    monkeypatch.setattr(hookline.Module, "__subclasses__", list)
+    with hookline.install():
+        held = [getattr(torch_module, name) for name in GLOBAL_HOOK_DICTS]
+    with hookline.install():
+        module = Plain()
+        module(1)
+        monkeypatch.setattr(torch_module, "_global_forward_hooks", OrderedDict({7: plus(10)}))
+        assert module(1) == 11
+        monkeypatch.undo()
+    assert len(held) == 6

@@ -148,6 +148,56 @@ def test_a_norm_is_told_and_taken_off_with_its_parameters(model, norm):
     assert [name for name, _ in model[0].named_parameters()] == ["bias", "weight"]
 
 
+def test_taking_a_norm_off_twice_is_harmless(model):
+    nn.utils.spectral_norm(model[0])
+    (hook,) = hookline.hooks(model)[:1]
+    hook.remove()
+    hook.remove()
+
+
+def test_pruning_is_taken_off_with_the_weight_as_it_is_pruned(model):
+    nn.utils.prune.l1_unstructured(model[0], "weight", amount=2)
+    pruned = model[0].weight.detach().clone()
+    (hook,) = hookline.hooks(model)
+    assert hook.owner == "pruning"
+    hook.remove()
+    assert torch.equal(model[0].weight.detach(), pruned)
+    assert isinstance(model[0].weight, nn.Parameter)
+
+
+def test_what_a_lazy_module_needs_is_told_and_cannot_be_taken_off():
+    model = nn.Sequential(nn.LazyLinear(2))
+    found = hookline.hooks(model)
+    assert len(found) > 0
+    for hook in found:
+        with pytest.raises(hookline.AttachError):
+            hook.remove()
+    assert model(torch.ones(1, 3)).shape == (1, 2)
+
+
+def test_a_compiled_model_is_told_and_left_alone(model):
+    found = hookline.hooks(torch.compile(model, backend="eager"))
+    assert ("", "compiled", "torch.compile") in [(hook.path, hook.kind, hook.owner) for hook in found]
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda model: nn.Sequential(torch.jit.script(model))])
+def test_scripted_modules_are_looked_at(model, make):
+    assert told(make(model)) == []
+
+
+def test_a_hook_that_answers_to_any_name_is_told(model):
+    class Anything:
+        def __getattr__(self, name):
+            return self
+
+        def __call__(self, *given):
+            return None
+
+    model[0].register_forward_hook(Anything())
+    (hook,) = hookline.hooks(model)
+    assert hook.kind == "forward"
+
+
 def test_what_compile_leaves_is_told_and_taken_off(model):
     model[1].compile(backend="eager")
     assert told(model) == [("1", "compiled call", "torch.compile")]

@@ -1,6 +1,8 @@
 """Call: one call of one module, as it happens."""
 
 import threading
+import weakref
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -31,7 +33,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
-        "_without_tensors",
+        "_origin",
         "args",
         "error",
         "grad_input",
@@ -56,7 +58,7 @@ class Call:
     grad_output: Any
     grad_input: Any
     grad_kwargs: Any
-    _without_tensors: "Call | None"
+    _origin: "Origin | None"
 
     @property
     def path(self) -> str:
@@ -65,17 +67,17 @@ class Call:
 
     @property
     def recompute(self) -> bool:
-        """Whether this call is made by a backward pass."""
-        return torch._C._current_graph_task_id() != -1
+        """Whether a backward pass makes this call."""
+        if self._origin is not None:
+            return self._origin.recompute
+        return in_backward_pass()
 
-    def without_tensors(self) -> "Call":
-        """The same call, and those around it, for backward steps."""
-        twin = self._without_tensors
-        if twin is None:
-            twin = self._without_tensors = Call()
-            twin.module, twin.names, twin.index = self.module, self.names, self.index
-            twin.parent = None if self.parent is None else self.parent.without_tensors()
-        return twin
+    def origin(self) -> "Origin":
+        """What backward steps need to know of this call and those around it."""
+        found = self._origin
+        if found is None:
+            found = self._origin = Origin(self)
+        return found
 
     def __getattr__(self, name: str) -> Any:
         """What no slot holds is nothing yet."""
@@ -88,7 +90,7 @@ class Call:
 
 
 NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("_without_tensors", "output", "error", "grad_output", "grad_input", "grad_kwargs", "parent")),
+    **dict.fromkeys(("_origin", "output", "error", "grad_output", "grad_input", "grad_kwargs", "parent")),
     "args": (),
     "kwargs": MappingProxyType({}),
 }
@@ -98,8 +100,40 @@ PARTS = (
 )
 
 
+class Origin:
+    """Which call it was, without a tensor: what the graph may refer to. It does not keep a module alive whose hooks are
+    its own: a module may keep the graph."""
+
+    __slots__ = ("__weakref__", "index", "module", "names", "parent", "recompute")
+
+    def __init__(self, call: Call) -> None:
+        module = call.module
+        self.module: Callable[[], Module | None] = weakref.ref(module) if call.names.own else lambda: module
+        self.names = call.names
+        self.index = call.index
+        self.parent = None if call.parent is None else call.parent.origin()
+        self.recompute = in_backward_pass()
+
+    def call(self) -> Call | None:
+        """A Call for backward steps; None once the module is gone."""
+        module = self.module()
+        if module is None:
+            return None
+        call = Call()
+        call.module, call.names, call.index, call._origin = module, self.names, self.index, self
+        call.parent = None if self.parent is None else self.parent.call()
+        return call
+
+
+def in_backward_pass() -> bool:
+    """Whether this thread is inside of a backward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
 class Names(Protocol):
-    """Whatever can tell the path of the module that is called."""
+    """Whatever can tell the path of the module that is called; whether it belongs to that module."""
+
+    own: bool
 
     def path_of(self, module: Module) -> str:
         """The dotted path of a module."""
@@ -110,6 +144,7 @@ class PathsBelow:
     """The paths of the modules below one that was called, found out when one is first asked for."""
 
     __slots__ = ("known", "outermost")
+    own = False
 
     def __init__(self, outermost: Module) -> None:
         self.outermost = outermost

@@ -30,6 +30,7 @@ class EveryPlan(Wiring):
     __slots__ = ()
 
     def __init__(self) -> None:
+        self.owner = lambda: None
         self.open = set()
         self.retired = True  # it keeps no plan: a module that is given a global dict has none
 
@@ -64,8 +65,6 @@ def tell() -> bool:
     (a handle of a global hook that is older than the engine)."""
     with changing:
         plain = [name for name in GLOBAL_HOOK_DICTS if type(process.get(name)) is not HookDict]
-        if not plain:
-            return True
         if not all(name in process and is_alone(process, name) for name in plain):
             return False
         torch_module.__class__ = Telling

@@ -10,7 +10,11 @@ the first of them is due, every node of the module that will run has run. What i
 to no tensor: a graph that is dropped is freed at once.
 """
 
+import itertools
 import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -23,27 +27,29 @@ from torch.utils.hooks import unserializable_hook
 from hookline.engine.call import Call
 from hookline.engine.hook import Hook
 from hookline.engine.nesting import FIRST, NO_KWARGS, ONE, Places, assigned, fill
-from hookline.engine.notes import note_failure
+from hookline.engine.notes import note_failure, note_gradient
 from hookline.engine.plan import Plan
 from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_gradient, hook_new
 from hookline.errors import GradientError
+from hookline.model.tensors import Change, exchange_back
 
+numbers = itertools.count()
 Alias: TypeAlias = tuple[Tensor, Any, int]  # the alias, its autograd node, its version when the module got it
 
 
 class Pass:
-    """What one backward pass has brought to one call so far: its gradients, and the `Call` that its steps are given."""
+    """What one backward pass has brought to one call so far: its gradients, and the `Call` that its steps are given,
+    None once the module is gone."""
 
-    __slots__ = ("call", "done", "given", "late", "new", "output")
+    __slots__ = ("begun", "call", "done", "given", "late", "new", "output")
 
     def __init__(self, half: "BackwardHalf") -> None:
-        call = self.call = Call()
-        call.module, call.names, call.index, call.parent = half.module, half.names, half.index, half.parent
-        call._without_tensors = half.origin
+        self.call = half.origin.call()
         self.output: list[Gradient] = [None] * half.outputs
         self.given: list[Gradient] = [None] * half.inputs
         self.new = self.given
         self.late: tuple[int, ...] = ()  # inputs whose gradient has gone on already when the steps run
+        self.begun = False  # whether a gradient of the outputs has come
         self.done = False
 
 
@@ -58,10 +64,11 @@ class BackwardHalf:
 
     def __init__(self, plan: Plan, call: Call) -> None:
         self.plan = plan
-        self.module, self.names, self.index = call.module, call.names, call.index
-        self.parent = None if call.parent is None else call.parent.without_tensors()
-        self.origin = call._without_tensors
+        self.origin = call.origin()
+        self.number = next(numbers)
         self.passes: dict[int, Pass] = {}
+        self.changes: list[Change] = []  # in containers that the caller passed, until the module has run
+        self.restored: list[Tensor] = []
 
     # Forward
 
@@ -93,10 +100,19 @@ class BackwardHalf:
             aliases = [alias_of(alias) for alias in aliases]
             nodes = [hook_new(alias, TensorHook(self._see_input, place)) for place, alias in enumerate(aliases)]
 
-        call.args = places.exchange(args, aliases)
+        call.args = places.exchange(args, aliases, self.changes)
         if kwargs:
-            call.kwargs = places.exchange(kwargs, aliases)
+            call.kwargs = {name: places.exchange(value, aliases, self.changes) for name, value in kwargs.items()}
         return [(alias, node, alias._version) for alias, node in zip(aliases, nodes, strict=True)]
+
+    def run(self, inner: Callable[..., Any], call: Call) -> Any:
+        """The output of the module; containers that it was given hold afterwards what they held, less its changes."""
+        before = [change[2] for change in self.changes]
+        try:
+            return inner(*call.args, **call.kwargs)
+        finally:
+            exchange_back(self.changes)
+            self.restored = before
 
     def of_output(self, call: Call, aliases: list[Alias]) -> None:
         """See to the gradients of what the module gave, and of arguments that it changed in place."""
@@ -110,27 +126,56 @@ class BackwardHalf:
                 self.output, self.outputs = FIRST, 1
                 call.output = self._hook_only(output)
             return
-        places = Places()
+        places = Places(without=self.restored)
+        self.restored = []
         self.output = places.pattern(output)
         self.outputs = len(places.tensors)
         if self.outputs == 1:
-            call.output = places.exchange(output, [self._hook_only(places.tensors[0])])
+            call.output = places.exchange(output, [self._hook_only(places.tensors[0])], [])
         elif self.outputs:
-            call.output = places.exchange(output, Gate.apply(self, *places.tensors))  # type: ignore[no-untyped-call]
+            call.output = places.exchange(output, self._pass_together(places.tensors), [])
 
     def _hook_only(self, output: Tensor) -> Tensor:
-        if output.is_leaf:
-            output = alias_of(output)  # a leaf keeps its hooks for good
+        if output.is_leaf or self._is_older(output):
+            output = alias_of(output)  # a leaf, and what the module keeps and gives again, would keep the hooks
         hook_gradient(output, self._only_output, first=True)
         return output
+
+    def _is_older(self, output: Tensor) -> bool:
+        """Whether an earlier call gave this tensor: its hook is older than this call."""
+        hooks: Any = output._backward_hooks
+        owners = [getattr(hook, "__self__", None) for hook in hooks.values()] if hooks else ()
+        return any(isinstance(owner, BackwardHalf) and owner.number < self.number for owner in owners)
+
+    def _pass_together(self, outputs: list[Tensor]) -> list[Tensor]:
+        """The outputs behind one node, which sees what comes from outside alone; those that share their memory with
+        others, whose changes in place autograd must see there too, with a hook each."""
+        memories = Counter(memory_of(output) for output in outputs)
+        apart = [
+            place
+            for place, output in enumerate(outputs)
+            if not output._is_view() and memories[memory_of(output)] == 1 and memory_of(output) is not None
+        ]
+        given = list(outputs)
+        if apart:
+            passed = Gate.apply(self, tuple(apart), *(outputs[place] for place in apart))  # type: ignore[no-untyped-call]
+            for place, output in zip(apart, passed, strict=True):
+                given[place] = output
+        for place in {*range(len(outputs))}.difference(apart):
+            if given[place].is_leaf:
+                given[place] = alias_of(given[place])
+            hook_gradient(given[place], TensorHook(self._see_output, place), first=True)
+        return given
 
     def _follow(self, place: int, alias: Tensor, node: Any) -> None:
         """The module changed an argument in place: what was its value flows on from the first node that did so."""
         base = alias._base
-        change, first = None if base is None else base.grad_fn, None
+        if base is None or base.dtype != alias.dtype:  # as of a real view of a complex tensor: its gradient is not seen
+            return
+        change, first = base.grad_fn, None
         while change is not None and "CopySlices" in change.name() and change._sequence_nr() > node._sequence_nr():
             first, change = change, change.next_functions[0][0]
-        if first is not None and base is not None:
+        if first is not None:
             whole = alias.shape == base.shape and alias.stride() == base.stride()
             region = None if whole else (alias.shape, alias.stride(), alias.storage_offset() - base.storage_offset())
             first.register_hook(TensorHook(self._changed_input, place, region, node))
@@ -148,15 +193,22 @@ class BackwardHalf:
     @unserializable_hook  # type: ignore[untyped-decorator]
     def _only_output(self, gradient: Gradient) -> Gradient:
         now = self._pass()
-        now.output[0] = gradient
+        now.output[0], now.begun = gradient, True
         return self._before(now)[0] if self.plan.backward_before else None
+
+    def _see_output(self, place: int, gradient: Gradient) -> None:
+        now = self._pass()
+        now.output[place], now.begun = gradient, True
 
     def _before(self, now: Pass) -> list[Gradient]:
         """Run the `backward_before` steps; the gradients of the outputs that they leave."""
         call = now.call
+        if call is None:
+            return now.output
         filled = call.grad_output = fill(self.output, now.output)
         self._run(self.plan.backward_before, call)
-        now.output = assigned("grad_output", self.output, call.grad_output, filled, now.output)
+        with blaming(call):
+            now.output = assigned("grad_output", self.output, call.grad_output, filled, now.output)
         return now.output
 
     @unserializable_hook  # type: ignore[untyped-decorator]
@@ -174,7 +226,7 @@ class BackwardHalf:
 
     def _let_go(self, place: int, now: Pass) -> Gradient:
         """The gradient that takes the place of an input's, None where it stays; what comes first runs the steps."""
-        if not now.done:
+        if now.begun and not now.done:
             self._finish(now)
         return None if now.new[place] is now.given[place] else now.new[place]
 
@@ -184,6 +236,7 @@ class BackwardHalf:
         if inner[0] is None:
             return None
         now = self._pass()
+        now.begun = True  # what the module made of the argument is an output of it too
         now.given[place] = sum_of(now.given[place], inner[0] if region is None else inner[0].as_strided(*region))
         if self.inputs > 1 or torch._C._will_engine_execute_node(node):
             now.late = (*now.late, place)
@@ -201,20 +254,22 @@ class BackwardHalf:
         """Run the `backward` steps."""
         now.done = True
         call, given = now.call, now.given
+        if call is None:
+            return
         if not self.plan.backward_before:
             call.grad_output = fill(self.output, now.output)
         args = call.grad_input = fill(self.args, given)
         kwargs = call.grad_kwargs = fill(self.kwargs, given)
         self._run(self.plan.backward, call)
-        new = assigned("grad_input", self.args, call.grad_input, args, given)
-        now.new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, kwargs, new)
-        for place in now.late:
-            if now.new[place] is not given[place]:
+        with blaming(call):
+            new = assigned("grad_input", self.args, call.grad_input, args, given)
+            new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, kwargs, new)
+            if any(new[place] is not given[place] for place in now.late):
                 raise GradientError(
-                    f"a backward step assigned the gradient of an argument of {call.path or 'the model'} that has gone "
-                    "on already, because the module changes that argument in place; use backward_before, or a step on "
-                    "the module that made it"
+                    "a gradient was assigned that has gone on already, because the module changes that argument in "
+                    "place; use backward_before, or a step on the module that made it"
                 )
+        now.new = new
 
     def _run(self, hooks: tuple[Hook, ...], call: Call) -> None:
         for hook in hooks:
@@ -228,9 +283,30 @@ class BackwardHalf:
     def end(self, task: int) -> None:
         """The pass is over: run what no gradient of an input has set off."""
         now = self.passes.pop(task, None)
-        if now is not None and not now.done:
+        if now is not None and now.begun and not now.done:
             now.late = tuple(range(self.inputs))
             self._finish(now)
+
+
+@contextmanager
+def blaming(call: Call) -> Iterator[None]:
+    """A block whose GradientErrors say of which call's steps they are."""
+    try:
+        yield
+    except GradientError as error:
+        note_gradient(error, call)
+        raise
+
+
+def memory_of(tensor: Tensor) -> int | None:
+    """What tells the memory of a tensor from others'; None where it has none of the plain kind."""
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.is_nested:
+        return None
+    try:
+        memory: int = tensor.untyped_storage()._cdata
+    except NotImplementedError:  # a tensor of a transform's
+        return None
+    return memory
 
 
 def sum_of(part: Gradient, gradient: Gradient) -> Gradient:
@@ -241,23 +317,42 @@ def sum_of(part: Gradient, gradient: Gradient) -> Gradient:
 
 
 class Gate(torch.autograd.Function):
-    """One node for all the outputs of a call, which has the gradients of all of them before any flows on. Its outputs
+    """One node for several outputs of a call, which has the gradients of all of them before any flows on. Its outputs
     are no views, so that they may be changed in place; they share their version with what they stand for."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, half: BackwardHalf, *outputs: Tensor) -> Any:
+    def forward(half: BackwardHalf, places: tuple[int, ...], *outputs: Tensor) -> Any:
         """The outputs, each as another tensor on the same memory."""
-        ctx.set_materialize_grads(False)
-        ctx.half = half
         return tuple(output.detach() for output in outputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what belongs to the call; leave gradients that do not come out."""
+        ctx.half, ctx.places, *_ = inputs
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Gradient) -> Any:
         """The gradients of all outputs, as the steps leave them."""
-        half = ctx.half
+        half, places = ctx.half, ctx.places
         now = half._pass()
-        now.output = [*gradients]
-        return None, *(half._before(now) if half.plan.backward_before else gradients)
+        now.begun = True
+        for place, gradient in zip(places, gradients, strict=True):
+            now.output[place] = gradient
+        left = half._before(now) if half.plan.backward_before else now.output
+        return None, None, *(left[place] for place in places)
+
+    @staticmethod
+    def jvp(ctx: Any, half: Any, places: Any, *tangents: Any) -> Any:
+        """Forward mode: what it is without."""
+        return tuple(tangent if tangent is None else tangent.view_as(tangent) for tangent in tangents)
+
+
+def is_traced() -> bool:
+    """Whether somebody records the call to run it later, without us: backward steps are no part of what it does."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def refuse_vmap() -> None:

@@ -4,8 +4,9 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast
 
 from hookline.engine.call import Call
@@ -97,7 +98,10 @@ def place_of(function: Any) -> str:
     >>> place_of(print)
     ''
     """
-    function = inspect.unwrap(getattr(function, "__func__", function))
-    called = function if hasattr(function, "__code__") else inspect.getattr_static(type(function), "__call__", None)
-    code = getattr(called, "__code__", None)
-    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+    with suppress(Exception):  # of an object that answers to any name
+        function = inspect.unwrap(getattr(function, "__func__", function))
+        called = function if hasattr(function, "__code__") else inspect.getattr_static(type(function), "__call__", None)
+        code = getattr(called, "__code__", None)
+        if isinstance(code, CodeType):
+            return f"{code.co_filename}:{code.co_firstlineno}"
+    return ""

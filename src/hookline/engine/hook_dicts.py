@@ -60,9 +60,10 @@ class Wiring:
     that the dicts may no longer belong to one module alone, so that no plan is kept.
     """
 
-    __slots__ = ("__weakref__", "open", "plan", "retired")
+    __slots__ = ("__weakref__", "open", "owner", "plan", "retired")
 
-    def __init__(self) -> None:
+    def __init__(self, module: Module) -> None:
+        self.owner: Callable[[], Module | None] = weakref.ref(module)
         self.plan: HookPlan | None = None
         self.open: set[str] = set()
         self.retired = False
@@ -174,6 +175,8 @@ class CompiledCallSlot:
         module.__dict__[self.name] = compiled
         for wiring in _wirings(module.__dict__):
             wiring.plan = None
+            if wiring.owner() is not module:
+                wiring.retire()
 
     def __delete__(self, module: Module) -> None:
         del module.__dict__[self.name]
@@ -205,6 +208,9 @@ def wire(module: Module) -> Wiring | None:
     namespace = module.__dict__
     with changing:
         wirings = _wirings(namespace)
+        for wiring in wirings:
+            if wiring.owner() is not module:
+                wiring.retire()  # the dicts came with a shallow copy of another module
         if len(wirings) > 1 or any(wiring.retired for wiring in wirings):
             return None
 
@@ -216,7 +222,7 @@ def wire(module: Module) -> Wiring | None:
         if not all(name in namespace and is_alone(namespace, name) for name in plain):
             return None
 
-        wiring = wirings.pop() if wirings else Wiring()
+        wiring = wirings.pop() if wirings else Wiring(module)
         for name in plain:
             namespace[name] = HookDict(wiring, namespace[name])
         wiring.open.clear()

@@ -1,13 +1,13 @@
 """Gradients in the nesting of the values they belong to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hookline.errors import GradientError
-from hookline.model.tensors import Fields, mirror, replaced
+from hookline.model.tensors import Change, Fields, exchange, mirror
 
 
 class Place:
@@ -29,9 +29,9 @@ class Places:
 
     __slots__ = ("found", "tensors")
 
-    def __init__(self) -> None:
+    def __init__(self, without: Iterable[Tensor] = ()) -> None:
         self.tensors: list[Tensor] = []
-        self.found: dict[int, Place] = {}
+        self.found: dict[int, Place | None] = {id(tensor): None for tensor in without}
 
     def pattern(self, value: Any) -> Any:
         """The nesting of a value with a Place for each such tensor in it, and None for the others."""
@@ -40,20 +40,20 @@ class Places:
     def _place(self, tensor: Tensor) -> Place | None:
         if not tensor.requires_grad:
             return None
-        place = self.found.get(id(tensor))
-        if place is None:
-            place = self.found[id(tensor)] = Place(len(self.tensors))
+        key = id(tensor)
+        if key not in self.found:
+            self.found[key] = Place(len(self.tensors))
             self.tensors.append(tensor)
-        return place
+        return self.found[key]
 
-    def exchange(self, value: Any, others: Sequence[Tensor]) -> Any:
-        """The value with other tensors in these places."""
+    def exchange(self, value: Any, others: Sequence[Tensor], changes: list[Change]) -> Any:
+        """The value with other tensors in these places; `changes` gathers how to undo it."""
 
         def other(tensor: Tensor) -> Tensor:
             place = self.found.get(id(tensor))
             return tensor if place is None else others[place.index]
 
-        return replaced(value, other)
+        return exchange(value, other, changes)
 
 
 def fill(pattern: Any, gradients: list[Tensor | None]) -> Any:
@@ -94,13 +94,26 @@ def assigned(name: str, pattern: Any, value: Any, filled: Any, gradients: list[T
             continue
         if old is None:
             raise GradientError(f"{name} was assigned a gradient where none flows; leave None there")
-        if found is not None and (not isinstance(found, Tensor) or found.shape != old.shape):
-            shape = f"a tensor of shape {[*found.shape]}" if isinstance(found, Tensor) else f"{type(found).__name__}"
-            raise GradientError(f"{name} was assigned {shape} where a gradient of shape {[*old.shape]} belongs")
+        if found is not None and not fits(found, old):
+            raise GradientError(f"{name} was assigned {described(found)} where a gradient of {described(old)} belongs")
         if new is gradients:
             new = [*gradients]
+        elif new[place.index] is not old and new[place.index] is not found:
+            raise GradientError(f"{name} was assigned two gradients of one tensor; it stands in two places: assign one")
         new[place.index] = torch.zeros_like(old) if found is None else found
     return new
+
+
+def fits(gradient: Any, old: Tensor) -> bool:
+    """Whether a gradient can take the place of another."""
+    return isinstance(gradient, Tensor) and gradient.shape == old.shape and gradient.dtype == old.dtype
+
+
+def described(value: Any) -> str:
+    """A gradient in an error."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')}{[*value.shape]}"
 
 
 def _pairs(name: str, pattern: Any, value: Any) -> Any:

@@ -26,6 +26,12 @@ def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
             error.add_note(f"{PREFIX}in {_where(call)}, called with ({', '.join(given)[:LONGEST]})")
 
 
+def note_gradient(error: BaseException, call: Call) -> None:
+    """Say on an error about a gradient that a step assigned in which call that was."""
+    with suppress(Exception):
+        error.add_note(f"{PREFIX}assigned by a backward step in {_where(call)}")
+
+
 def note_late_failure(error: BaseException, hook: Hook, late: BaseException) -> None:
     """Say on an error that a step which ran after it failed too."""
     with suppress(Exception):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import is_grad_enabled
 
 from hookline.engine.call import Call, here
-from hookline.engine.gradient import BackwardHalf
+from hookline.engine.gradient import BackwardHalf, is_traced
 from hookline.engine.hook import Phase, Step
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
@@ -29,10 +29,12 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
 
         step = None
         half = None
-        if plan.gradients and is_grad_enabled():
+        if plan.gradients and is_grad_enabled() and not is_traced():
             half = BackwardHalf(plan, call)
             aliases = half.of_inputs(call)
-        call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
+            call.output = half.run(inner, call)
+        else:
+            call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
 
         phase = "after"
         for step in plan.after:

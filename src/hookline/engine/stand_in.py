@@ -35,6 +35,7 @@ class Site:
     its path, its hooks and their plan. Copied or pickled it is None."""
 
     __slots__ = ("call", "count", "hooks", "original", "owner", "path", "plan")
+    own = True
 
     def __init__(self, module: Module, kind: "Kind", path: str) -> None:
         self.owner = id(module)
@@ -104,7 +105,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     call.index = next(site.count)
     call.args = args
     call.kwargs = kwargs
-    call.output = call.error = call._without_tensors = None
+    call.output = call.error = call._origin = None
     return run(site.plan, call, inner)
 
 

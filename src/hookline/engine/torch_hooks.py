@@ -6,6 +6,7 @@ looks the hooks up, as PyTorch does.
 """
 
 import warnings
+import weakref
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -116,10 +117,14 @@ def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wirin
     return run_after(self, args, kwargs, output)
 
 
-def run_legacy(gradients: BackwardHooks) -> Callable[..., Any]:
-    """The call with legacy backward hooks and no others."""
+def run_legacy(module: Module, gradients: BackwardHooks) -> Callable[..., Any]:
+    """The call with legacy backward hooks and no others. They are bound to their module: a shallow copy of it, which
+    shares its plan, has its own made."""
+    owner = weakref.ref(module)
 
     def run(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
+        if owner() is not self:
+            return call_undecided(self, args, kwargs)
         output = None
         try:
             output = self.forward(*args, **kwargs)
@@ -278,7 +283,7 @@ def decide(self: Module) -> None:
         gradients = BackwardHooks(self) if has_backward_hooks(self) else None
         run: Callable[..., Any] | None
         if gradients is not None:
-            run = run_undecided if gradients.full or before or after else run_legacy(gradients)
+            run = run_undecided if gradients.full or before or after else run_legacy(self, gradients)
         elif not before and not any(with_kwargs or hook_id in always for hook_id, _, with_kwargs in after):
             run = None
         else:

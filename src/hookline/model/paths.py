@@ -31,8 +31,7 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
             continue
         below = (*ancestors, id(module))
         above = f"{path}." if path else ""
-        for name in reversed(children):
-            child = children[name]
+        for name, child in reversed([*children.items()]):
             if child is not None:
                 stack.append((path if name in WRAPPED_AS and _wraps(module, name) else above + name, child, below))
 

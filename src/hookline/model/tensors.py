@@ -1,9 +1,8 @@
 """The only walker over tensors in nested values: arguments, outputs, gradients."""
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -100,49 +99,72 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
     return Opaque(type(value).__name__)
 
 
-def replaced(value: Any, change: Callable[[Tensor], Tensor], *, within: tuple[int, ...] = ()) -> Any:
-    """`value` with each of its tensors changed, in containers of the same classes; itself, where nothing changes.
+Change: TypeAlias = tuple[Any, Any, Any, Any]  # a container, the key or name of a part, what stood there, what does now
 
-    It looks into what `mirror` looks into, sets apart, and leaves the rest, and the original, as they are.
+
+def exchange(
+    value: Any, other: Callable[[Tensor], Tensor], changes: list[Change], *, within: tuple[int, ...] = ()
+) -> Any:
+    """`value` with other tensors in the places of its own: tuples are made anew, lists, dicts and dataclasses stay the
+    objects that they are and are changed. `changes` gathers what `exchange_back` undoes.
+
+    It looks into what `mirror` looks into, sets apart. What does not let itself be changed stays as it is.
 
     >>> import torch
-    >>> replaced({"a": (torch.ones(2), 3)}, lambda tensor: tensor + 1)
-    {'a': (tensor([2., 2.]), 3)}
+    >>> parts, changes = {"a": (torch.ones(2), 3)}, []
+    >>> exchange(parts, lambda tensor: tensor + 1, changes) is parts, parts
+    (True, {'a': (tensor([2., 2.]), 3)})
+    >>> exchange_back(changes)
+    >>> parts
+    {'a': (tensor([1., 1.]), 3)}
     """
     if isinstance(value, Tensor):
-        return change(value)
+        return other(value)
     if isinstance(value, PLAIN) or id(value) in within or len(within) >= DEEPEST:
         return value
+    try:
+        old = _parts(value)
+    except Exception:  # a class of the user's that does not let itself be looked into
+        return value
     around = (*within, id(value))
-    named = _named_parts(value)
-    if isinstance(value, Mapping):
-        old = [*value.items()]
-    elif named is not None:
-        old = [*named]
-    elif isinstance(value, tuple | list):
-        old = [*enumerate(value)]
-    else:
-        return value
-    new = [(key, replaced(part, change, within=around)) for key, part in old]
-    if all(part is before for (_, part), (_, before) in zip(new, old, strict=True)):
-        return value
-    return _with_parts(value, new)
-
-
-def _with_parts(value: Any, parts: list[tuple[Any, Any]]) -> Any:
-    """A copy of a container with these parts in the place of its own."""
+    new = [exchange(part, other, changes, within=around) for _, part in old]
     if isinstance(value, tuple):
-        return _tuple_like(value, [part for _, part in parts])
-    twin = copy.copy(value)
-    if isinstance(value, list):
-        twin[:] = [part for _, part in parts]
-    elif isinstance(value, Mapping):
-        for key, part in parts:
-            twin[key] = part  # a `ModelOutput` sets its attributes too
-    else:
-        for name, part in parts:
-            object.__setattr__(twin, name, part)  # a dataclass, frozen perhaps
-    return twin
+        same = all(part is before for part, (_, before) in zip(new, old, strict=True))
+        return value if same else _tuple_like(value, new)
+    for (key, before), part in zip(old, new, strict=True):
+        if part is not before and _put(value, key, part):
+            changes.append((value, key, before, part))
+    return value
+
+
+def exchange_back(changes: list[Change]) -> None:
+    """Put back what stood in the changed places, where nobody has put something else since."""
+    for container, key, before, part in reversed(changes):
+        now = dict(_parts(container)).get(key)
+        if now is part:
+            _put(container, key, before)
+    changes.clear()
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    """What a container holds, by key, name or place; nothing of what is no container."""
+    if isinstance(value, Mapping):
+        return [*value.items()]
+    named = _named_parts(value)
+    if named is not None:
+        return [*named]
+    return [*enumerate(value)] if isinstance(value, tuple | list) else []
+
+
+def _put(container: Any, key: Any, part: Any) -> bool:
+    try:
+        if isinstance(container, Mapping | list):
+            container[key] = part  # type: ignore[index]  # a `ModelOutput` sets its attributes too
+        else:
+            object.__setattr__(container, key, part)  # a dataclass, frozen perhaps
+    except (TypeError, AttributeError):
+        return False
+    return True
 
 
 def _tuple_like(value: tuple[Any, ...], parts: list[Any]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, is_grad_enabled
 from torch.nn import Module
 from torch.utils.checkpoint import _StopRecomputationError
 
-from hookline.engine.call import Call
+from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook, make_hooks
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.model.tensors import mirror
@@ -51,7 +51,7 @@ class Recorder:
         self.inputs = inputs or describe
         self.by_reference = inputs is None
         self.gradient = gradient
-        self.awaiting: weakref.WeakKeyDictionary[Call, CallRecord] | None = None
+        self.awaiting: weakref.WeakKeyDictionary[Origin, CallRecord] | None = None
         if input_gradients:
             self.awaiting = weakref.WeakKeyDictionary()
         self.began = time.perf_counter()
@@ -91,7 +91,7 @@ class Recorder:
         record.parent = None if parent is None else self.running[parent]
         self.running[call] = record
         if self.awaiting is not None:
-            self.awaiting[call.without_tensors()] = record
+            self.awaiting[call.origin()] = record
         record.number = next(self.numbers)
         self.run.calls.append(record)
         record.began = time.perf_counter() - self.began
@@ -116,7 +116,7 @@ class Recorder:
 
     def see_inputs(self, call: Call) -> None:
         """Put the gradients of a call's arguments to what is recorded of these."""
-        record = self.awaiting.get(call.without_tensors()) if self.awaiting is not None else None
+        record = self.awaiting.get(call.origin()) if self.awaiting is not None else None
         if record is None or self.gradient is None:
             return
         for taken, gradients in zip((*record.args, record.kwargs), (*call.grad_input, call.grad_kwargs), strict=True):

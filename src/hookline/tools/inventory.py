@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, overload
 
+from torch.jit import ScriptModule
 from torch.nn import Module
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 
 from hookline.engine.attach import detach
 from hookline.engine.global_hooks import process
-from hookline.engine.hook import Hook, place_of
+from hookline.engine.hook import Handle, Hook, place_of
 from hookline.engine.scope import open_hooks
 from hookline.engine.stand_in import site_of
 from hookline.errors import AttachError
@@ -27,6 +28,9 @@ KINDS = {
     "state_dict_hooks": "state dict",
     "load_state_dict_pre_hooks": "load state dict pre",
     "load_state_dict_post_hooks": "load state dict post",
+    "buffer_registration_hooks": "buffer registration",
+    "module_registration_hooks": "module registration",
+    "parameter_registration_hooks": "parameter registration",
 }
 OWNERS = {
     "accelerate": "accelerate",
@@ -35,6 +39,7 @@ OWNERS = {
     "torch.nn.utils.spectral_norm": "spectral norm",
     "torch.nn.utils.prune": "pruning",
 }
+NORMS = {"WeightNorm": remove_weight_norm, "SpectralNorm": remove_spectral_norm}
 FORWARD_REPLACED = "forward replaced"
 
 
@@ -60,13 +65,13 @@ class HookInfo:
     defined: str
     added: str = ""
     flags: tuple[str, ...] = ()
-    undo: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+    undo: Handle | None = field(default=None, repr=False, compare=False)
 
     def remove(self) -> None:
         """Take it off; twice is harmless. Raises AttachError where it cannot be undone."""
         if self.undo is None:
             raise AttachError(f"{self.name} on {self.path or 'the model'} ({self.owner}) cannot be taken off again")
-        self.undo()
+        self.undo.remove()
 
     def as_dict(self) -> dict[str, Any]:
         """What is known of it, as JSON takes it."""
@@ -159,7 +164,7 @@ def _torch_hooks(path: str, module: Module | None, namespace: dict[str, Any], pr
                 hook,
                 order=order,
                 flags=tuple(flag for flag, held in flags.items() if key in held),
-                undo=_norm_undo(module, hook) or partial(_drop, dicts, key),
+                undo=_undo(module, hook, partial(_drop, dicts, key)),
             )
 
 
@@ -168,16 +173,25 @@ def _backward_kind(kind: str, module: Module | None, namespace: dict[str, Any]) 
     return "backward (legacy)" if kind == "backward" and full is False else kind
 
 
-def _norm_undo(module: Module | None, hook: Any) -> Callable[[], object] | None:
-    """Of weight and spectral norm, whose parameters go with the hook."""
-    undo = {"WeightNorm": remove_weight_norm, "SpectralNorm": remove_spectral_norm}.get(type(hook).__name__)
-    return None if undo is None or module is None else partial(undo, module, hook.name)
+def _undo(module: Module | None, hook: Any, drop: Callable[[], None]) -> Handle | None:
+    """How a hook of PyTorch's API is taken off: with the parameters that go with it, where it is that of a norm or of
+    pruning; not at all where it is a lazy module's, which needs it."""
+    if module is None:
+        return Handle(drop)
+    norm = NORMS.get(type(hook).__name__)
+    if norm is not None:
+        return Handle(partial(_call, norm, module, hook.name))
+    if isinstance(hook, prune.BasePruningMethod):
+        return Handle(partial(_call, prune.remove, module, hook._tensor_name))
+    if getattr(_function(hook), "__module__", None) == "torch.nn.modules.lazy":
+        return None
+    return Handle(drop)
 
 
 def _own_steps(path: str, module: Module) -> Iterator[HookInfo]:
     site = site_of(module)
     for hook in site.hooks if site is not None else ():
-        yield _step_info(path, hook, partial(detach, module, hook))
+        yield _step_info(path, hook, Handle(partial(detach, module, hook)))
 
 
 def _scoped_steps() -> Iterator[HookInfo]:
@@ -185,7 +199,7 @@ def _scoped_steps() -> Iterator[HookInfo]:
         yield _step_info(EVERY_MODULE, hook, None)  # leaving its block takes it off
 
 
-def _step_info(path: str, hook: Hook, undo: Callable[[], object] | None) -> HookInfo:
+def _step_info(path: str, hook: Hook, undo: Handle | None) -> HookInfo:
     return HookInfo(
         path=path,
         kind=hook.phase,
@@ -202,19 +216,34 @@ def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
     """What stands in the place of the module's own class, forward, call or parameters."""
     namespace = module.__dict__
     if "_hf_hook" in namespace:
-        yield _info(path, FORWARD_REPLACED, namespace["_hf_hook"], undo=partial(_remove_accelerates, module))
-    elif "forward" in namespace and getattr(namespace["forward"], "__func__", None) is not type(module).forward:
-        yield _info(path, FORWARD_REPLACED, namespace["forward"], undo=partial(namespace.pop, "forward", None))
+        undo = Handle(partial(_remove_accelerates, module))
+        yield _info(path, FORWARD_REPLACED, namespace["_hf_hook"], undo=undo)
+    elif type(module).__name__ == "OptimizedModule":
+        yield HookInfo(path, "compiled", "torch.compile", None, "torch.compile()", "")
+    elif (
+        "forward" in namespace
+        and not isinstance(module, ScriptModule)
+        and not _is_the_classs(namespace["forward"], module)
+    ):
+        undo = Handle(partial(_drop, [namespace], "forward"))
+        yield _info(path, FORWARD_REPLACED, namespace["forward"], undo=undo)
     if namespace.get("_compiled_call_impl") is not None:
-        undo = partial(setattr, module, "_compiled_call_impl", None)
+        undo = Handle(partial(setattr, module, "_compiled_call_impl", None))
         yield HookInfo(path, "compiled call", "torch.compile", None, "Module.compile()", "", undo=undo)
     if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
         yield HookInfo(path, "class", "FSDP", None, module.__class__.__name__, "")
     if parametrize.is_parametrized(module):
         for name, chain in module.parametrizations.items():  # type: ignore[operator, union-attr]
             kinds = ", ".join(type(step).__name__ for step in chain)
-            undo = partial(_remove_parametrization, module, name)
+            undo = Handle(partial(_remove_parametrization, module, name))
             yield HookInfo(path, "parametrization", "PyTorch", None, f"{kinds} of {name}", "", undo=undo)
+
+
+def _is_the_classs(forward: Any, module: Module) -> bool:
+    """Whether a forward that an instance holds is that of its class, bound; scripted ones are."""
+    return isinstance(module, ScriptModule) or getattr(forward, "__func__", forward) is getattr(
+        type(module), "forward", None
+    )
 
 
 def _remove_accelerates(module: Module) -> None:
@@ -233,17 +262,27 @@ def _parameter_hooks(path: str, module: Module) -> Iterator[HookInfo]:
         for held, kind in (("_backward_hooks", "gradient"), ("_post_accumulate_grad_hooks", "accumulated gradient")):
             place: Any = getattr(parameter, held, None)
             for order, (key, hook) in enumerate(place.items() if place else ()):
-                yield _info(path, f"{kind} of {name}", hook, order=order, undo=partial(_drop, [place], key))
+                yield _info(path, f"{kind} of {name}", hook, order=order, undo=Handle(partial(_drop, [place], key)))
 
 
 def _info(path: str, kind: str, hook: Any, **more: Any) -> HookInfo:
-    function = getattr(hook, "hook", hook) if type(hook).__name__ == "_WrappedHook" else hook
-    while isinstance(function, partial):
-        function = function.func
+    function = _function(hook)
     source = getattr(function, "__module__", None) or type(function).__module__
     owner = next((owner for start, owner in OWNERS.items() if source.startswith(start)), "PyTorch")
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return HookInfo(path=path, kind=kind, owner=owner, name=name, defined=place_of(function), **{"order": None, **more})
+
+
+def _function(hook: Any) -> Any:
+    """What its author wrote, of a hook that PyTorch or functools has wrapped."""
+    function = hook.hook if type(hook).__name__ == "_WrappedHook" else hook
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _call(function: Callable[..., object], *given: Any) -> None:
+    function(*given)
 
 
 def _drop(dicts: list[MutableMapping[Any, Any]], key: Any) -> None:
