@@ -2,11 +2,10 @@
 
 import threading
 import weakref
-from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import torch
+from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
 
 from hookline.model.paths import paths
@@ -70,7 +69,7 @@ class Call:
         """Whether a backward pass makes this call."""
         if self._origin is not None:
             return self._origin.recompute
-        return in_backward_pass()
+        return current_pass() != -1
 
     def origin(self) -> "Origin":
         """What backward steps need to know of this call and those around it."""
@@ -80,7 +79,10 @@ class Call:
         return found
 
     def __getattr__(self, name: str) -> Any:
-        """What no slot holds is nothing yet."""
+        """What no slot holds is nothing yet, or told by the origin."""
+        if name == "parent" and self._origin is not None and self._origin.parent is not None:
+            self.parent = self._origin.parent.call()
+            return self.parent
         if name in NOTHING:
             return NOTHING[name]
         raise AttributeError(f"Call has no {name!r}; it has {', '.join(PARTS)}")
@@ -104,15 +106,16 @@ class Origin:
     """Which call it was, without a tensor: what the graph may refer to. It does not keep a module alive whose hooks are
     its own: a module may keep the graph."""
 
-    __slots__ = ("__weakref__", "index", "module", "names", "parent", "recompute")
+    __slots__ = ("__weakref__", "index", "kept", "module", "names", "parent", "recompute")
 
     def __init__(self, call: Call) -> None:
-        module = call.module
-        self.module: Callable[[], Module | None] = weakref.ref(module) if call.names.own else lambda: module
-        self.names = call.names
+        names, parent = call.names, call.parent
+        self.module = weakref.ref(call.module)
+        self.kept = None if names.own else call.module
+        self.names = names
         self.index = call.index
-        self.parent = None if call.parent is None else call.parent.origin()
-        self.recompute = in_backward_pass()
+        self.parent = None if parent is None else parent.origin()
+        self.recompute = current_pass() != -1
 
     def call(self) -> Call | None:
         """A Call for backward steps; None once the module is gone."""
@@ -121,13 +124,7 @@ class Origin:
             return None
         call = Call()
         call.module, call.names, call.index, call._origin = module, self.names, self.index, self
-        call.parent = None if self.parent is None else self.parent.call()
-        return call
-
-
-def in_backward_pass() -> bool:
-    """Whether this thread is inside of a backward pass."""
-    return torch._C._current_graph_task_id() != -1
+        return call  # its parent is made when it is asked for
 
 
 class Names(Protocol):

@@ -13,13 +13,13 @@ to no tensor: a graph that is dropped is freed at once.
 import itertools
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import _current_graph_task_id as current_pass
 from torch._C._functorch import TransformType, peek_interpreter_stack
 from torch.autograd import Variable
 from torch.utils.hooks import unserializable_hook
@@ -61,14 +61,14 @@ class BackwardHalf:
     output: Any = None
     inputs = 0  # how many tensors gradients flow to
     outputs = 0
+    changes: list[Change] | None = None  # in containers that the caller passed, until the module has run
+    restored: Sequence[Tensor] = ()
 
     def __init__(self, plan: Plan, call: Call) -> None:
         self.plan = plan
         self.origin = call.origin()
         self.number = next(numbers)
         self.passes: dict[int, Pass] = {}
-        self.changes: list[Change] = []  # in containers that the caller passed, until the module has run
-        self.restored: list[Tensor] = []
 
     # Forward
 
@@ -84,6 +84,7 @@ class BackwardHalf:
                 return [(alias, hook_new(alias, self._only_input), alias._version)]
 
         refuse_vmap()
+        self.changes = []
         places = Places()
         self.args = places.pattern(args)
         if kwargs:
@@ -107,12 +108,13 @@ class BackwardHalf:
 
     def run(self, inner: Callable[..., Any], call: Call) -> Any:
         """The output of the module; containers that it was given hold afterwards what they held, less its changes."""
-        before = [change[2] for change in self.changes]
+        if not self.changes:
+            return inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
+        self.restored = [before for _, _, before, _ in self.changes]
         try:
             return inner(*call.args, **call.kwargs)
         finally:
             exchange_back(self.changes)
-            self.restored = before
 
     def of_output(self, call: Call, aliases: list[Alias]) -> None:
         """See to the gradients of what the module gave, and of arguments that it changed in place."""
@@ -127,7 +129,7 @@ class BackwardHalf:
                 call.output = self._hook_only(output)
             return
         places = Places(without=self.restored)
-        self.restored = []
+        self.restored = ()
         self.output = places.pattern(output)
         self.outputs = len(places.tensors)
         if self.outputs == 1:
@@ -136,15 +138,15 @@ class BackwardHalf:
             call.output = places.exchange(output, self._pass_together(places.tensors), [])
 
     def _hook_only(self, output: Tensor) -> Tensor:
-        if output.is_leaf or self._is_older(output):
+        hooks: Any = output._backward_hooks
+        if output.is_leaf or (hooks and self._is_older(hooks)):
             output = alias_of(output)  # a leaf, and what the module keeps and gives again, would keep the hooks
         hook_gradient(output, self._only_output, first=True)
         return output
 
-    def _is_older(self, output: Tensor) -> bool:
-        """Whether an earlier call gave this tensor: its hook is older than this call."""
-        hooks: Any = output._backward_hooks
-        owners = [getattr(hook, "__self__", None) for hook in hooks.values()] if hooks else ()
+    def _is_older(self, hooks: dict[Any, Any]) -> bool:
+        """Whether a tensor with these hooks was given by an earlier call."""
+        owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
         return any(isinstance(owner, BackwardHalf) and owner.number < self.number for owner in owners)
 
     def _pass_together(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -183,7 +185,7 @@ class BackwardHalf:
     # Backward
 
     def _pass(self) -> Pass:
-        task = torch._C._current_graph_task_id()
+        task = current_pass()
         now = self.passes.get(task)
         if now is None:
             now = self.passes[task] = Pass(self)
@@ -207,8 +209,11 @@ class BackwardHalf:
             return now.output
         filled = call.grad_output = fill(self.output, now.output)
         self._run(self.plan.backward_before, call)
-        with blaming(call):
+        try:
             now.output = assigned("grad_output", self.output, call.grad_output, filled, now.output)
+        except GradientError as error:
+            note_gradient(error, call)
+            raise
         return now.output
 
     @unserializable_hook  # type: ignore[untyped-decorator]
@@ -258,18 +263,23 @@ class BackwardHalf:
             return
         if not self.plan.backward_before:
             call.grad_output = fill(self.output, now.output)
-        args = call.grad_input = fill(self.args, given)
-        kwargs = call.grad_kwargs = fill(self.kwargs, given)
+        one = self.args is ONE
+        args = call.grad_input = (given[0],) if one else fill(self.args, given)
+        kwargs = call.grad_kwargs = {} if one else fill(self.kwargs, given)
         self._run(self.plan.backward, call)
-        with blaming(call):
+        if one and call.grad_input is args and not call.grad_kwargs:
+            return
+        try:
             new = assigned("grad_input", self.args, call.grad_input, args, given)
-            new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, kwargs, new)
-            if any(new[place] is not given[place] for place in now.late):
+            now.new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, kwargs, new)
+            if now.late and any(now.new[place] is not given[place] for place in now.late):
                 raise GradientError(
                     "a gradient was assigned that has gone on already, because the module changes that argument in "
                     "place; use backward_before, or a step on the module that made it"
                 )
-        now.new = new
+        except GradientError as error:
+            note_gradient(error, call)
+            raise
 
     def _run(self, hooks: tuple[Hook, ...], call: Call) -> None:
         for hook in hooks:
@@ -286,16 +296,6 @@ class BackwardHalf:
         if now is not None and now.begun and not now.done:
             now.late = tuple(range(self.inputs))
             self._finish(now)
-
-
-@contextmanager
-def blaming(call: Call) -> Iterator[None]:
-    """A block whose GradientErrors say of which call's steps they are."""
-    try:
-        yield
-    except GradientError as error:
-        note_gradient(error, call)
-        raise
 
 
 def memory_of(tensor: Tensor) -> int | None:
@@ -348,11 +348,6 @@ class Gate(torch.autograd.Function):
     def jvp(ctx: Any, half: Any, places: Any, *tangents: Any) -> Any:
         """Forward mode: what it is without."""
         return tuple(tangent if tangent is None else tangent.view_as(tangent) for tangent in tangents)
-
-
-def is_traced() -> bool:
-    """Whether somebody records the call to run it later, without us: backward steps are no part of what it does."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def refuse_vmap() -> None:

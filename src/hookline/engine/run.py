@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import is_grad_enabled
+from torch._C import _get_tracing_state
+from torch.compiler import is_exporting
 
 from hookline.engine.call import Call, here
-from hookline.engine.gradient import BackwardHalf, is_traced
+from hookline.engine.gradient import BackwardHalf
 from hookline.engine.hook import Phase, Step
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
@@ -29,7 +31,7 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
 
         step = None
         half = None
-        if plan.gradients and is_grad_enabled() and not is_traced():
+        if plan.gradients and is_grad_enabled() and not (is_exporting() or _get_tracing_state()):
             half = BackwardHalf(plan, call)
             aliases = half.of_inputs(call)
             call.output = half.run(inner, call)
