@@ -2,7 +2,6 @@
 
 import threading
 import weakref
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch._C import _current_graph_task_id as current_pass
@@ -26,8 +25,8 @@ class Call:
     - `grad_input`, `grad_kwargs`: for `backward` steps, the same of `args` and `kwargs`. Assigning them changes what
       flows on from the module.
 
-    Backward steps are given a `Call` of their own, which holds no tensor of the forward: `args`, `kwargs` and `output`
-    are empty.
+    Backward steps are given a `Call` of their own, which alone has gradients, and which holds no tensor of the forward:
+    `args`, `kwargs` and `output` are empty.
     """
 
     __slots__ = (
@@ -35,9 +34,6 @@ class Call:
         "_origin",
         "args",
         "error",
-        "grad_input",
-        "grad_kwargs",
-        "grad_output",
         "index",
         "kwargs",
         "module",
@@ -78,28 +74,25 @@ class Call:
             found = self._origin = Origin(self)
         return found
 
-    def __getattr__(self, name: str) -> Any:
-        """What no slot holds is nothing yet, or told by the origin."""
-        if name == "parent" and self._origin is not None and self._origin.parent is not None:
-            self.parent = self._origin.parent.call()
-            return self.parent
-        if name in NOTHING:
-            return NOTHING[name]
-        raise AttributeError(f"Call has no {name!r}; it has {', '.join(PARTS)}")
-
     def __repr__(self) -> str:
         return f"<Call {self.index} of {self.path or '(the model)'}: {type(self.module).__name__}>"
 
 
-NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("_origin", "output", "error", "grad_output", "grad_input", "grad_kwargs", "parent")),
-    "args": (),
-    "kwargs": MappingProxyType({}),
-}
-PARTS = (
-    *("module", "path", "index", "parent", "args", "kwargs", "output", "error", "recompute"),
-    *("grad_output", "grad_input", "grad_kwargs"),
-)
+class CallInBackward(Call):
+    """The Call that backward steps are given."""
+
+    __slots__ = ("grad_input", "grad_kwargs", "grad_output")
+
+    def __init__(self, module: Module, origin: "Origin") -> None:
+        self.module, self.names, self.index, self._origin = module, origin.names, origin.index, origin
+        self.args, self.kwargs, self.output, self.error = (), {}, None, None
+        self.grad_output = self.grad_input = self.grad_kwargs = None
+
+    @property
+    def parent(self) -> Call | None:  # type: ignore[override]
+        """The call that this one ran inside of."""
+        above = self._origin.parent if self._origin is not None else None
+        return None if above is None else above.call()
 
 
 class Origin:
@@ -120,11 +113,7 @@ class Origin:
     def call(self) -> Call | None:
         """A Call for backward steps; None once the module is gone."""
         module = self.module()
-        if module is None:
-            return None
-        call = Call()
-        call.module, call.names, call.index, call._origin = module, self.names, self.index, self
-        return call  # its parent is made when it is asked for
+        return None if module is None else CallInBackward(module, self)
 
 
 class Names(Protocol):

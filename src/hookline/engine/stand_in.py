@@ -13,12 +13,12 @@ from functools import lru_cache
 from types import MethodType
 from typing import Any
 
-import torch.nn.modules.module as torch_module
 from torch.compiler import is_dynamo_compiling
 from torch.jit import _trace
 from torch.nn import Module
 
 from hookline.engine.call import Call
+from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
 from hookline.engine.plan import NO_STEPS, Plan
 from hookline.engine.run import run
@@ -87,10 +87,10 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
             or namespace["_forward_pre_hooks"]
             or namespace["_backward_hooks"]
             or namespace["_backward_pre_hooks"]
-            or torch_module._global_forward_hooks
-            or torch_module._global_forward_pre_hooks
-            or torch_module._global_backward_hooks
-            or torch_module._global_backward_pre_hooks
+            or process["_global_forward_hooks"]
+            or process["_global_forward_pre_hooks"]
+            or process["_global_backward_hooks"]
+            or process["_global_backward_pre_hooks"]
             or _trace._trace_module_map is not None
             or "_compiled_call_impl" in namespace
             or "_call_impl" in namespace
