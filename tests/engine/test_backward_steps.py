@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import namedtuple
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -295,6 +296,24 @@ def test_containers_that_are_passed_and_given_stay_the_objects_that_they_are(x):
     assert log[0] is x
     assert torch.equal(x.grad, torch.full((2, 3), 4.0))
     assert torch.equal(seen.backward[0].grad_input[0]["x"], torch.full((2, 3), 4.0))
+
+
+def test_a_mapping_that_cannot_be_changed_is_passed_as_it_is(x):
+    model = Lambda(lambda weight, parts: parts["x"] * weight)
+    with Seen(model) as seen:
+        model(MappingProxyType({"x": x})).sum().backward()
+    assert seen.backward[0].grad_input == ({"x": None},)
+    assert torch.equal(x.grad, model.weight.expand(2, 3))
+
+
+def test_the_real_view_of_a_complex_tensor_changed_in_place_gives_the_gradients_it_gives_without(x):
+    model = Lambda(lambda weight, parts: parts.mul_(2))
+    loss = lambda: model(torch.view_as_real(torch.complex(x, x) * 1)).sum().backward()
+    with Seen(model):
+        loss()
+    got, x.grad = x.grad, None
+    loss()
+    assert torch.equal(got, x.grad)
 
 
 def test_containers_hold_what_they_held_also_when_the_module_raises(x):
