@@ -347,6 +347,29 @@ def test_outputs_that_share_memory_do_so_for_autograd_too(x, function, use):
     assert torch.equal(got, x.grad)
 
 
+def test_of_outputs_that_share_memory_steps_see_the_gradients(x):
+    model = Lambda(lambda weight, x: (x * 1).split(1))
+    with Seen(model) as seen:
+        (model(x)[0].sum() + 2 * model(x)[1].sum()).backward()
+    assert len(seen.before) == len(seen.backward) == 2
+    (_, _, second), (_, _, first) = seen.before
+    assert torch.equal(first[0], torch.ones(1, 3))
+    assert torch.equal(second[1], torch.full((1, 3), 2.0))
+
+
+def test_gradients_of_outputs_that_share_memory_cannot_be_assigned(x):
+    model = Lambda(lambda weight, x: (x * 1).split(1))
+
+    def double(call):
+        call.grad_output = tuple(gradient * 2 for gradient in call.grad_output)
+
+    with (
+        hookline.on(model, "", backward_before=double),
+        pytest.raises(hookline.GradientError, match="share memory"),
+    ):
+        sum(part.sum() for part in model(x)).backward()
+
+
 def test_of_a_tensor_that_a_module_keeps_and_gives_again_only_the_call_that_made_it_and_the_last_are_told(x):
     kept = x * 2
     model, seen = Lambda(lambda weight, y: kept), []

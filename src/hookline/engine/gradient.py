@@ -41,7 +41,7 @@ class Pass:
     """What one backward pass has brought to one call so far: its gradients, and the `Call` that its steps are given,
     None once the module is gone."""
 
-    __slots__ = ("begun", "call", "done", "given", "late", "new", "output")
+    __slots__ = ("begun", "call", "done", "given", "late", "new", "output", "seen")
 
     def __init__(self, half: "BackwardHalf") -> None:
         self.call = half.origin.call()
@@ -50,6 +50,7 @@ class Pass:
         self.new = self.given
         self.late: tuple[int, ...] = ()  # inputs whose gradient has gone on already when the steps run
         self.begun = False  # whether a gradient of the outputs has come
+        self.seen = False  # whether the backward_before steps have seen them
         self.done = False
 
 
@@ -207,6 +208,7 @@ class BackwardHalf:
         call = now.call
         if call is None:
             return now.output
+        now.seen = True
         filled = call.grad_output = fill(self.output, now.output)
         self._run(self.plan.backward_before, call)
         try:
@@ -261,8 +263,8 @@ class BackwardHalf:
         call, given = now.call, now.given
         if call is None:
             return
-        if not self.plan.backward_before:
-            call.grad_output = fill(self.output, now.output)
+        if not now.seen:
+            self._before_is_late(now, call)
         one = self.args is ONE
         args = call.grad_input = (given[0],) if one else fill(self.args, given)
         kwargs = call.grad_kwargs = {} if one else fill(self.kwargs, given)
@@ -280,6 +282,16 @@ class BackwardHalf:
         except GradientError as error:
             note_gradient(error, call)
             raise
+
+    def _before_is_late(self, now: Pass, call: Call) -> None:
+        """The `backward_before` steps where no one node had all the gradients of the outputs: they may look alone."""
+        gradients = now.output
+        if self.plan.backward_before and self._before(now) is not gradients:
+            error = GradientError("grad_output cannot be assigned here: the outputs share memory, and have gone on")
+            note_gradient(error, call)
+            raise error
+        if not self.plan.backward_before:
+            call.grad_output = fill(self.output, gradients)
 
     def _run(self, hooks: tuple[Hook, ...], call: Call) -> None:
         for hook in hooks:
