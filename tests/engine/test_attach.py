@@ -503,6 +503,17 @@ def test_install_says_so_where_another_call_is_in_place(monkeypatch):
     assert "_forward_hooks" not in vars(nn.Module)
 
 
+def test_a_handle_that_could_not_be_removed_can_be_removed_later(monkeypatch):
+    handle = hookline.install()
+    ours = nn.Module.__call__
+    nn.Module.__call__ = lambda self, x: x
+    with pytest.raises(hookline.AttachError, match="has been replaced"):
+        handle.remove()
+    nn.Module.__call__ = ours
+    handle.remove()
+    assert nn.Module.__call__ is not ours
+
+
 class Static(nn.Module):
     @staticmethod
     def forward(x):

@@ -347,20 +347,53 @@ def test_outputs_that_share_memory_do_so_for_autograd_too(x, function, use):
     assert torch.equal(got, x.grad)
 
 
-def test_of_outputs_that_share_memory_steps_see_the_gradients(x):
-    model = Lambda(lambda weight, x: (x * 1).split(1))
-    with Seen(model) as seen:
-        (model(x)[0].sum() + 2 * model(x)[1].sum()).backward()
-    assert len(seen.before) == len(seen.backward) == 2
-    (_, _, second), (_, _, first) = seen.before
-    assert torch.equal(first[0], torch.ones(1, 3))
-    assert torch.equal(second[1], torch.full((1, 3), 2.0))
+PARTS = {
+    "split": lambda weight, x: (x * 1).split(1),
+    "chunks of the last dimension": lambda weight, x: (x.repeat(1, 2) * 1).chunk(2, -1),
+    "rows": lambda weight, x: (lambda h: (h[0], h[1]))(x * 1),
+    "a transposed one": lambda weight, x: ((x * 1).t(), x + 1),
+}
 
 
-def test_gradients_of_outputs_that_share_memory_cannot_be_assigned(x):
-    model = Lambda(lambda weight, x: (x * 1).split(1))
+@pytest.mark.parametrize("function", PARTS.values(), ids=PARTS)
+def test_backward_before_changes_outputs_that_are_parts_of_one_memory(x, function):
+    model, seen = Lambda(function), []
+
+    def drop_the_first(call):
+        seen.append(call.grad_output)
+        call.grad_output = (None, call.grad_output[1])
+
+    loss = lambda outputs: outputs[0].sum() + 2 * outputs[1].sum()
+    with hookline.on(model, "", backward_before=drop_the_first):
+        loss(model(x)).backward()
+    got, x.grad = x.grad, None
+    outputs = model(x)
+    (outputs[0].detach().sum() + 2 * outputs[1].sum()).backward()
+    torch.testing.assert_close(got, x.grad)
+    assert [bool((gradient == number).all()) for number, gradient in enumerate(seen[0], 1)] == [True, True]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["batch first", "batch second"])
+def test_backward_before_stops_the_gradient_of_an_lstm_and_of_attention(first):
+    x = torch.randn(3, 3, 4, requires_grad=True)
+
+    def stop(call):
+        call.grad_output = (None, call.grad_output[1])
+
+    for model, args in (
+        (nn.LSTM(4, 4, batch_first=first), (x,)),
+        (nn.MultiheadAttention(4, 2, batch_first=first), (x, x, x)),
+    ):
+        with hookline.on(model, "", backward_before=stop):
+            model(*args)[0].sum().backward()
+        assert not x.grad.any()
+
+
+def test_gradients_of_outputs_that_share_elements_are_seen_and_cannot_be_assigned(x):
+    model, seen = Lambda(lambda weight, x: (lambda h: (h, h.view(-1)))(x * 1)), []
 
     def double(call):
+        seen.append(call.grad_output)
         call.grad_output = tuple(gradient * 2 for gradient in call.grad_output)
 
     with (
@@ -368,6 +401,18 @@ def test_gradients_of_outputs_that_share_memory_cannot_be_assigned(x):
         pytest.raises(hookline.GradientError, match="share memory"),
     ):
         sum(part.sum() for part in model(x)).backward()
+    assert torch.equal(seen[0][1], torch.ones(6))
+
+
+def test_equal_gradients_for_one_tensor_in_two_places_may_be_assigned(x):
+    model = Lambda(lambda weight, query, key: query * key)
+
+    def clip(call):
+        call.grad_input = tuple(gradient.clamp(-0.1, 0.1) for gradient in call.grad_input)
+
+    with hookline.on(model, "", backward=clip):
+        model(x, x).sum().backward()
+    assert x.grad.abs().max() <= 0.1
 
 
 def test_of_a_tensor_that_a_module_keeps_and_gives_again_only_the_call_that_made_it_and_the_last_are_told(x):
@@ -653,7 +698,10 @@ def test_two_gradients_for_one_tensor_are_an_error(x):
     def misassign(call):
         call.grad_input = torch.ones(2, 3), torch.zeros(2, 3)
 
-    with hookline.on(model, "", backward=misassign), pytest.raises(hookline.GradientError, match="it stands in two"):
+    with (
+        hookline.on(model, "", backward=misassign),
+        pytest.raises(hookline.GradientError, match="which stands in two places"),
+    ):
         model(x, x).sum().backward()
 
 

@@ -99,9 +99,10 @@ def on(
     included, and may assign `call.grad_input` (nested as `args`) and `call.grad_kwargs`. What they see is of this call
     alone, also where an argument goes to other modules too. For that each argument that gradients flow to reaches the
     module as an alias, `x[...]`, which is an autograd node more: gradients that meet in one tensor may be summed
-    in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) Several outputs are
-    aliases too, as is a parameter that a module returns. Both are asked for in the forward: steps that are put on later
-    count from the next one; removed ones run no more. Inside of `torch.vmap` they raise GradientError.
+    in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) The outputs of a module
+    that gives several, and a parameter that a module returns, reach the caller as aliases too. The forward makes ready
+    for the backward: steps that are put on between the two count from the next forward; removed ones run no more. A
+    forward inside of `torch.vmap` raises GradientError.
 
     Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the
     error carries a note with the step's name and the file and line that added it.
@@ -240,8 +241,14 @@ def _use(reason: object) -> None:
 
 def _leave(reason: object) -> None:
     with changing:
+        if reason not in _in_use:
+            return
         _in_use.discard(reason)
-        _settle()
+        try:
+            _settle()
+        except BaseException:
+            _in_use.add(reason)
+            raise
 
 
 def _settle() -> None:

@@ -12,9 +12,9 @@ to no tensor: a graph that is dropped is freed at once.
 
 import itertools
 import weakref
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -136,7 +136,7 @@ class BackwardHalf:
         if self.outputs == 1:
             call.output = places.exchange(output, [self._hook_only(places.tensors[0])], [])
         elif self.outputs:
-            call.output = places.exchange(output, self._pass_together(places.tensors), [])
+            call.output = places.exchange(output, self._pass_together(places.tensors, aliases), [])
 
     def _hook_only(self, output: Tensor) -> Tensor:
         hooks: Any = output._backward_hooks
@@ -150,15 +150,10 @@ class BackwardHalf:
         owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
         return any(isinstance(owner, BackwardHalf) and owner.number < self.number for owner in owners)
 
-    def _pass_together(self, outputs: list[Tensor]) -> list[Tensor]:
+    def _pass_together(self, outputs: list[Tensor], aliases: list[Alias]) -> list[Tensor]:
         """The outputs behind one node, which sees what comes from outside alone; those that share their memory with
-        others, whose changes in place autograd must see there too, with a hook each."""
-        memories = Counter(memory_of(output) for output in outputs)
-        apart = [
-            place
-            for place, output in enumerate(outputs)
-            if not output._is_view() and memories[memory_of(output)] == 1 and memory_of(output) is not None
-        ]
+        another or with an input, whose changes in place autograd must see there too, with a hook each."""
+        apart = places_apart(outputs, {memory_of(alias) for alias, _, _ in aliases})
         given = list(outputs)
         if apart:
             passed = Gate.apply(self, tuple(apart), *(outputs[place] for place in apart))  # type: ignore[no-untyped-call]
@@ -287,7 +282,7 @@ class BackwardHalf:
         """The `backward_before` steps where no one node had all the gradients of the outputs: they may look alone."""
         gradients = now.output
         if self.plan.backward_before and self._before(now) is not gradients:
-            error = GradientError("grad_output cannot be assigned here: the outputs share memory, and have gone on")
+            error = GradientError("grad_output cannot be assigned here: outputs share memory, and have gone on")
             note_gradient(error, call)
             raise error
         if not self.plan.backward_before:
@@ -308,6 +303,30 @@ class BackwardHalf:
         if now is not None and now.begun and not now.done:
             now.late = tuple(range(self.inputs))
             self._finish(now)
+
+
+def places_apart(outputs: list[Tensor], taken: set[int | None]) -> list[int]:
+    """The places of those outputs that a change in place of another, or of what is in the `taken` memory, leaves as
+    they are."""
+    by_memory: dict[int | None, list[int]] = {}
+    for place, output in enumerate(outputs):
+        by_memory.setdefault(memory_of(output), []).append(place)
+    groups = [places for memory, places in by_memory.items() if memory is not None and memory not in taken]
+    return sorted(place for places in groups if are_disjoint([outputs[place] for place in places]) for place in places)
+
+
+def are_disjoint(tensors: list[Tensor]) -> bool:
+    """Whether tensors in one memory have no element in common, as far as that is to be seen at once: parts that one
+    operation made (split, chunk, unbind), or stretches that follow each other."""
+    if len({tensor.grad_fn for tensor in tensors}) == 1:
+        return True
+    starts = [tensor.storage_offset() for tensor in tensors]
+    lasts = [
+        start + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        for start, tensor in zip(starts, tensors, strict=True)
+    ]
+    stretches = sorted(zip(starts, lasts, strict=True))
+    return all(last < start for (_, last), (start, _) in pairwise(stretches))
 
 
 def memory_of(tensor: Tensor) -> int | None:

@@ -52,9 +52,9 @@ class Handle:
 
     def remove(self) -> None:
         """Take out exactly what was attached, and leave the rest as it is."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
+        if self._undo is not None:
+            self._undo()
+            self._undo = None  # where the undo fails it is still to be done
 
     def __enter__(self) -> Self:
         return self
@@ -92,14 +92,16 @@ def in_order(hooks: Iterable[Hook], phase: Phase) -> tuple[Hook, ...]:
     return tuple(sorted((hook for hook in hooks if hook.phase == phase), key=lambda hook: hook.order))
 
 
-def place_of(function: Any) -> str:
-    """file:line where a function, a method, or the call of an object is written; "" where that is not known.
+def place_of(function: Any, *, wrapped: bool = True) -> str:
+    """file:line where a function, a method, or the call of an object is written; "" where that is not known. Of what
+    wraps another (functools.wraps) it is where that one is written, or the wrapper with wrapped=False.
 
     >>> place_of(print)
     ''
     """
     with suppress(Exception):  # of an object that answers to any name
-        function = inspect.unwrap(getattr(function, "__func__", function))
+        function = getattr(function, "__func__", function)
+        function = inspect.unwrap(function) if wrapped else function
         called = function if hasattr(function, "__code__") else inspect.getattr_static(type(function), "__call__", None)
         code = getattr(called, "__code__", None)
         if isinstance(code, CodeType):

@@ -98,10 +98,17 @@ def assigned(name: str, pattern: Any, value: Any, filled: Any, gradients: list[T
             raise GradientError(f"{name} was assigned {described(found)} where a gradient of {described(old)} belongs")
         if new is gradients:
             new = [*gradients]
-        elif new[place.index] is not old and new[place.index] is not found:
-            raise GradientError(f"{name} was assigned two gradients of one tensor; it stands in two places: assign one")
+        elif new[place.index] is not old and not same(new[place.index], found):
+            raise GradientError(
+                f"{name} was assigned two gradients of one tensor, which stands in two places: assign the same in both"
+            )
         new[place.index] = torch.zeros_like(old) if found is None else found
     return new
+
+
+def same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two assigned gradients are the same values."""
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
 def fits(gradient: Any, old: Tensor) -> bool:

@@ -226,7 +226,8 @@ def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
         and not _is_the_classs(namespace["forward"], module)
     ):
         undo = Handle(partial(_drop, [namespace], "forward"))
-        yield _info(path, FORWARD_REPLACED, namespace["forward"], undo=undo)
+        written = place_of(namespace["forward"], wrapped=False)
+        yield _info(path, FORWARD_REPLACED, namespace["forward"], undo=undo, defined=written)
     if namespace.get("_compiled_call_impl") is not None:
         undo = Handle(partial(setattr, module, "_compiled_call_impl", None))
         yield HookInfo(path, "compiled call", "torch.compile", None, "Module.compile()", "", undo=undo)
@@ -270,7 +271,9 @@ def _info(path: str, kind: str, hook: Any, **more: Any) -> HookInfo:
     source = getattr(function, "__module__", None) or type(function).__module__
     owner = next((owner for start, owner in OWNERS.items() if source.startswith(start)), "PyTorch")
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return HookInfo(path=path, kind=kind, owner=owner, name=name, defined=place_of(function), **{"order": None, **more})
+    return HookInfo(
+        path=path, kind=kind, owner=owner, name=name, **{"order": None, "defined": place_of(function), **more}
+    )
 
 
 def _function(hook: Any) -> Any:
