@@ -447,3 +447,8 @@ def test_steps_run_on_the_one_of_equal_modules_that_they_were_put_on(scales: nn.
         scales(torch.ones(1))
 
     assert seen == [("2", 0), ("2", 1)]
+
+
+def test_what_is_no_module_is_an_error_that_says_so() -> None:
+    with pytest.raises(hookline.SelectionError, match=r"a torch\.nn\.Module is needed, not str"):
+        hookline.select("encoder", "**")  # type: ignore[arg-type]
