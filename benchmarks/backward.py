@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from timeit import Timer
 from typing import Any
 
@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 import hookline
+from benchmarks.calls import Hooks, Undos, hooked, no_hooks
 from benchmarks.ratios import Program, Row, compare, compare_added, once_set_up
 from benchmarks.watching import backward, minilm
 
 NUMBER = 1000
 DEPTH = 50
+X = torch.zeros(1, requires_grad=True).exp()  # in the middle of a graph
 
 
 class Copy(nn.Module):
@@ -37,26 +39,16 @@ def step(call: hookline.Call) -> None:
     """A backward step that does nothing."""
 
 
-Hook = Callable[[nn.Module], AbstractContextManager[Any]]
+def ours(module: nn.Module) -> Undos:
+    return [hookline.on(module, "", backward=step)]
 
 
-def ours(module: nn.Module) -> AbstractContextManager[Any]:
-    return hookline.on(module, "**", backward=step)
+def theirs(module: nn.Module) -> Undos:
+    return [module.register_full_backward_hook(full)]
 
 
-def theirs(module: nn.Module) -> AbstractContextManager[Any]:
-    with ExitStack() as stack:
-        for child in module.modules():
-            stack.enter_context(child.register_full_backward_hook(full))
-        return stack.pop_all()
-
-
-def legacy(module: nn.Module) -> AbstractContextManager[Any]:
-    return module.register_backward_hook(full)
-
-
-def none(module: nn.Module) -> AbstractContextManager[Any]:
-    return ExitStack()
+def legacy(module: nn.Module) -> Undos:
+    return [module.register_backward_hook(full)]
 
 
 def rows() -> list[Row]:
@@ -64,9 +56,9 @@ def rows() -> list[Row]:
     return [
         compare(
             "a backward step with grad_input, forward part",
-            forward(Copy, ours),
+            hooked(Copy, ours, x=X),
             "a full backward hook of PyTorch's",
-            forward(Copy, theirs),
+            hooked(Copy, theirs, x=X),
             wanted="≥4",
             number=NUMBER,
         ),
@@ -75,56 +67,39 @@ def rows() -> list[Row]:
             chain(ours),
             "a full backward hook of PyTorch's",
             chain(theirs),
-            chain(none),
+            chain(no_hooks),
             wanted="≥3",
             number=20,
         ),
         whole_model(),
         compare(
             "a legacy hook, forward part: hookline.Module",
-            forward(OwnCopy, legacy),
+            hooked(OwnCopy, legacy, x=X),
             "PyTorch",
-            forward(Copy, legacy),
+            hooked(Copy, legacy, x=X),
             wanted="≥1.5",
             number=NUMBER,
         ),
         compare(
             "a legacy hook, forward part: install()",
-            forward(Copy, legacy, install=True),
+            hooked(Copy, legacy, install=True, x=X),
             "PyTorch",
-            forward(Copy, legacy),
+            hooked(Copy, legacy, x=X),
             wanted="≥1.5",
             number=NUMBER,
         ),
     ]
 
 
-def forward(kind: type[nn.Module], hook: Hook, *, install: bool = False) -> Program:
-    """The call of a module with a hook, on a tensor in the middle of a graph."""
-
-    @contextmanager
-    def program() -> Iterator[Timer]:
-        with ExitStack() as stack:
-            if install:
-                stack.enter_context(hookline.install())
-            module = kind()
-            stack.enter_context(hook(module))
-            x = torch.zeros(1, requires_grad=True).exp()
-            module(x)
-            yield Timer("module(x)", globals={"module": module, "x": x})
-
-    return program
-
-
-def chain(hook: Hook) -> Program:
-    """Forward and backward of a chain of modules with a hook on each."""
+def chain(hooks: Hooks) -> Program:
+    """Forward and backward of a chain of modules with hooks on each."""
 
     @contextmanager
     def program() -> Iterator[Timer]:
         model = nn.Sequential(*(Copy() for _ in range(DEPTH)))
         with ExitStack() as stack:
-            for module in model:
-                stack.enter_context(hook(module))
+            for hook in (hook for module in model for hook in hooks(module)):
+                stack.enter_context(hook)
             x = torch.zeros(1, requires_grad=True)
             yield Timer("model(x).backward()", globals={"model": model, "x": x})
 

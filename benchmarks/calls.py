@@ -114,8 +114,8 @@ def rows() -> list[Row]:
     return found
 
 
-def hooked(kind: type[nn.Module], hooks: Hooks, *, install: bool = False) -> Program:
-    """The call of a module of this kind with these hooks, under the installed engine where asked for."""
+def hooked(kind: type[nn.Module], hooks: Hooks, *, install: bool = False, x: torch.Tensor = X) -> Program:
+    """The call on `x` of a module of this kind with these hooks, under the installed engine where asked for."""
 
     @contextmanager
     def program() -> Iterator[Timer]:
@@ -125,7 +125,7 @@ def hooked(kind: type[nn.Module], hooks: Hooks, *, install: bool = False) -> Pro
             module = kind()
             for hook in hooks(module):
                 stack.enter_context(hook)
-            module(X)
-            yield Timer("module(x)", globals={"module": module, "x": X})
+            module(x)
+            yield Timer("module(x)", globals={"module": module, "x": x})
 
     return program

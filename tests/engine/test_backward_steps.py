@@ -320,10 +320,7 @@ def test_containers_hold_what_they_held_also_when_the_module_raises(x):
     def fail(weight, batch):
         raise ValueError
 
-    batch = [x]
-    with hookline.on(Lambda(fail), "", backward=lambda call: None), pytest.raises(ValueError):
-        Lambda(fail)(batch)
-    model = Lambda(fail)
+    batch, model = [x], Lambda(fail)
     with hookline.on(model, "", backward=lambda call: None), pytest.raises(ValueError):
         model(batch)
     assert batch[0] is x
@@ -398,10 +395,19 @@ def test_gradients_of_outputs_that_share_elements_are_seen_and_cannot_be_assigne
 
     with (
         hookline.on(model, "", backward_before=double),
-        pytest.raises(hookline.GradientError, match="share memory"),
+        pytest.raises(hookline.GradientError, match="shares memory with others cannot be assigned"),
     ):
         sum(part.sum() for part in model(x)).backward()
     assert torch.equal(seen[0][1], torch.ones(6))
+
+
+def test_backward_sees_every_output_also_where_backward_before_came_too_early_for_one(x):
+    model, seen = Lambda(lambda weight, x: (x, x * weight)), []
+    with hookline.on(model, "", backward_before=lambda call: None, backward=lambda call: seen.append(call.grad_output)):
+        first, second = model(x * 1)
+        (first * 3 + second).sum().backward()
+    assert seen[0][0] is not None
+    assert torch.equal(seen[0][1], torch.ones(2, 3))
 
 
 def test_equal_gradients_for_one_tensor_in_two_places_may_be_assigned(x):

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -449,6 +450,7 @@ def test_steps_run_on_the_one_of_equal_modules_that_they_were_put_on(scales: nn.
     assert seen == [("2", 0), ("2", 1)]
 
 
-def test_what_is_no_module_is_an_error_that_says_so() -> None:
-    with pytest.raises(hookline.SelectionError, match=r"a torch\.nn\.Module is needed, not str"):
-        hookline.select("encoder", "**")  # type: ignore[arg-type]
+@pytest.mark.parametrize("use", [hookline.select, hookline.watch, hookline.hooks])
+def test_what_is_no_module_is_an_error_that_says_so(use: Any) -> None:
+    with pytest.raises(SelectionError, match=r"a torch\.nn\.Module is needed, not str"):
+        use("encoder")

@@ -2,9 +2,9 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +12,8 @@ import torch.nn.modules.module as torch_module
 from hypothesis import strategies as st
 from torch import nn
 
-import hookline
+from parity.programs import NAMES, TREE, Remove
 
-TREE = {"root": ("left", "right", "left"), "left": ("leaf",), "right": (), "leaf": ()}
-NAMES = tuple(TREE)
 KINDS = ("full", "full", "pre", "legacy", "forward", "forward_pre")
 DOINGS = ("see", "see", "see", "scale", "none", "misreturn", "raise", "remove", "add")
 SHAPES = ("tensor", "tensor", "tensor", "tuple", "dict", "pair", "scalar")
@@ -28,11 +26,6 @@ class Register:
     doing: str
     target: int
     prepend: bool
-
-
-@dataclass(frozen=True)
-class Remove:
-    handle: int
 
 
 @dataclass(frozen=True)
@@ -146,7 +139,7 @@ def first(value: Any) -> Any:
     return value if isinstance(value, torch.Tensor) else value[0]
 
 
-def build(base: type[nn.Module], shapes: tuple[str, ...]) -> Machine:
+def build(shapes: tuple[str, ...], base: type[nn.Module]) -> Machine:
     machine = Machine({})
     node = make_node(base)
     for name, shape in zip(reversed(NAMES), shapes, strict=True):
@@ -154,42 +147,9 @@ def build(base: type[nn.Module], shapes: tuple[str, ...]) -> Machine:
     return machine
 
 
-@contextmanager
-def pytorch(shapes: Any) -> Iterator[Machine]:
-    yield build(nn.Module, shapes)
-
-
-@contextmanager
-def one_class(shapes: Any) -> Iterator[Machine]:
-    yield build(hookline.Module, shapes)
-
-
-@contextmanager
-def the_process(shapes: Any) -> Iterator[Machine]:
-    with hookline.install():
-        yield build(nn.Module, shapes)
-
-
-@contextmanager
-def instances(shapes: Any) -> Iterator[Machine]:
-    machine = build(nn.Module, shapes)
-    nothing = lambda call: None
-    with hookline.on(machine.modules["root"], "**", before=nothing, after=nothing, always=nothing):
-        yield machine
-
-
-@contextmanager
-def everywhere(shapes: Any) -> Iterator[Machine]:
-    with hookline.everywhere(before=lambda call: None):
-        yield build(nn.Module, shapes)
-
-
-ENGINES = {engine.__name__: engine for engine in (one_class, the_process, instances, everywhere)}
-
-
 def run_program(engine: Callable[[Any], Any], shapes: Any, program: list[Any]) -> list[Any]:
     """Everything that could be seen of the program: hooks, outputs, gradients, exceptions, warnings."""
-    with engine(shapes) as machine, warnings.catch_warnings(record=True) as warned:
+    with engine(partial(build, shapes)) as machine, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             for step in program:

@@ -128,30 +128,30 @@ def build(base: type[nn.Module]) -> Machine:
 
 
 @contextmanager
-def pytorch() -> Iterator[Machine]:
+def pytorch(build: Any) -> Iterator[Any]:
     yield build(nn.Module)
 
 
 @contextmanager
-def one_class() -> Iterator[Machine]:
+def one_class(build: Any) -> Iterator[Any]:
     yield build(hookline.Module)
 
 
 @contextmanager
-def the_process() -> Iterator[Machine]:
+def the_process(build: Any) -> Iterator[Any]:
     with hookline.install():
         yield build(nn.Module)
 
 
 @contextmanager
-def the_process_later() -> Iterator[Machine]:
+def the_process_later(build: Any) -> Iterator[Any]:
     machine = build(nn.Module)
     with hookline.install():
         yield machine
 
 
 @contextmanager
-def instances() -> Iterator[Machine]:
+def instances(build: Any) -> Iterator[Any]:
     machine = build(nn.Module)
     nothing = lambda call: None
     with hookline.on(machine.modules["root"], "**", before=nothing, after=nothing, always=nothing):
@@ -159,7 +159,7 @@ def instances() -> Iterator[Machine]:
 
 
 @contextmanager
-def everywhere() -> Iterator[Machine]:
+def everywhere(build: Any) -> Iterator[Any]:
     with hookline.everywhere(before=lambda call: None):
         yield build(nn.Module)
 
@@ -167,9 +167,9 @@ def everywhere() -> Iterator[Machine]:
 ENGINES = {engine.__name__: engine for engine in (one_class, the_process, the_process_later, instances, everywhere)}
 
 
-def run_program(engine: Callable[[], Any], program: list[Any]) -> list[Any]:
+def run_program(engine: Callable[[Any], Any], program: list[Any]) -> list[Any]:
     """Everything that could be seen of the program: hooks, forwards, outputs, exceptions, warnings."""
-    with engine() as machine, warnings.catch_warnings(record=True) as warned:
+    with engine(build) as machine, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             for step in program:

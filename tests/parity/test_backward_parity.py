@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from parity.backward_programs import ENGINES, Backward, Call, Register, Remove, programs, pytorch, run_program, shapes
+from parity.backward_programs import Backward, Call, Register, programs, run_program, shapes
+from parity.programs import ENGINES, Remove, pytorch
 
 TENSORS = ("tensor",) * 4
 CALL, BACKWARD = Call("root", False, True, True), Backward("backward", False)

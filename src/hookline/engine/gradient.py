@@ -12,7 +12,7 @@ to no tensor: a graph that is dropped is freed at once.
 
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -192,22 +192,25 @@ class BackwardHalf:
     def _only_output(self, gradient: Gradient) -> Gradient:
         now = self._pass()
         now.output[0], now.begun = gradient, True
-        return self._before(now)[0] if self.plan.backward_before else None
+        return self._before(now, (0,))[0] if self.plan.backward_before else None
 
     def _see_output(self, place: int, gradient: Gradient) -> None:
         now = self._pass()
         now.output[place], now.begun = gradient, True
 
-    def _before(self, now: Pass) -> list[Gradient]:
-        """Run the `backward_before` steps; the gradients of the outputs that they leave."""
-        call = now.call
+    def _before(self, now: Pass, held: Collection[int]) -> list[Gradient]:
+        """Run the `backward_before` steps; the gradients of the outputs that they leave. They may assign those that are
+        `held` here; the others have gone on, or are yet to come."""
+        call, old = now.call, now.output
         if call is None:
-            return now.output
+            return old
         now.seen = True
-        filled = call.grad_output = fill(self.output, now.output)
+        filled = call.grad_output = fill(self.output, old)
         self._run(self.plan.backward_before, call)
         try:
-            now.output = assigned("grad_output", self.output, call.grad_output, filled, now.output)
+            now.output = assigned("grad_output", self.output, call.grad_output, filled, old)
+            if any(now.output[place] is not old[place] for place in range(self.outputs) if place not in held):
+                raise GradientError("a gradient of an output that shares memory with others cannot be assigned")
         except GradientError as error:
             note_gradient(error, call)
             raise
@@ -258,8 +261,9 @@ class BackwardHalf:
         call, given = now.call, now.given
         if call is None:
             return
-        if not now.seen:
-            self._before_is_late(now, call)
+        if self.plan.backward_before and not now.seen:
+            self._before(now, ())  # no one node had all the gradients of the outputs
+        call.grad_output = fill(self.output, now.output)
         one = self.args is ONE
         args = call.grad_input = (given[0],) if one else fill(self.args, given)
         kwargs = call.grad_kwargs = {} if one else fill(self.kwargs, given)
@@ -277,16 +281,6 @@ class BackwardHalf:
         except GradientError as error:
             note_gradient(error, call)
             raise
-
-    def _before_is_late(self, now: Pass, call: Call) -> None:
-        """The `backward_before` steps where no one node had all the gradients of the outputs: they may look alone."""
-        gradients = now.output
-        if self.plan.backward_before and self._before(now) is not gradients:
-            error = GradientError("grad_output cannot be assigned here: outputs share memory, and have gone on")
-            note_gradient(error, call)
-            raise error
-        if not self.plan.backward_before:
-            call.grad_output = fill(self.output, gradients)
 
     def _run(self, hooks: tuple[Hook, ...], call: Call) -> None:
         for hook in hooks:
@@ -372,7 +366,7 @@ class Gate(torch.autograd.Function):
         now.begun = True
         for place, gradient in zip(places, gradients, strict=True):
             now.output[place] = gradient
-        left = half._before(now) if half.plan.backward_before else now.output
+        left = half._before(now, places) if half.plan.backward_before else now.output
         return None, None, *(left[place] for place in places)
 
     @staticmethod

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from torch.nn import Module
 
+from hookline.errors import SelectionError
+
 # What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel,
 # torch.compile, FullyShardedDataParallel, activation checkpointing of torch.distributed.
 WRAPPED_AS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -39,13 +41,16 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
 def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
     """Every module of `model` once, with its paths, in the order of `walk`; the first of several paths is its name.
 
-    Modules are told apart by identity, because a class may say that two of them are equal, or have no hash.
+    Modules are told apart by identity, because a class may say that two of them are equal, or have no hash. Raises
+    SelectionError for what is no module.
 
     >>> from torch import nn
     >>> shared = nn.ReLU()
     >>> paths(nn.Sequential(shared, nn.Flatten(), shared))[1:]
     [(ReLU(), ('0', '2')), (Flatten(start_dim=1, end_dim=-1), ('1',))]
     """
+    if not isinstance(model, Module):
+        raise SelectionError(f"a torch.nn.Module is needed, not {type(model).__name__}")
     found: dict[int, tuple[Module, tuple[str, ...]]] = {}
     for path, module in walk(model):
         key = id(module)

@@ -119,8 +119,6 @@ def select(model: Module, *where: Where) -> Selection:
     >>> select(model, "**") & nn.ReLU
     <Selection of 1 modules in Sequential: 1 ReLU>
     """
-    if not isinstance(model, Module):
-        raise SelectionError(f"a torch.nn.Module is needed, not {type(model).__name__}")
     named = paths(model)
     chosen: set[str] = set()
     for item in where or ("**",):

@@ -223,7 +223,7 @@ def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
     elif (
         "forward" in namespace
         and not isinstance(module, ScriptModule)
-        and not _is_the_classs(namespace["forward"], module)
+        and not _is_that_of_its_class(namespace["forward"], module)
     ):
         undo = Handle(partial(_drop, [namespace], "forward"))
         written = place_of(namespace["forward"], wrapped=False)
@@ -240,7 +240,7 @@ def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
             yield HookInfo(path, "parametrization", "PyTorch", None, f"{kinds} of {name}", "", undo=undo)
 
 
-def _is_the_classs(forward: Any, module: Module) -> bool:
+def _is_that_of_its_class(forward: Any, module: Module) -> bool:
     """Whether a forward that an instance holds is that of its class, bound; scripted ones are."""
     return isinstance(module, ScriptModule) or getattr(forward, "__func__", forward) is getattr(
         type(module), "forward", None
