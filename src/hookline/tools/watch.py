@@ -1,19 +1,14 @@
 """watch: record what every module of a model does, and change nothing by looking."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from contextlib import AbstractContextManager
+from typing import Literal
 
 from torch.nn import Module
 
-from hookline.engine.attach import attach
-from hookline.engine.hook import Hook
-from hookline.errors import RecordError
-from hookline.model.select import Selection, Where, select
-from hookline.record.keep import Keep, keeper
-from hookline.record.measure import Pending
+from hookline.model.select import Where, select
+from hookline.record.keep import Keep
 from hookline.record.record import Run
-from hookline.record.recorder import Recorder
+from hookline.record.recording import recording
 
 
 def watch(
@@ -58,38 +53,4 @@ def watch(
     >>> run["2"].output.grad.norm
     2.449489...
     """
-    selection = select(model, where)
-    pending = Pending()
-    output = keeper(keep, pending)
-    if grads not in (True, False, "input"):
-        raise RecordError(f"grads={grads!r} is not known; it is True, False or 'input'")
-    given = None if inputs is None and keep == "tensor" and grads != "input" else keeper(inputs or "shape", pending)
-    run = Run(
-        model=type(model).__name__,
-        modules={path: type(module).__name__ for path, module in selection},
-        aliases=selection.aliases,
-        settings={"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads},
-    )
-    recorder = Recorder(
-        run,
-        selection,
-        output=output,
-        inputs=given,
-        gradient=output if grads else None,
-        input_gradients=grads == "input",
-    )
-    return _watching(selection, recorder, recorder.hooks())
-
-
-@contextmanager
-def _watching(selection: Selection, recorder: Recorder, hooks: tuple[Hook, ...]) -> Iterator[Run]:
-    handle = attach(selection, hooks)
-    try:
-        yield recorder.run
-    finally:
-        handle.remove()
-        recorder.close()
-
-
-def _name(keep: Any) -> str:
-    return keep if isinstance(keep, str) else getattr(keep, "__qualname__", type(keep).__name__)
+    return recording(select(model, where), keep=keep, inputs=inputs, grads=grads)

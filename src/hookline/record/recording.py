@@ -1,0 +1,54 @@
+"""recording(selection): a run that fills while modules are called. What every tool that records stands on."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+from hookline.engine.attach import attach
+from hookline.engine.hook import Hook
+from hookline.errors import RecordError
+from hookline.model.select import Selection
+from hookline.record.keep import Keep, keeper
+from hookline.record.measure import Pending
+from hookline.record.record import Run
+from hookline.record.recorder import Recorder
+
+
+def recording(
+    selection: Selection, *, keep: Keep = "stats", inputs: Keep | None = None, grads: bool | Literal["input"] = False
+) -> AbstractContextManager[Run]:
+    """A `with` block in which every call of the selected modules is recorded, as `hookline.watch` says."""
+    pending = Pending()
+    output = keeper(keep, pending)
+    if grads not in (True, False, "input"):
+        raise RecordError(f"grads={grads!r} is not known; it is True, False or 'input'")
+    given = None if inputs is None and keep == "tensor" and grads != "input" else keeper(inputs or "shape", pending)
+    run = Run(
+        model=type(selection.model).__name__,
+        modules={path: type(module).__name__ for path, module in selection},
+        aliases=selection.aliases,
+        settings={"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads},
+    )
+    recorder = Recorder(
+        run,
+        selection,
+        output=output,
+        inputs=given,
+        gradient=output if grads else None,
+        input_gradients=grads == "input",
+    )
+    return _watching(selection, recorder, recorder.hooks())
+
+
+@contextmanager
+def _watching(selection: Selection, recorder: Recorder, hooks: tuple[Hook, ...]) -> Iterator[Run]:
+    handle = attach(selection, hooks)
+    try:
+        yield recorder.run
+    finally:
+        handle.remove()
+        recorder.close()
+
+
+def _name(keep: Any) -> str:
+    return keep if isinstance(keep, str) else getattr(keep, "__qualname__", type(keep).__name__)
