@@ -54,6 +54,30 @@ def test_assigning_the_output_in_an_after_step_changes_what_the_caller_gets(mode
         assert model[0](1) == "mine"
 
 
+def test_a_before_step_can_have_a_function_called_instead_of_the_module(model):
+    def answer(call):
+        call.instead = lambda module_call, x: (x, module_call(x))
+
+    with hookline.on(model, "0", before=answer, after=lambda call: seen.append(call.output)):
+        seen = []
+        assert model[0](3) == (3, 6)
+    assert seen == [(3, 6)]
+
+
+def test_the_backward_steps_of_an_answered_call_see_the_gradients_of_the_answer():
+    seen = []
+
+    def answer(call):
+        call.instead = lambda module_call, x: 3 * x
+
+    x = torch.ones(2, requires_grad=True)
+    layer = nn.Linear(2, 2)
+    with hookline.on(layer, "", before=answer, backward=lambda call: seen.append(call.grad_input[0].tolist())):
+        layer(x).sum().backward()
+    assert seen == [[3.0, 3.0]]
+    assert layer.weight.grad is None
+
+
 def test_what_a_step_returns_is_ignored(model):
     with hookline.on(model, "0", before=lambda call: (99,), after=lambda call: 99):
         assert model[0](1) == 2

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch._C import _current_graph_task_id as current_pass
@@ -17,6 +18,8 @@ class Call:
       itself); `index`, 0 for the first call of this module since then;
     - `parent`: the hooked call that this one runs inside of, on the same thread; None at the top;
     - `args`, `kwargs`: what the caller passed. A `before` step that assigns them changes what the module gets;
+    - `instead`: None. A `before` step that assigns a function has it called in the place of the module and of PyTorch's
+      hooks on it, as `function(module_call, *args, **kwargs)`, where `module_call` is what would have been called;
     - `output`: None until the module has run. An `after` step that assigns it changes what the caller gets;
     - `error`: the exception that ends the call, for `always` steps; None when all is well;
     - `recompute`: whether a backward pass makes the call, to get back what activation checkpointing let go;
@@ -35,6 +38,7 @@ class Call:
         "args",
         "error",
         "index",
+        "instead",
         "kwargs",
         "module",
         "names",
@@ -48,6 +52,7 @@ class Call:
     parent: "Call | None"
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    instead: Callable[..., Any] | None
     output: Any
     error: BaseException | None
     grad_output: Any
@@ -85,7 +90,7 @@ class CallInBackward(Call):
 
     def __init__(self, module: Module, origin: "Origin") -> None:
         self.module, self.names, self.index, self._origin = module, origin.names, origin.index, origin
-        self.args, self.kwargs, self.output, self.error = (), {}, None, None
+        self.args, self.kwargs, self.output, self.error, self.instead = (), {}, None, None, None
         self.grad_output = self.grad_input = self.grad_kwargs = None
 
     @property

@@ -1,6 +1,7 @@
 """run(plan, call, inner): our own steps around a call. The only loop over steps, the only path of their exceptions."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import is_grad_enabled
@@ -30,6 +31,8 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
             step(call)
 
         step = None
+        if call.instead is not None:
+            inner = partial(call.instead, inner)
         half = None
         if plan.gradients and is_grad_enabled() and not (is_exporting() or _get_tracing_state()):
             half = BackwardHalf(plan, call)

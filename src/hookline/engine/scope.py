@@ -104,7 +104,7 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
         this.names = names
         this.index = next(block.counts.get(id(self)) or block.start_counting(self))
         this.args, this.kwargs = args, kwargs
-        this.output = this.error = this._origin = None
+        this.instead = this.output = this.error = this._origin = None
         return run(scope.plan, this, MethodType(call, self))
     finally:
         running.names = outer

@@ -105,7 +105,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     call.index = next(site.count)
     call.args = args
     call.kwargs = kwargs
-    call.output = call.error = call._origin = None
+    call.instead = call.output = call.error = call._origin = None
     return run(site.plan, call, inner)
 
 
