@@ -15,8 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hookline import StoreError
 from hookline.store import folder as storing
-from hookline.store.folder import DOCUMENT, TENSORS, read, write
+from hookline.store.folder import TENSORS, read, write
 
+DOCUMENT = "run.json"
 DOCUMENT_DATA = {"name": "one", "parts": [1, None]}
 SAVED = {"a": torch.arange(3.0), "b": torch.tensor([True])}
 
@@ -191,7 +192,7 @@ def fake() -> Tensor:
 )
 def test_a_tensor_that_is_not_dense_is_refused_by_name(tmp_path: Path, make: Callable[[], Tensor], kind: str) -> None:
     with pytest.raises(
-        StoreError, match=f"^0.output cannot be saved: a run on disk holds dense tensors, and this is {kind}$"
+        StoreError, match=f"^0.output cannot be saved: only dense tensors are saved, and this is {kind}$"
     ):
         write(tmp_path / "run", {}, {"0.output": quiet(make)})
 
@@ -362,7 +363,7 @@ def test_a_file_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="nowhere is not a folder; give the folder that run.save"):
+    with pytest.raises(StoreError, match="nowhere is not a folder; give the one that a run"):
         read(tmp_path / "nowhere")
 
 
@@ -429,3 +430,11 @@ def test_a_document_that_is_a_folder_is_damaged(tmp_path: Path) -> None:
 def test_the_tensors_file_is_safetensors(saved: Path) -> None:
     with safe_open(saved / TENSORS, framework="pt") as file:
         assert sorted(file.keys()) == ["a", "b"]
+
+
+def test_another_kind_has_a_document_of_its_own_name_and_is_not_replaced_by_a_run(tmp_path: Path) -> None:
+    write(tmp_path / "edit", DOCUMENT_DATA, SAVED, kind="edit")
+    assert names(tmp_path / "edit") == ["edit.json", TENSORS]
+    with pytest.raises(StoreError, match="not a saved run"):
+        write(tmp_path / "edit", DOCUMENT_DATA, SAVED)
+    assert read(tmp_path / "edit", kind="edit")[0]["name"] == "one"

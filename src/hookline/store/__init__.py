@@ -1,1 +1,1 @@
-"""A run on disk."""
+"""Results on disk."""

@@ -17,20 +17,22 @@ from hookline.errors import StoreError
 
 FORMAT = "hookline"
 VERSION = 1
-DOCUMENT = "run.json"
 TENSORS = "tensors.safetensors"
 BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 
 
-def write(folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write document and tensors to a folder, which is complete from the moment it has its name.
+def write(
+    folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: Mapping[str, Tensor], *, kind: str = "run"
+) -> None:
+    """Write document and tensors to a folder, which is complete from the moment it has its name. `kind` says what is
+    saved, and names the document.
 
-    A folder that hookline wrote before is replaced; StoreError where something else is there, or a tensor cannot be
-    written.
+    A folder that hookline wrote before is replaced by one of its kind; StoreError where something else is there, or a
+    tensor cannot be written.
     """
     target = Path(folder).resolve()
-    if target.exists() and not _is_ours(target):
-        raise StoreError(f"{target} exists and is not a saved run; give another folder, or remove it")
+    if target.exists() and not _is_ours(target, kind):
+        raise StoreError(f"{target} exists and is not a saved {kind}; give another folder, or remove it")
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,15 +41,15 @@ def write(folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: 
         ) as beside:
             fresh = Path(beside) / "fresh"
             fresh.mkdir()
-            _fill(fresh, document, tensors)
+            _fill(fresh, document, tensors, kind)
             _put_in_place(fresh, target, Path(beside) / "old")
     except (OSError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise StoreError(f"cannot save to {target}: {error}") from error
 
 
-def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor], kind: str) -> None:
     text = json.dumps({"format": FORMAT, "version": VERSION, **document}, allow_nan=False)
-    (fresh / DOCUMENT).write_text(text, encoding="utf-8")
+    (fresh / f"{kind}.json").write_text(text, encoding="utf-8")
     if not tensors:
         return
     dense = _dense(tensors)
@@ -72,7 +74,7 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             or tensor.is_meta
             or isinstance(tensor, FakeTensor)
         ):
-            raise StoreError(f"{name} cannot be saved: a run on disk holds dense tensors, and this is {_kind(tensor)}")
+            raise StoreError(f"{name} cannot be saved: only dense tensors are saved, and this is {_kind(tensor)}")
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
         storage = own.untyped_storage().data_ptr()
         dense[name] = own.clone() if storage in taken else own
@@ -88,19 +90,20 @@ def _kind(tensor: Tensor) -> str:
     return "a quantized one" if tensor.is_quantized else f"one of layout {tensor.layout}"
 
 
-def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(folder: str | os.PathLike[str], *, kind: str = "run") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The document and the tensors of a folder; StoreError that says what is wrong with it, where something is."""
     source = Path(folder)
+    path = source / f"{kind}.json"
     if not source.is_dir():
-        raise StoreError(f"{source} is not a folder; give the folder that run.save() wrote")
+        raise StoreError(f"{source} is not a folder; give the one that a {kind} was saved to")
     try:
-        document = json.loads((source / DOCUMENT).read_text(encoding="utf-8"), parse_constant=_refuse)
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
-        raise StoreError(f"{source} holds no {DOCUMENT}, so it is not a saved run") from None
+        raise StoreError(f"{source} holds no {path.name}, so it is not a saved {kind}") from None
     except (ValueError, OSError, RecursionError) as error:
-        raise StoreError(f"{source / DOCUMENT} is damaged: {error}") from None
+        raise StoreError(f"{path} is damaged: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise StoreError(f"{source / DOCUMENT} is not a hookline document")
+        raise StoreError(f"{path} is not a hookline document")
     if document.get("version") != VERSION:
         written = document.get("version")
         raise StoreError(
@@ -119,15 +122,15 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"it holds a bare {constant}, where a number that is not finite is text")
 
 
-def _is_ours(target: Path) -> bool:
+def _is_ours(target: Path, kind: str) -> bool:
     """Whether a folder is empty, or holds what `write` put there and nothing else."""
     if not target.is_dir():
         return False
     names = {path.name for path in target.iterdir()}
-    if DOCUMENT not in names:
+    if f"{kind}.json" not in names:
         return not names
-    with (target / DOCUMENT).open("rb") as document:
-        return names <= {DOCUMENT, TENSORS} and document.read(len(BEGINNING)) == BEGINNING
+    with (target / f"{kind}.json").open("rb") as document:
+        return names <= {f"{kind}.json", TENSORS} and document.read(len(BEGINNING)) == BEGINNING
 
 
 def _put_in_place(fresh: Path, target: Path, old: Path) -> None:
