@@ -14,6 +14,7 @@ LAYERS = [
     "report",
     "record",
     "demo",
+    "edits",
     "tools",
     "testing",
     "__init__",

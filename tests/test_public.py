@@ -34,11 +34,14 @@ print("quiet")
 """
 
 
+PUBLIC_MODULES = ("edits",)
+
+
 def test_all_is_what_can_be_imported():
     public = {
         name
         for name, value in vars(hookline).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        if not name.startswith("_") and (name in PUBLIC_MODULES or not isinstance(value, types.ModuleType))
     }
     assert public == set(hookline.__all__)
     assert hookline.__all__ == sorted(hookline.__all__)

@@ -1,11 +1,13 @@
 """hookline: PyTorch's module call, rebuilt. See what every module of any model does, and change nothing by looking."""
 
+from hookline import edits
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle
 from hookline.errors import (
     AttachError,
     ChangedTensorError,
+    EditError,
     GradientError,
     HooklineError,
     RecordError,
@@ -16,7 +18,9 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.edit import edit
 from hookline.tools.inventory import HookInfo, Hooks, hooks
+from hookline.tools.stop import stop_after
 from hookline.tools.watch import watch
 
 __version__ = "0.1.0"
@@ -25,6 +29,7 @@ __all__ = [
     "Call",
     "CallRecord",
     "ChangedTensorError",
+    "EditError",
     "GradientError",
     "Handle",
     "HookInfo",
@@ -38,12 +43,15 @@ __all__ = [
     "SourceError",
     "StoreError",
     "TensorInfo",
+    "edit",
+    "edits",
     "everywhere",
     "hooks",
     "install",
     "load",
     "on",
     "select",
+    "stop_after",
     "uninstall",
     "watch",
 ]

@@ -3,6 +3,7 @@
     HooklineError
     ├── SelectionError      a pattern, type or module picks nothing in this model
     ├── AttachError         a module cannot be hooked
+    ├── EditError           an edit is not one, or does not fit the call that it is to change
     ├── GradientError       a gradient cannot be seen here, or one that a step assigned does not fit
     ├── RecordError         a run was asked for something that it does not hold
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
@@ -23,6 +24,10 @@ class SelectionError(HooklineError, LookupError):
 
 class AttachError(HooklineError):
     """A module cannot be hooked."""
+
+
+class EditError(HooklineError):
+    """An edit is not one, or does not fit the call that it is to change."""
 
 
 class GradientError(HooklineError):

@@ -65,6 +65,16 @@ class Handle:
         self.remove()
 
 
+def together(*handles: Handle) -> Handle:
+    """One handle for several; the last of them is undone first."""
+
+    def undo() -> None:
+        for handle in reversed(handles):
+            handle.remove()
+
+    return Handle(undo)
+
+
 def make_hooks(*, order: float, **phases: Step | None) -> tuple[Hook, ...]:
     """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given."""
     added = caller()

@@ -32,7 +32,7 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
 
         step = None
         if call.instead is not None:
-            inner = partial(call.instead, inner)
+            inner, call.instead = partial(call.instead, inner), None  # what answers may hold the call
         half = None
         if plan.gradients and is_grad_enabled() and not (is_exporting() or _get_tracing_state()):
             half = BackwardHalf(plan, call)

@@ -123,16 +123,16 @@ def exchange(
     if isinstance(value, PLAIN) or id(value) in within or len(within) >= DEEPEST:
         return value
     try:
-        old = _parts(value)
+        old = parts_of(value)
     except Exception:  # a class of the user's that does not let itself be looked into
         return value
     around = (*within, id(value))
     new = [exchange(part, other, changes, within=around) for _, part in old]
     if isinstance(value, tuple):
         same = all(part is before for part, (_, before) in zip(new, old, strict=True))
-        return value if same else _tuple_like(value, new)
+        return value if same else tuple_like(value, new)
     for (key, before), part in zip(old, new, strict=True):
-        if part is not before and _put(value, key, part):
+        if part is not before and put_part(value, key, part):
             changes.append((value, key, before, part))
     return value
 
@@ -140,13 +140,13 @@ def exchange(
 def exchange_back(changes: list[Change]) -> None:
     """Put back what stood in the changed places, where nobody has put something else since."""
     for container, key, before, part in reversed(changes):
-        now = dict(_parts(container)).get(key)
+        now = dict(parts_of(container)).get(key)
         if now is part:
-            _put(container, key, before)
+            put_part(container, key, before)
     changes.clear()
 
 
-def _parts(value: Any) -> list[tuple[Any, Any]]:
+def parts_of(value: Any) -> list[tuple[Any, Any]]:
     """What a container holds, by key, name or place; nothing of what is no container."""
     if isinstance(value, Mapping):
         return [*value.items()]
@@ -156,7 +156,8 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
     return [*enumerate(value)] if isinstance(value, tuple | list) else []
 
 
-def _put(container: Any, key: Any, part: Any) -> bool:
+def put_part(container: Any, key: Any, part: Any) -> bool:
+    """Put a part into a container that can be changed; whether it let that be done."""
     try:
         if isinstance(container, Mapping | list):
             container[key] = part  # type: ignore[index]  # a `ModelOutput` sets its attributes too
@@ -167,7 +168,8 @@ def _put(container: Any, key: Any, part: Any) -> bool:
     return True
 
 
-def _tuple_like(value: tuple[Any, ...], parts: list[Any]) -> Any:
+def tuple_like(value: tuple[Any, ...], parts: list[Any]) -> Any:
+    """A tuple of the same class, with these parts."""
     kind = type(value)
     if hasattr(kind, "n_sequence_fields"):  # a structseq, as `torch.max(x, 1)` gives
         return kind(parts)

@@ -1,0 +1,183 @@
+"""Edits that need nothing but the tensor: ablate, steer, scale, clamp, disturb, swap."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hookline.edits.edit import Edit, Spot
+from hookline.errors import EditError
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class zero(Edit):
+    """Zeros, NaNs included; what made the tensor gets zero gradients.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
+    >>> with hookline.edit(model, "0", output=hookline.edits.zero()):
+    ...     model(torch.ones(1, 2)).tolist()
+    [[0.0, 0.0]]
+    """
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """Zeros like the tensor."""
+        return torch.zeros_like(tensor) if not tensor.requires_grad else instead_of(tensor, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class replace(Edit):
+    """A value of yours: a number, or a tensor that broadcasts to what is there."""
+
+    value: Any
+
+    def __post_init__(self) -> None:
+        take_tensor(self, "value")
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The value, in the shape, dtype and device of the tensor."""
+        return instead_of(tensor, self.value)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class add(Edit):
+    """`tensor + scale * vector`: steering. The vector broadcasts; a `torch.nn.Parameter` is trained.
+
+    >>> from hookline import edits
+    >>> edits.add(torch.ones(3), scale=4.0)
+    add(vector=float32[3] cpu, scale=4.0)
+    """
+
+    vector: Any
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        take_tensor(self, "vector")
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The sum."""
+        vector = like(self.vector, tensor)
+        return keeps_shape(self, tensor, tensor + (vector if self.scale == 1 else self.scale * vector))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class scale(Edit):
+    """`factor * tensor`; the factor is a number, or a tensor that broadcasts."""
+
+    factor: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.factor, int | float):
+            take_tensor(self, "factor")
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The product."""
+        if isinstance(self.factor, Tensor):
+            return keeps_shape(self, tensor, tensor * like(self.factor, tensor))
+        product: Tensor = tensor * self.factor
+        return product
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class clamp(Edit):
+    """Elements held between `min` and `max`; None is no bound."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is None and self.max is None:
+            raise EditError("clamp needs min=, max= or both")
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The clamped tensor."""
+        return tensor.clamp(self.min, self.max)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class noise(Edit):
+    """Normal noise of standard deviation `std` on top. It comes from a generator of its own, seeded by `seed`, the
+    module's path and which call it is: the model's random state is left alone, and the same run has the same noise."""
+
+    std: float
+    seed: int = 0
+    located: ClassVar[bool] = True
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The tensor with noise."""
+        generator = generator_for(self.seed, spot, tensor.device)
+        drawn = torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=torch.float32)
+        return tensor + (self.std * drawn).to(tensor.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class swap(Edit):
+    """Two places along an axis, each in the place of the other: two positions (`axis=1`), two examples (`axis=0`), two
+    units (`axis=-1`). Lists swap several at once.
+
+    >>> from hookline import edits
+    >>> edits.swap(0, 2).change(torch.tensor([[1, 2, 3]]), None).tolist()
+    [[3, 2, 1]]
+    """
+
+    first: Any
+    second: Any
+    axis: int = -1
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The tensor with the places swapped."""
+        size = tensor.shape[self.axis]
+        order = torch.arange(size)
+        places = torch.arange(size)
+        order[self.first], order[self.second] = places[self.second], places[self.first]
+        return tensor.index_select(self.axis, order.to(tensor.device))
+
+
+# What edits share
+
+
+def take_tensor(edit: Edit, name: str) -> None:
+    """Make a field a tensor that is written as a number or a list."""
+    value = getattr(edit, name)
+    if isinstance(value, Tensor):
+        return
+    try:
+        object.__setattr__(edit, name, torch.as_tensor(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(edit).__name__
+        raise EditError(f"{kind} takes a number or a tensor as {name}, not {value!r} ({error})") from None
+
+
+def like(value: Tensor, tensor: Tensor) -> Tensor:
+    """A value in the dtype and on the device of a tensor."""
+    return value.to(tensor.device, tensor.dtype)
+
+
+def instead_of(tensor: Tensor, value: Any) -> Tensor:
+    """A value in the shape of a tensor, as a tensor of its own. What made the tensor gets zero gradients."""
+    given: Tensor = torch.as_tensor(value)
+    try:
+        fitted = like(given, tensor).expand_as(tensor)
+    except RuntimeError:
+        raise EditError(
+            f"a value of shape {[*given.shape]} cannot take the place of one of shape {[*tensor.shape]}"
+        ) from None
+    if not tensor.requires_grad:
+        return fitted.clone()
+    return torch.where(torch.ones((), dtype=torch.bool, device=tensor.device), fitted, tensor)
+
+
+def keeps_shape(edit: Edit, tensor: Tensor, new: Tensor) -> Tensor:
+    """The new tensor; EditError where broadcasting made it larger than the one that was there."""
+    if new.shape == tensor.shape:
+        return new
+    raise EditError(f"{edit} would make a tensor of shape {[*tensor.shape]} one of shape {[*new.shape]}")
+
+
+def generator_for(seed: int, spot: Spot, device: torch.device) -> torch.Generator:
+    """A generator that belongs to one spot of one call."""
+    name = repr((seed, spot.path, spot.index, spot.part, spot.keys)).encode()
+    number = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
+    return torch.Generator(device).manual_seed(number)

@@ -1,0 +1,68 @@
+"""Where in a tensor an edit is at work: positions, heads, units."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hookline.errors import EditError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class at:
+    """Positions, heads or units of a tensor [batch, positions, ..., units], for `edit(at=...)`: whichever are given, by
+    number, slice or list. Heads are `heads` equal parts of the last axis.
+
+    Any index of a tensor does as well: `at=(slice(None), -1)`.
+
+    >>> import torch
+    >>> from hookline import edits
+    >>> edits.at(position=-1, head=1, heads=4).index(torch.zeros(2, 5, 8))
+    (slice(None, None, None), -1, Ellipsis, slice(2, 4, None))
+    """
+
+    position: Any = None
+    head: Any = None
+    heads: int | None = None
+    unit: Any = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.position, self.head, self.unit) if value is not None]
+        if not given:
+            raise EditError("edits.at needs position=, head= with heads=, or unit=")
+        if (self.head is None) != (self.heads is None) or (self.head is not None and self.unit is not None):
+            raise EditError("edits.at takes head= together with heads=, how many there are, and without unit=")
+        if sum(isinstance(value, list | tuple) for value in given) > 1:
+            raise EditError("edits.at takes one list: give a list of positions, or of heads or units, not of both")
+
+    def index(self, tensor: Tensor) -> tuple[Any, ...]:
+        """The index of these places in a tensor."""
+        needed = 1 + (self.position is not None) + (self.head is not None or self.unit is not None)
+        if tensor.dim() < needed:
+            raise EditError(f"{self} is for a tensor of {needed} axes or more; this one is {[*tensor.shape]}")
+        before = () if self.position is None else (slice(None), _listed(self.position))
+        if self.head is None and self.unit is None:
+            return before
+        return (*before, ..., self._units(tensor.shape[-1]))
+
+    def _units(self, size: int) -> Any:
+        if self.heads is None:
+            return _listed(self.unit)
+        if size % self.heads:
+            raise EditError(f"the last axis has {size} units, which are not {self.heads} equal heads")
+        width = size // self.heads
+        chosen = range(self.heads)[self.head] if not isinstance(self.head, list | tuple) else self.head
+        if isinstance(chosen, int):
+            return slice(chosen % self.heads * width, (chosen % self.heads + 1) * width)
+        if isinstance(chosen, range) and chosen.step == 1:
+            return slice(chosen.start * width, chosen.stop * width)
+        return [head % self.heads * width + unit for head in chosen for unit in range(width)]
+
+
+def _listed(value: Any) -> Any:
+    return [*value] if isinstance(value, tuple | range) else value
+
+
+def index_in(tensor: Tensor, place: Any) -> Any:
+    """The index of a tensor that `at=` stands for; None for the whole."""
+    return place.index(tensor) if isinstance(place, at) else place

@@ -1,0 +1,125 @@
+"""Edits that take values from a recorded run: patch, mean, resample."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hookline.edits.arithmetic import generator_for, instead_of
+from hookline.edits.edit import Edit, Spot
+from hookline.errors import EditError
+from hookline.model.pick import named, part_at, what_is_in
+from hookline.model.tensors import leaves
+from hookline.record.record import CallRecord, Run, TensorInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class patch(Edit):
+    """The value of a recorded call: by default of the same module in its same call, the first since the edit was put on
+    being the first of the run; with `path` or `index` of another.
+
+    The run is one of `watch(keep="copy")` or `keep="tensor"`; for inputs with `inputs=` too, for gradients `grads=`.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
+    >>> with hookline.watch(model, keep="copy") as clean:
+    ...     expected = model(torch.ones(1, 2))
+    >>> with hookline.edit(model, "0", output=hookline.edits.patch(clean)):
+    ...     torch.equal(model(torch.zeros(1, 2)), expected)
+    True
+    """
+
+    run: Run
+    path: str | None = None
+    index: int | None = None
+    located: ClassVar[bool] = True
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The recorded value."""
+        path = spot.path if self.path is None else self.path
+        call = self.run[path, spot.index if self.index is None else self.index]
+        return instead_of(tensor, recorded(call, spot))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class mean(Edit):
+    """The mean of what the module gave in a recorded run: over all of its calls, and over the axes `over`, by default
+    the batch."""
+
+    run: Run
+    over: tuple[int, ...] = (0,)
+    located: ClassVar[bool] = True
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """The mean, for each example."""
+        total: Tensor | None = None
+        count = 0
+        for call in self.run.calls_of(spot.path):
+            value = recorded(call, spot)
+            part = value.sum(self.over, keepdim=True, dtype=torch.float64)
+            if total is not None and part.shape != total.shape:
+                raise EditError(
+                    f"the calls of {spot.path!r} in the run differ in shape ({[*total.shape]}, {[*part.shape]}); "
+                    f"take the mean over more axes than over={self.over}"
+                )
+            total = part if total is None else total + part
+            count += value.numel() // max(part.numel(), 1)
+        assert total is not None  # a path without calls is an error of the run's
+        return instead_of(tensor, total / count)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class resample(Edit):
+    """For each example what the module gave for another one, drawn from all that a run recorded of it, by a generator
+    of its own: the model's random state is left alone."""
+
+    run: Run
+    seed: int = 0
+    located: ClassVar[bool] = True
+
+    def change(self, tensor: Tensor, spot: Spot) -> Tensor:
+        """An example drawn for each."""
+        rows = [row for call in self.run.calls_of(spot.path) for row in recorded(call, spot)]
+        fitting = [row for row in rows if row.shape == tensor.shape[1:]]
+        if not fitting:
+            raise EditError(
+                f"the run has no example of {spot.path!r} of shape {[*tensor.shape[1:]]}; it has {what_is_in(rows)}"
+            )
+        generator = generator_for(self.seed, spot, torch.device("cpu"))
+        drawn = torch.randint(len(fitting), (tensor.shape[0],), generator=generator)
+        return instead_of(tensor, torch.stack([fitting[place] for place in drawn]))
+
+
+def recorded(call: CallRecord, spot: Spot) -> Tensor:
+    """What a recorded call has at a spot; EditError where the run kept no tensor there."""
+    info = _info(call, spot)
+    if spot.part.startswith("grad"):
+        if info.grad is None:
+            raise EditError(f"{_name(call, spot)} has no gradient in the run; watch with grads=")
+        info = info.grad
+    value = info.value
+    if not isinstance(value, Tensor):
+        option = "keep" if "output" in spot.part else "inputs"
+        raise EditError(f"the run kept no tensor of the {_name(call, spot)}; watch with {option}='copy'")
+    return value if spot.at is None else value[spot.at]
+
+
+def _info(call: CallRecord, spot: Spot) -> TensorInfo:
+    data = call.output if "output" in spot.part else named(call.args, call.kwargs)
+    try:
+        found = part_at(data, spot.keys)
+    except KeyError:
+        found = None
+    if isinstance(found, TensorInfo):
+        return found
+    only = [info for _, info in leaves(data, kind=TensorInfo)]
+    if len(only) != 1:
+        raise EditError(f"the {_name(call, spot)} has nothing at {spot.keys!r} in the run; it is {data!r}")
+    info: TensorInfo = only[0]
+    return info
+
+
+def _name(call: CallRecord, spot: Spot) -> str:
+    part = spot.part.removeprefix("grad_")
+    return f"{part} of {call.path or 'the model'} ({call.type}, call {call.index})"

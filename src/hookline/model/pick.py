@@ -1,0 +1,115 @@
+"""One tensor of a nested value: found by its key, exchanged for another."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from hookline.errors import EditError
+from hookline.model.tensors import parts_of, put_part, tensors, tuple_like
+
+Keys: TypeAlias = tuple[Any, ...]
+
+
+def pick(value: Any, key: Any = None, *, whose: str = "the value") -> Keys:
+    """The keys that lead to one tensor in a nested value: to the part that `key` names (a name, a place, or a
+    tuple of these that leads deeper), or to the only tensor there is.
+
+    Raises EditError, naming what is there, where that is not one tensor.
+
+    >>> import torch
+    >>> pick({"logits": torch.zeros(2), "cache": None})
+    ('logits',)
+    >>> pick({"logits": torch.zeros(2), "hidden": (torch.zeros(3), torch.zeros(4))}, ("hidden", -1))
+    ('hidden', 1)
+    """
+    if isinstance(value, Tensor) and key is None:
+        return ()
+    keys: Keys = ()
+    part = value
+    for wanted in () if key is None else key if isinstance(key, tuple) else (key,):
+        parts = parts_of(part)
+        found = _place(parts, wanted)
+        if found is None:
+            raise EditError(f"{whose} has no part {(*keys, wanted)!r}; it has {what_is_in(value)}")
+        own, part = parts[found]
+        keys = (*keys, own)
+
+    if isinstance(part, Tensor):
+        return keys
+    inside = [deeper for deeper, _ in tensors(part)]
+    if len(inside) == 1:
+        return (*keys, *inside[0])
+    if not inside:
+        raise EditError(f"{whose} holds no tensor{f' at {keys!r}' if keys else ''}; it is {what_is_in(value)}")
+    raise EditError(
+        f"{whose} holds {len(inside)} tensors; pick one with key=, such as key={_shown((*keys, *inside[0]))}. "
+        f"It has {what_is_in(value)}"
+    )
+
+
+def part_at(value: Any, keys: Keys) -> Any:
+    """What these keys, as `pick` gives them, lead to."""
+    for key in keys:
+        value = dict(parts_of(value))[key]
+    return value
+
+
+def with_part(value: Any, keys: Keys, new: Any) -> Any:
+    """The value with something else at the end of the keys. The containers on the way are new, all else is the same.
+
+    >>> given = [1, {"a": 2}]
+    >>> with_part(given, (1, "a"), 3), given
+    ([1, {'a': 3}], [1, {'a': 2}])
+    """
+    if not keys:
+        return new
+    first, *rest = keys
+    parts = dict(parts_of(value))
+    parts[first] = with_part(parts[first], tuple(rest), new)
+    if isinstance(value, tuple):
+        return tuple_like(value, [*parts.values()])
+    twin = copy.copy(value)
+    if not put_part(twin, first, parts[first]):
+        raise EditError(f"a {type(value).__name__} does not let its part {first!r} be set")
+    return twin
+
+
+def what_is_in(value: Any) -> str:
+    """The tensors in a value by key, dtype and shape, in a line."""
+    found = [*tensors(value)]
+    if not found:
+        return f"a {type(value).__name__}" if value is not None else "None"
+    shown = ", ".join(f"{_shown(keys)}: {_described(tensor)}" if keys else _described(tensor) for keys, tensor in found)
+    return shown if len(shown) < 1000 else shown[:1000] + "..."
+
+
+def _place(parts: list[tuple[Any, Any]], wanted: Any) -> int | None:
+    """Which of the parts a key names, or counts out."""
+    for place, (key, _) in enumerate(parts):
+        if key == wanted and type(key) is type(wanted):
+            return place
+    counted = isinstance(wanted, int) and -len(parts) <= wanted < len(parts)
+    return wanted % len(parts) if counted else None
+
+
+def _shown(keys: Keys) -> str:
+    return repr(keys[0]) if len(keys) == 1 else repr(keys)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, tensor.shape))}]"
+
+
+def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Any]:
+    """The arguments of a call as one value: the positional ones by place, the others by name."""
+    value: dict[int | str, Any] = {**dict(enumerate(args))}
+    value.update(kwargs)
+    return value
+
+
+def as_arguments(value: Mapping[int | str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The (args, kwargs) that `named` made one value."""
+    args = tuple(part for key, part in value.items() if isinstance(key, int))
+    return args, {key: part for key, part in value.items() if isinstance(key, str)}
