@@ -1,6 +1,5 @@
 """Tests of recording through `watch`: what calls leave behind, however they go, and that nothing else stays."""
 
-import gc
 import sys
 import threading
 import weakref
@@ -24,15 +23,6 @@ from hookline.model.tensors import Fields, Opaque
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), nn.Tanh())
-
-
-@pytest.fixture
-def without_gc() -> Iterator[None]:
-    """A test in which only reference counts free anything."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def tree(run: Run, call: CallRecord | None = None) -> Any:

@@ -1,0 +1,473 @@
+"""Edits in a model: which tensor of which call is changed, how gradients flow, and that nothing else is touched."""
+
+import weakref
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers.modeling_outputs import BaseModelOutput
+
+import hookline
+from hookline import EditError, edits
+from hookline.testing import assert_unhooked
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 2))
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+
+
+def bert():
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=32, vocab_size=50)
+    return BertModel(config).eval()
+
+
+IDS = torch.arange(10).reshape(2, 5)
+
+
+class Gives(nn.Module):
+    """Gives what a function makes of its input."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return self.make(x)
+
+
+# Beside hooks by hand
+
+
+def by_hand(module, function):
+    return module.register_forward_hook(lambda module, args, output: function(output))
+
+
+VECTOR = torch.linspace(-1, 1, 16)
+ORACLE = {
+    "zero": (edits.zero(), torch.zeros_like),
+    "add": (edits.add(VECTOR, scale=3.0), lambda out: out + 3.0 * VECTOR),
+    "scale": (edits.scale(0.5), lambda out: out * 0.5),
+    "clamp": (edits.clamp(-0.1, 0.1), lambda out: out.clamp(-0.1, 0.1)),
+    "replace": (edits.replace(VECTOR), lambda out: VECTOR.expand_as(out).clone()),
+    "function": (torch.tanh, torch.tanh),
+    "chain": ([edits.scale(2.0), torch.relu], lambda out: torch.relu(out * 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", ORACLE)
+def test_an_edited_output_is_bit_by_bit_that_of_a_hook_by_hand(name):
+    edit, function = ORACLE[name]
+    model = bert()
+    with hookline.edit(model, "encoder.layer.1.output", output=edit):
+        ours = model(IDS).last_hidden_state
+    handle = by_hand(model.encoder.layer[1].output, function)
+    theirs = model(IDS).last_hidden_state
+    handle.remove()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, model(IDS).last_hidden_state)
+
+
+@pytest.mark.parametrize("name", ORACLE)
+def test_gradients_through_an_edit_are_those_through_a_hook_by_hand(name):
+    edit, function = ORACLE[name]
+
+    def gradients(model):
+        model(IDS).last_hidden_state.square().sum().backward()
+        zero = torch.zeros(())
+        return [zero if parameter.grad is None else parameter.grad for parameter in model.parameters()]
+
+    model, other = bert(), bert()
+    with hookline.edit(model, "encoder.layer.1.output", output=edit):
+        ours = gradients(model)
+    by_hand(other.encoder.layer[1].output, function)
+    for mine, theirs in zip(ours, gradients(other), strict=True):
+        assert torch.equal(mine, theirs.expand_as(mine))
+
+
+# Which tensor
+
+
+def test_an_input_edit_changes_what_the_module_gets_and_not_the_callers_tensor(model, x):
+    before = x.clone()
+    with hookline.edit(model, "0", input=lambda tensor: tensor + 1):
+        edited = model(x)
+    assert torch.equal(x, before)
+    assert torch.equal(edited, model(x + 1))
+
+
+def test_an_input_edit_reaches_a_keyword_argument():
+    class Named(nn.Module):
+        def forward(self, *, tokens):
+            return tokens * 2
+
+    model = Named()
+    with hookline.edit(model, "", input=edits.zero()):
+        assert model(tokens=torch.ones(2)).tolist() == [0, 0]
+
+
+def test_an_input_of_several_tensors_is_picked_by_place_or_by_name():
+    class Sum(nn.Module):
+        def forward(self, a, *, b):
+            return a + 10 * b
+
+    model, one = Sum(), torch.ones(1)
+    with hookline.edit(model, "", input=edits.zero(), key=0):
+        assert model(one, b=one).item() == 10
+    with hookline.edit(model, "", input=edits.zero(), key="b"):
+        assert model(one, b=one).item() == 1
+
+
+def test_several_tensors_without_a_key_are_named_in_the_error():
+    model = nn.LSTM(2, 3)
+    with hookline.edit(model, "", output=edits.zero()), pytest.raises(EditError) as caught:
+        model(torch.ones(4, 2))
+    assert "the output holds 3 tensors; pick one with key=, such as key=0" in str(caught.value)
+    assert "(1, 0): float32[1, 3]" in str(caught.value)
+    assert "raised by the after step edit(output=zero())" in caught.value.__notes__[0]
+    assert __file__ in caught.value.__notes__[0]
+
+
+def test_a_key_that_is_not_there_is_named_in_the_error():
+    model = Gives(lambda x: {"logits": x, "cache": None})
+    with hookline.edit(model, "", output=edits.zero(), key="logit"):
+        with pytest.raises(EditError, match=r"no part \('logit',\); it has 'logits': float32\[2\]"):
+            model(torch.ones(2))
+
+
+def test_an_output_without_tensors_is_an_error():
+    model = Gives(lambda x: None)
+    with hookline.edit(model, "", output=edits.zero()), pytest.raises(EditError, match="holds no tensor; it is None"):
+        model(torch.ones(2))
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@dataclass
+class Parts:
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+NESTED = {
+    "tuple": (lambda x: (x, x), 1, lambda y: y[1]),
+    "tuple from the end": (lambda x: (x, x), -1, lambda y: y[1]),
+    "list": (lambda x: [x, x], 0, lambda y: y[0]),
+    "dict": (lambda x: {"a": x, "b": x}, "b", lambda y: y["b"]),
+    "deeper": (lambda x: {"a": (x, [x, x])}, ("a", 1, 0), lambda y: y["a"][1][0]),
+    "named tuple by name": (lambda x: Pair(x, x), "right", lambda y: y.right),
+    "named tuple by place": (lambda x: Pair(x, x), 0, lambda y: y.left),
+    "dataclass": (lambda x: Parts(x, x), "right", lambda y: y.right),
+    "structseq": (lambda x: torch.max(x[None], 0), "values", lambda y: y.values),
+    "ModelOutput by name": (lambda x: BaseModelOutput(x, (x, x)), ("hidden_states", 1), lambda y: y.hidden_states[1]),
+    "ModelOutput by place": (lambda x: BaseModelOutput(x, (x, x)), 0, lambda y: y[0]),
+    "the only tensor of a tuple": (lambda x: (None, x, 3), None, lambda y: y[1]),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_key_picks_one_part_and_the_rest_and_the_kind_stay(name):
+    make, key, get = NESTED[name]
+    model, x = Gives(make), torch.ones(2)
+    kept = make(x)
+    with hookline.edit(model, "", output=edits.scale(5.0), key=key):
+        output = model(x)
+    assert type(output) is type(kept)
+    assert get(output).tolist() == [5, 5]
+    assert [part.tolist() for _, part in hookline.model.tensors.tensors(output)].count([5, 5]) == 1
+
+
+def test_the_container_that_a_module_keeps_is_not_changed():
+    kept = {"a": torch.ones(2)}
+    model = Gives(lambda x: kept)
+    with hookline.edit(model, "", output=edits.zero()):
+        assert model(torch.ones(1))["a"].tolist() == [0, 0]
+    assert kept["a"].tolist() == [1, 1]
+
+
+def test_both_ends_of_a_module_can_be_changed_at_once(model, x):
+    with hookline.edit(model, "1", input=edits.zero(), output=edits.add(1.0)):
+        edited = model(x)
+    assert torch.equal(edited, model[2](model[1](torch.zeros(3, 4)) + 1))
+
+
+# Which part of it
+
+
+def test_at_changes_a_part_and_leaves_the_rest(model, x):
+    with hookline.watch(model, keep="copy") as plain:
+        model(x)
+    with hookline.edit(model, "0", output=edits.zero(), at=(slice(None), 1)), hookline.watch(model, keep="copy") as run:
+        model(x)
+    expected = plain["0"].output.value.clone()
+    expected[:, 1] = 0
+    assert torch.equal(run["0"].output.value, expected)
+
+
+def test_gradients_flow_to_what_at_leaves_and_through_what_it_changes():
+    model = nn.Identity()
+    x = torch.ones(3, requires_grad=True)
+    with hookline.edit(model, "", output=edits.scale(5.0), at=1):
+        model(x).sum().backward()
+    assert x.grad.tolist() == [1, 5, 1]
+
+
+def test_an_index_that_does_not_fit_says_so(model, x):
+    with hookline.edit(model, "0", output=edits.zero(), at=(slice(None), 9)):
+        with pytest.raises(EditError, match=r"is no index of the output, which is \[3, 4\]"):
+            model(x)
+
+
+def test_a_head_is_ablated_in_an_attention():
+    model = bert()
+    place = "encoder.layer.0.attention.self"
+    with (
+        hookline.watch(model, place, keep="copy") as run,
+        hookline.edit(model, place, output=edits.zero(), key=0, at=edits.at(head=2, heads=4)),
+    ):
+        model(IDS)
+    values = run[place].output[0].value
+    assert values[..., 8:12].abs().max() == 0
+    assert values[..., :8].abs().min() > 0
+
+
+# Which calls
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x):
+        return self.layer(x) + 10 * self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [(0, [10, 11, 11]), (1, [1, 11, 11]), (slice(1, 4), [1, 0, 11]), ([0, 3], [10, 1, 11]), (range(2, 9), [11, 0, 0])],
+)
+def test_when_picks_calls_counted_from_when_the_edit_was_put_on(when, expected):
+    model = Twice()
+    with hookline.watch(model):
+        model(torch.ones(()))
+        with hookline.edit(model, "layer", output=edits.zero(), when=when):
+            assert [model(torch.ones(())).item() for _ in range(3)] == expected
+
+
+def test_when_asks_a_predicate_of_the_call():
+    model = Twice()
+    with hookline.edit(model, "layer", output=edits.zero(), when=lambda call: call.args[0] > 1):
+        assert model(torch.ones(())).item() == 11
+        assert model(2 * torch.ones(())).item() == 0
+
+
+def test_a_negative_call_is_an_error(model):
+    with pytest.raises(EditError, match="counts from the end, which is not known"):
+        hookline.edit(model, "0", output=edits.zero(), when=-1)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_when_picks_steps_of_each_generation(use_cache):
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=50, n_positions=32, bos_token_id=0, eos_token_id=49)
+    model = GPT2LMHeadModel(config).eval()
+    model.generation_config.pad_token_id = 0
+    seen = []
+
+    def note(tensor):
+        seen.append(tensor.shape[1])
+        return tensor
+
+    with hookline.edit(model, "lm_head", output=note, when=edits.generation_step([0, 2])):
+        for length in (4, 5, 3):
+            prompt = torch.arange(1, 1 + length).reshape(1, -1)
+            model.generate(prompt, max_new_tokens=4, min_new_tokens=4, do_sample=False, use_cache=use_cache)
+    assert len(seen) == 6
+    assert_unhooked(model)
+
+
+def test_checkpointed_calls_are_changed_again_as_they_were():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            for _ in range(3):
+                x = checkpoint(self.layer, x, use_reentrant=False)
+            return x
+
+    def gradients(plain):
+        torch.manual_seed(0)
+        model = Checkpointed()
+        forward = model if not plain else lambda x: model.layer(model.layer(model.layer(x)))
+        with hookline.edit(model, "layer", output=edits.noise(0.1) >> edits.scale(3.0), when=[0, 2, 4]):
+            for _ in range(2):
+                forward(torch.ones(2, 3)).square().sum().backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for recomputed, plain in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(recomputed, plain)
+
+
+# Gradients
+
+
+def test_grad_output_changes_what_flows_into_the_module(model, x):
+    model(x).sum().backward()
+    doubled = [2 * parameter.grad for parameter in model[0].parameters()]
+    model.zero_grad()
+    with hookline.edit(model, "0", grad_output=edits.scale(2.0)):
+        model(x).sum().backward()
+    assert all(torch.equal(p.grad, d) for p, d in zip(model[0].parameters(), doubled, strict=True))
+
+
+def test_grad_input_changes_what_flows_on_from_the_module(model, x):
+    with hookline.edit(model, "1", grad_input=edits.zero()):
+        model(x).sum().backward()
+    assert model[0].weight.grad.abs().sum() == 0
+    assert model[1][1].weight.grad.abs().sum() > 0
+
+
+def test_where_no_gradient_flows_a_gradient_edit_does_nothing(model, x):
+    with hookline.edit(model, "0", grad_input=edits.zero()):
+        model(x).sum().backward()  # the input of the first layer needs no gradient
+    assert model[0].weight.grad.abs().sum() > 0
+
+
+def test_a_gradient_edit_counts_the_calls_of_the_forward():
+    model = Twice()
+    x = torch.ones((), requires_grad=True)
+    with hookline.edit(model, "layer", grad_input=edits.zero(), when=1):
+        model(x).backward()
+    assert x.grad.item() == 1
+
+
+# Skip
+
+
+def test_skip_gives_back_the_input_and_the_module_does_not_run(model, x):
+    ran = []
+    model[1].register_forward_hook(lambda *_: ran.append(1))
+    with hookline.edit(model, "1", skip=True):
+        assert torch.equal(model(x), model[2](model[0](x)))
+    assert ran == []
+
+
+def test_skip_takes_a_function_of_the_call(model, x):
+    with hookline.edit(model, "1", skip=lambda call: call.args[0] * 2):
+        assert torch.equal(model(x), model[2](model[0](x) * 2))
+
+
+def test_skip_of_some_calls():
+    model = Twice()
+    with hookline.edit(model, "layer", skip=lambda call: torch.zeros(()), when=0):
+        assert model(torch.ones(())).item() == 10
+
+
+def test_skip_of_a_module_that_gives_a_tuple_asks_for_a_function():
+    with pytest.raises(
+        EditError, match=r"give skip= a function of the call, such as lambda call: \(call.args\[0\], None\)"
+    ):
+        hookline.edit(bert(), "encoder.layer.0.attention.self", skip=True)
+
+
+def test_the_answer_of_a_skipped_module_can_be_edited_too(model, x):
+    with hookline.edit(model, "1", skip=True, output=edits.scale(2.0)):
+        assert torch.equal(model(x), model[2](model[0](x) * 2))
+
+
+def test_a_skipped_call_keeps_nothing_alive(model, without_gc):
+    x = torch.ones(3, 4)
+    alive = weakref.ref(x)
+    with hookline.edit(model, "0", skip=lambda call: call.args[0] * 2):
+        model(x)
+    del x
+    assert alive() is None
+
+
+# As a handle
+
+
+def test_an_edit_stays_until_it_is_removed(model, x):
+    plain = model(x)
+    handle = hookline.edit(model, "0", output=edits.zero())
+    assert handle.active
+    assert not torch.equal(model(x), plain)
+    handle.remove()
+    assert torch.equal(model(x), plain)
+    assert_unhooked(model)
+
+
+def test_edits_compose_in_the_order_in_which_they_are_put_on_or_by_order():
+    model, x = nn.Identity(), torch.ones(())
+    with hookline.edit(model, "", output=edits.add(1.0)), hookline.edit(model, "", output=edits.scale(3.0)):
+        assert model(x).item() == 6
+    with hookline.edit(model, "", output=edits.add(1.0)), hookline.edit(model, "", output=edits.scale(3.0), order=-1):
+        assert model(x).item() == 4
+
+
+def test_a_shared_module_is_edited_in_each_of_its_calls():
+    model = Twice()
+    with hookline.edit(model, "layer", output=edits.zero()):
+        assert model(torch.ones(())).item() == 0
+
+
+def test_in_place_code_after_an_edit_works():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 1))
+    for edit in (edits.zero(), edits.replace(torch.ones(3)), edits.scale(2.0), edits.add(torch.ones(3))):
+        with hookline.edit(model, "0", output=edit), hookline.edit(model, "1", input=edit):
+            model(torch.ones(2, 3)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "nothing to change"),
+        ({"output": 0}, r"0 is no edit; hookline.edits.replace"),
+        ({"output": torch.ones(2)}, r"float32\[2\] cpu is no edit; hookline.edits.replace"),
+        ({"output": "zero"}, "'zero' is no edit; give a function"),
+        ({"output": edits.zero}, "is no edit"),
+        ({"skip": 3}, "skip= is True or a function of the call, not 3"),
+        ({"skip": True, "key": 0}, "with skip= alone there is none"),
+    ],
+)
+def test_what_is_no_edit_is_an_error_and_leaves_nothing(model, options, message):
+    with pytest.raises(EditError, match=message):
+        hookline.edit(model, "0", **options)
+    assert_unhooked(model)
+
+
+def test_a_pattern_that_picks_nothing_is_an_error(model):
+    with pytest.raises(hookline.SelectionError, match="nearest"):
+        hookline.edit(model, "1.11", output=edits.zero(), when=edits.generation_step(0))
+    assert_unhooked(model)
+
+
+def test_a_compiled_model_is_refused(model):
+    compiled = torch.compile(model, backend="eager")
+    with pytest.raises(EditError, match="is compiled by torch.compile, which no edit reaches"):
+        hookline.edit(compiled, "0", output=edits.zero())
+
+
+def test_modules_inside_of_a_compiled_one_are_refused_and_the_compiled_one_itself_is_edited(model, x):
+    model[1].compile(backend="eager")
+    with pytest.raises(EditError, match="1.0 is compiled"):
+        hookline.edit(model, "1.0", output=edits.zero())
+    with hookline.edit(model, "1", output=edits.zero()):
+        assert torch.equal(model(x), model[2](torch.zeros(3, 4)))
