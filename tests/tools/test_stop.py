@@ -113,7 +113,7 @@ def test_a_part_of_the_model_called_by_itself_is_not_stopped(model):
         assert model[1](X).shape == (3, 4)
 
 
-def test_two_stops_end_at_the_first_and_each_thread_at_its_own(model):
+def test_each_thread_stops_at_its_own_forward(model):
     found = {}
 
     def forward(name):

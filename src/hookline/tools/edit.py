@@ -1,26 +1,16 @@
 """edit: change what modules take, give, or get back as gradient, for a block or until the handle is removed."""
 
 import inspect
-import math
-from collections.abc import Callable
-from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any
 
-from torch import Tensor
 from torch.nn import Module
 
-from hookline.edits.calls import Counted, When, generation_step
-from hookline.edits.edit import Edit, Spot, as_edit
-from hookline.edits.places import index_in
-from hookline.engine.attach import attach
-from hookline.engine.call import Call
-from hookline.engine.hook import Handle, Step, make_hooks, together
+from hookline.edits.calls import When, generation_step
+from hookline.edits.edit import as_edit
+from hookline.edits.steps import Change, Skip, edit_calls
+from hookline.engine.hook import Handle
 from hookline.errors import EditError
-from hookline.model.pick import as_arguments, named, part_at, pick, with_part
 from hookline.model.select import Selection, Where, select
-from hookline.model.tensors import tensors
-
-Change: TypeAlias = Edit | Callable[[Tensor], Tensor] | list[Any]
 
 
 def edit(
@@ -31,7 +21,7 @@ def edit(
     output: Change | None = None,
     grad_output: Change | None = None,
     grad_input: Change | None = None,
-    skip: bool | Callable[[Call], Any] = False,
+    skip: Skip = False,
     key: Any = None,
     at: Any = None,
     when: When | generation_step | None = None,
@@ -82,118 +72,7 @@ def edit(
     if skip is True:
         refuse_tuples(selection)
 
-    numbered = when is not None or any(change.located for change in parts.values())
-    count = Counted(when) if numbered else None
-    handles = []
-    if isinstance(when, generation_step) and count is not None:
-        handles.append(attach([("", model)], make_hooks(before=count.steps.see, order=-math.inf)))
-    try:
-        handles.append(attach(selection, make_hooks(**_steps(parts, skip, key, at, count), order=order)))
-    except BaseException:
-        together(*handles).remove()
-        raise
-    return together(*handles)
-
-
-# Steps
-
-
-def _steps(
-    parts: dict[str, Edit], skip: bool | Callable[[Call], Any], key: Any, at: Any, count: "Counted | None"
-) -> dict[str, Step]:
-    """The steps, by phase, that change these parts of a call."""
-    steps = {PHASES[part]: _changing(part, change, key, at, count) for part, change in parts.items()}
-    if count is not None or skip is not False:
-        steps["before"] = _beginning(count, steps.get("before"), skip)
-    return steps
-
-
-def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None") -> Step:
-    """The step that changes one part of a call."""
-    get, put = ACCESS[part]
-    straight = part == "output" and key is None and at is None and count is None
-    new_of = change.change
-
-    def step(call: Call) -> None:
-        value = get(call)
-        if straight and type(value) is Tensor:
-            call.output = new_of(value, NOWHERE)
-            return
-        number = 0 if count is None else count.chosen.get(call.origin())
-        if number is None or (part in GRADIENTS and not any(True for _ in tensors(value))):
-            return
-        keys = pick(value, key, whose=f"the {part}")
-        tensor = part_at(value, keys)
-        spot = Spot(call.path, number, part, keys, index_in(tensor, at))
-        put(call, with_part(value, keys, _changed(change, tensor, spot)))
-
-    step.__qualname__ = f"edit({part}={change!r})"
-    return step
-
-
-def _changed(change: Edit, tensor: Tensor, spot: Spot) -> Tensor:
-    """What an edit makes of a tensor, or of the part of it that the spot says."""
-    if spot.at is None:
-        return change.change(tensor, spot)
-    try:
-        part = tensor[spot.at]
-    except IndexError as error:
-        raise EditError(f"at={spot.at!r} is no index of the {spot.part}, which is {[*tensor.shape]}: {error}") from None
-    whole = tensor.clone()
-    whole[spot.at] = change.change(part, spot)
-    return whole
-
-
-def _beginning(count: "Counted | None", change: Step | None, skip: bool | Callable[[Call], Any]) -> Step:
-    """The step that decides whether a call is one of those to be changed, and begins with it."""
-
-    def step(call: Call) -> None:
-        if count is not None and not count.begin(call):
-            return
-        if change is not None:
-            change(call)
-        if skip is True:
-            call.instead = _given_back
-        elif skip:
-            call.instead = lambda module_call, *args, **kwargs: skip(call)
-
-    step.__qualname__ = getattr(change, "__qualname__", None) or f"edit(skip={getattr(skip, '__qualname__', skip)})"
-    return step
-
-
-def _given_back(module_call: Any, *args: Any, **kwargs: Any) -> Any:
-    """A call that gives back what it was given."""
-    if args and isinstance(args[0], Tensor):
-        return args[0]
-    value = named(args, kwargs)
-    return part_at(value, pick(value, whose="the input"))
-
-
-def _put_input(call: Call, value: Any) -> None:
-    call.args, call.kwargs = as_arguments(value)
-
-
-def _put_output(call: Call, value: Any) -> None:
-    call.output = value
-
-
-def _put_grad_output(call: Call, value: Any) -> None:
-    call.grad_output = value
-
-
-def _put_grad_input(call: Call, value: Any) -> None:
-    call.grad_input, call.grad_kwargs = as_arguments(value)
-
-
-NOWHERE = Spot("", 0, "", ())  # for edits that do not ask
-PHASES = {"input": "before", "output": "after", "grad_output": "backward_before", "grad_input": "backward"}
-GRADIENTS = ("grad_output", "grad_input")
-ACCESS: dict[str, tuple[Callable[[Call], Any], Callable[[Call, Any], None]]] = {
-    "input": (lambda call: named(call.args, call.kwargs), _put_input),
-    "output": (attrgetter("output"), _put_output),
-    "grad_output": (attrgetter("grad_output"), _put_grad_output),
-    "grad_input": (lambda call: named(call.grad_input, call.grad_kwargs), _put_grad_input),
-}
+    return edit_calls(selection, parts, skip=skip, key=key, at=at, when=when, order=order)
 
 
 # What is refused
