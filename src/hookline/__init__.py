@@ -21,6 +21,7 @@ from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.edit import edit
 from hookline.tools.inventory import HookInfo, Hooks, hooks
 from hookline.tools.stop import stop_after
+from hookline.tools.sweep import Sweep, sweep
 from hookline.tools.watch import watch
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "SelectionError",
     "SourceError",
     "StoreError",
+    "Sweep",
     "TensorInfo",
     "edit",
     "edits",
@@ -52,6 +54,7 @@ __all__ = [
     "on",
     "select",
     "stop_after",
+    "sweep",
     "uninstall",
     "watch",
 ]

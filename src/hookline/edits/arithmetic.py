@@ -1,6 +1,7 @@
 """Edits that need nothing but the tensor: ablate, steer, scale, clamp, disturb, swap."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,7 +60,7 @@ class add(Edit):
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The sum."""
         vector = like(self.vector, tensor)
-        return keeps_shape(self, tensor, tensor + (vector if self.scale == 1 else self.scale * vector))
+        return combined(torch.add, tensor, vector if self.scale == 1 else self.scale * vector)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -75,7 +76,7 @@ class scale(Edit):
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The product."""
         if isinstance(self.factor, Tensor):
-            return keeps_shape(self, tensor, tensor * like(self.factor, tensor))
+            return combined(torch.mul, tensor, like(self.factor, tensor))
         product: Tensor = tensor * self.factor
         return product
 
@@ -152,6 +153,8 @@ def take_tensor(edit: Edit, name: str) -> None:
 
 def like(value: Tensor, tensor: Tensor) -> Tensor:
     """A value in the dtype and on the device of a tensor."""
+    if value.dtype is tensor.dtype and value.device == tensor.device:
+        return value
     return value.to(tensor.device, tensor.dtype)
 
 
@@ -161,19 +164,26 @@ def instead_of(tensor: Tensor, value: Any) -> Tensor:
     try:
         fitted = like(given, tensor).expand_as(tensor)
     except RuntimeError:
-        raise EditError(
-            f"a value of shape {[*given.shape]} cannot take the place of one of shape {[*tensor.shape]}"
-        ) from None
+        raise misfit(given, tensor) from None
     if not tensor.requires_grad:
         return fitted.clone()
     return torch.where(torch.ones((), dtype=torch.bool, device=tensor.device), fitted, tensor)
 
 
-def keeps_shape(edit: Edit, tensor: Tensor, new: Tensor) -> Tensor:
-    """The new tensor; EditError where broadcasting made it larger than the one that was there."""
-    if new.shape == tensor.shape:
-        return new
-    raise EditError(f"{edit} would make a tensor of shape {[*tensor.shape]} one of shape {[*new.shape]}")
+def combined(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, value: Tensor) -> Tensor:
+    """What an operation makes of a tensor and a value that broadcasts to it; EditError where it does not."""
+    try:
+        new = operation(tensor, value)
+    except RuntimeError:
+        raise misfit(value, tensor) from None
+    if new.shape != tensor.shape:
+        raise misfit(value, tensor)
+    return new
+
+
+def misfit(value: Tensor, tensor: Tensor) -> EditError:
+    """The error of a value that does not broadcast to a tensor."""
+    return EditError(f"a value of shape {[*value.shape]} does not fit a tensor of shape {[*tensor.shape]}")
 
 
 def generator_for(seed: int, spot: Spot, device: torch.device) -> torch.Generator:

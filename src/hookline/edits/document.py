@@ -1,5 +1,7 @@
 """Edits on disk: a JSON document and the tensors it names, as runs are saved."""
 
+import hashlib
+import json
 import os
 from dataclasses import fields
 from typing import Any
@@ -54,6 +56,19 @@ def load(folder: str | os.PathLike[str]) -> Edit:
     if not isinstance(edit, Edit):
         raise StoreError(f"{folder} holds no edit")
     return edit
+
+
+def fingerprint(edit: Edit) -> str:
+    """An edit in a line: as it prints, and a hash of what it holds. Of functions only the name counts."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        text = json.dumps(_encode(edit, "edit", tensors), sort_keys=True)
+    except EditError:
+        return repr(edit)
+    found = hashlib.blake2b(text.encode(), digest_size=8)
+    for tensor in tensors.values():
+        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"{edit!r} {found.hexdigest()}"
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

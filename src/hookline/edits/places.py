@@ -1,6 +1,6 @@
 """Where in a tensor an edit is at work: positions, heads, units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from hookline.errors import EditError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class at:
     """Positions, heads or units of a tensor [batch, positions, ..., units], for `edit(at=...)`: whichever are given, by
     number, slice or list. Heads are `heads` equal parts of the last axis.
@@ -34,6 +34,10 @@ class at:
             raise EditError("edits.at takes head= together with heads=, how many there are, and without unit=")
         if sum(isinstance(value, list | tuple) for value in given) > 1:
             raise EditError("edits.at takes one list: give a list of positions, or of heads or units, not of both")
+
+    def __repr__(self) -> str:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return f"at({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
 
     def index(self, tensor: Tensor) -> tuple[Any, ...]:
         """The index of these places in a tensor."""

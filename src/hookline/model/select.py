@@ -198,8 +198,11 @@ def _picked(model: Module, named: Named, where: Any) -> set[str]:
 
     if isinstance(where, str) and where == "**":
         return {own[0] for _, own in named}
-    matches = _matcher(where)
-    picked = {own[0] for module, own in named if any(matches(path, module) for path in own)}
+    if isinstance(where, str) and where and not WILDCARD.search(where):
+        picked = {own[0] for _, own in named if where in own}
+    else:
+        matches = _matcher(where)
+        picked = {own[0] for module, own in named if any(matches(path, module) for path in own)}
     if not picked:
         raise SelectionError(_nothing_picked(model, named, where))
     return picked

@@ -1,6 +1,7 @@
 """edit: change what modules take, give, or get back as gradient, for a block or until the handle is removed."""
 
 import inspect
+import sys
 from typing import Any
 
 from torch.nn import Module
@@ -88,15 +89,19 @@ def refuse_negative(when: Any) -> None:
 
 def refuse_compiled(model: Module, selection: Selection) -> None:
     """EditError where a selected module is inside of a compiled one: no step sees its calls."""
-    inside = {id(part) for module in model.modules() if is_compiled(module) for part in [*module.modules()][1:]}
+    if "torch._dynamo" not in sys.modules:
+        return  # nothing was ever compiled
+    inside = {id(part) for module in compiled(model) for part in [*module.modules()][1:]}
     for path, module in selection:
         if id(module) in inside or type(module).__name__ == "OptimizedModule":
             raise EditError(f"{path or 'the model'} is compiled by torch.compile, which no edit reaches; edit it eager")
 
 
-def is_compiled(module: Module) -> bool:
-    """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return type(module).__name__ == "OptimizedModule" or module.__dict__.get("_compiled_call_impl") is not None
+def compiled(model: Module) -> list[Module]:
+    """The outermost modules that run compiled: what `torch.compile` gave, and those after `module.compile()`."""
+    if type(model).__name__ == "OptimizedModule" or model.__dict__.get("_compiled_call_impl") is not None:
+        return [model]
+    return [found for child in model._modules.values() if child is not None for found in compiled(child)]
 
 
 def refuse_tuples(selection: Selection) -> None:

@@ -1,0 +1,70 @@
+"""What does an edit cost? One edit of an output, beside one hook by hand that does the same."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hookline
+from benchmarks.ratios import Row, compare, once_set_up
+from benchmarks.watching import forward, minilm
+from hookline import edits
+
+X = torch.ones(8)
+VECTOR = torch.ones(8)
+
+
+def rows() -> list[Row]:
+    """A call with one edit, then putting one on a real model, running it and taking it off."""
+    found = []
+    for name, edit, by_hand in (
+        ("zero", edits.zero(), torch.zeros_like),
+        ("add a vector", edits.add(VECTOR), partial(torch.add, VECTOR)),
+        ("a function", torch.neg, torch.neg),
+    ):
+        ours, theirs = nn.Identity(), nn.Identity()
+        hookline.edit(ours, "", output=edit)
+        theirs.register_forward_hook(lambda module, args, output, by_hand=by_hand: by_hand(output))
+        found.append(
+            compare(
+                f"a call of an identity module, edited: {name}",
+                once_set_up("module(x)", module=ours, x=X),
+                "a forward hook that does the same",
+                once_set_up("module(x)", module=theirs, x=X),
+                wanted="≥1",
+                number=3000,
+            )
+        )
+    model = minilm()
+    inputs = {"input_ids": torch.arange(8).reshape(1, 8)}
+    found.append(
+        compare(
+            "with edit(one layer): MiniLM, 1x8, forward",
+            once_set_up("f()", f=partial(edited, model, inputs)),
+            "a hook put on and removed",
+            once_set_up("f()", f=partial(hooked, model, inputs)),
+            wanted="≥1",
+            number=5,
+        )
+    )
+    return found
+
+
+def edited(model: nn.Module, inputs: dict[str, Any]) -> None:
+    """A forward with one layer's output scaled, by an edit."""
+    with hookline.edit(model, "encoder.layer.3.output", output=edits.scale(2.0)):
+        forward(model, inputs)
+
+
+def hooked(model: nn.Module, inputs: dict[str, Any]) -> None:
+    """The same by hand."""
+
+    def double(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output * 2.0
+
+    handle = model.get_submodule("encoder.layer.3.output").register_forward_hook(double)
+    try:
+        forward(model, inputs)
+    finally:
+        handle.remove()

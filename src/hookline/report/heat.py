@@ -1,0 +1,109 @@
+"""A sweep as a table: the change that an edit made in each place, in figures, with colour beside them."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.style import Style
+from rich.table import Column, Table
+from rich.text import Text
+
+from hookline.report.text import figure
+
+if TYPE_CHECKING:
+    from hookline.tools.sweep import Cell, Sweep
+
+BAR = 24
+LESS, MORE = (33, 102, 172), (178, 24, 43)  # blue and red, the ends of a scale that colour-blind people tell apart
+
+
+def sweep_table(sweep: Sweep) -> Group:
+    """The sweep as a rich table: a row for each module, a column for each part."""
+    head = [*sweep.labels] if sweep.labels != [""] else ["value", "change", ""]
+    table = Table(Column("module", no_wrap=True), box=None, pad_edge=False)
+    for name in head:
+        table.add_column(Text(name), justify="left" if name == "" else "right", no_wrap=True)
+    largest = _largest(sweep)
+    for path in sweep.paths:
+        cells = [cell for label in sweep.labels if (cell := sweep.cells.get((path, label)))]
+        if sweep.labels == [""]:
+            row = [part for cell in cells for part in _line(sweep, cell, largest)]
+        else:
+            row = [_coloured(sweep.change(cell), largest) for cell in cells]
+        table.add_row(Text(path or "(the model)"), *row)
+    return Group(Text(headline(sweep), style="bold"), table)
+
+
+def headline(sweep: Sweep) -> str:
+    """What was swept, in a line."""
+    kind = "change of the metric" if sweep.labels != [""] else "metric"
+    left = len(sweep.paths) * len(sweep.labels) - len(sweep)
+    rest = f", {left} places left" if left else ""
+    return f"{sweep.model}: {kind} with {sweep.edit} in one place at a time; without it {figure(sweep.baseline)}{rest}"
+
+
+def sweep_html(sweep: Sweep) -> str:
+    """The sweep as an HTML table, each cell coloured by the change that its figure says."""
+    largest = _largest(sweep)
+    names = sweep.labels if sweep.labels != [""] else ["change"]
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("module", *names))
+    body = "".join(
+        f"<tr><th scope='row' style='text-align:left'>{escape(path or '(the model)')}</th>"
+        + "".join(_html_cell(sweep, sweep.cells.get((path, label)), largest) for label in sweep.labels)
+        + "</tr>"
+        for path in sweep.paths
+    )
+    return (
+        f"<div><p><strong>{escape(headline(sweep))}</strong></p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _largest(sweep: Sweep) -> float:
+    """The largest change that is a number, which has the full colour."""
+    return max((abs(change) for cell in sweep if math.isfinite(change := sweep.change(cell))), default=0.0)
+
+
+def _line(sweep: Sweep, cell: Cell, largest: float) -> list[Text]:
+    change = sweep.change(cell)
+    share = _share(change, largest)
+    bar = ("+" if share > 0 else "-") * round(abs(share) * BAR)
+    return [Text(figure(cell.value)), Text(signed(change)), Text(bar, style="red" if share > 0 else "blue")]
+
+
+def _coloured(change: float, largest: float) -> Text:
+    share = _share(change, largest)
+    back, front = _colours(share)
+    return Text(f" {signed(change)} ", style=Style(color=f"rgb({front})", bgcolor=f"rgb({back})"))
+
+
+def _html_cell(sweep: Sweep, cell: Cell | None, largest: float) -> str:
+    if cell is None:
+        return "<td></td>"
+    change = sweep.change(cell)
+    back, front = _colours(_share(change, largest))
+    style = f"text-align:right;font-variant-numeric:tabular-nums;background:rgb({back});color:rgb({front})"
+    return f"<td style='{style}' title='{escape(figure(cell.value))}'>{signed(change)}</td>"
+
+
+def signed(change: float) -> str:
+    """A change with its sign, in three digits."""
+    return "nan" if math.isnan(change) else f"{change:+.3g}"
+
+
+def _share(change: float, largest: float) -> float:
+    """A change as a share of the largest, from -1 to 1; one that is no number counts as the largest."""
+    if not math.isfinite(change):
+        return -1.0 if change == -math.inf else 1.0
+    return change / largest if largest else 0.0
+
+
+def _colours(share: float) -> tuple[str, str]:
+    """The background of a share, white for none, and the colour of text that stands out from it."""
+    end = MORE if share > 0 else LESS
+    mixed = [round(255 + (part - 255) * abs(share)) for part in end]
+    front = "255,255,255" if abs(share) > 0.7 else "0,0,0"
+    return ",".join(map(str, mixed)), front
