@@ -43,3 +43,26 @@ def test_examples_run(path, monkeypatch, tmp_path, capsys):
     assert len(path.read_text().splitlines()) <= 40
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "guides").glob("*.md")), ids=lambda path: path.stem)
+def test_the_guides_programs_print_what_the_guides_say(path, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", path.read_text(), re.DOTALL):
+        if language == "python":
+            capsys.readouterr()
+            exec(compile(block, str(path), "exec"), names)
+        elif language == "text":
+            assert_alike(capsys.readouterr().out, block)
+
+
+def assert_alike(printed, written):
+    """The same words, and figures that are close."""
+    for one, other in zip(printed.split(), written.split(), strict=True):
+        if re.fullmatch(r"[+-]+", other):
+            continue
+        try:
+            assert float(one) == pytest.approx(float(other), rel=0.1, abs=0.02)
+        except ValueError:
+            assert one == other

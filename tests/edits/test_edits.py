@@ -372,3 +372,27 @@ def test_at_that_does_not_fit_the_tensor_says_so(x):
         edits.at(head=1, heads=3).index(x)
     with pytest.raises(EditError, match=r"tensor of 3 axes or more; this one is \[4\]"):
         edits.at(position=1, unit=2).index(torch.zeros(4))
+
+
+# One of your own
+
+
+def test_a_class_of_ones_own_is_an_edit_and_is_told_where_it_is():
+    from dataclasses import dataclass
+
+    seen = []
+
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Noted(edits.Edit):
+        located = True
+        factor: float = 2.0
+
+        def change(self, tensor, spot):
+            seen.append((spot.path, spot.index, spot.part, spot.keys))
+            return tensor * self.factor
+
+    model = nn.Sequential(nn.Identity())
+    with hookline.edit(model, "0", output=Noted()):
+        assert [model(torch.ones(())).item(), model(torch.ones(())).item()] == [2, 2]
+    assert seen == [("0", 0, "output", ()), ("0", 1, "output", ())]
+    assert repr(Noted()) == "Noted(factor=2.0)"

@@ -54,6 +54,15 @@ def test_assigning_the_output_in_an_after_step_changes_what_the_caller_gets(mode
         assert model[0](1) == "mine"
 
 
+def test_under_everywhere_too_a_function_can_answer_for_a_module(model):
+    def answer(call):
+        if call.path == "1":
+            call.instead = lambda module_call, x: -x
+
+    with hookline.everywhere(before=answer):
+        assert model(3) == -6
+
+
 def test_a_before_step_can_have_a_function_called_instead_of_the_module(model):
     def answer(call):
         call.instead = lambda module_call, x: (x, module_call(x))

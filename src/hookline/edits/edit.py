@@ -53,15 +53,16 @@ class Edit(ABC):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        names = [field.name for field in fields(self) if field.compare]  # type: ignore[arg-type]
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
         return all(same(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
         return hash(repr(self))
 
     def __repr__(self) -> str:
-        shown = [field for field in fields(self) if field.repr]  # type: ignore[arg-type]
-        return f"{type(self).__name__}({', '.join(f'{f.name}={describe(getattr(self, f.name))}' for f in shown)})"
+        held = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        shown = (f"{name}={describe(value)}" for name, value in held.items() if value is not None)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -70,7 +71,7 @@ class chain(Edit):
 
     >>> from hookline import edits
     >>> edits.scale(2.0) >> edits.clamp(min=0.0)
-    scale(factor=2.0) >> clamp(min=0.0, max=None)
+    scale(factor=2.0) >> clamp(min=0.0)
     """
 
     edits: tuple[Edit, ...]
