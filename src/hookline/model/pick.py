@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -70,10 +71,11 @@ def with_part(value: Any, keys: Keys, new: Any) -> Any:
     parts[first] = with_part(parts[first], tuple(rest), new)
     if isinstance(value, tuple):
         return tuple_like(value, [*parts.values()])
-    twin = copy.copy(value)
-    if not put_part(twin, first, parts[first]):
-        raise EditError(f"a {type(value).__name__} does not let its part {first!r} be set")
-    return twin
+    with suppress(Exception):  # a class of the user's may let neither itself be copied nor its parts be set
+        twin = copy.copy(value)
+        if put_part(twin, first, parts[first]):
+            return twin
+    raise EditError(f"a {type(value).__name__} does not let its part {first!r} be set")
 
 
 def what_is_in(value: Any) -> str:
