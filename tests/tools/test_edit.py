@@ -435,6 +435,23 @@ def test_in_place_code_after_an_edit_works():
             model(torch.ones(2, 3)).sum().backward()
 
 
+def test_modules_that_a_fused_path_would_pass_by_are_edited():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    x = torch.ones(2, 3, 8)
+    with torch.no_grad():
+        plain = model(x)
+        with hookline.edit(model, "layers.0.linear1", output=edits.zero()):
+            assert not torch.allclose(model(x), plain)
+        assert torch.equal(model(x), plain)
+    assert_unhooked(model, torch_hooks=True)
+
+
+def test_an_edited_model_is_traced_with_the_edit(model, x):
+    with hookline.edit(model, "0", output=edits.zero()), hookline.edit(model, "1", input=edits.replace(1.0)):
+        traced = torch.jit.trace(model, x)
+        assert torch.equal(traced(x), model(x))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -443,6 +460,7 @@ def test_in_place_code_after_an_edit_works():
         ({"output": torch.ones(2)}, r"float32\[2\] cpu is no edit; hookline.edits.replace"),
         ({"output": "zero"}, "'zero' is no edit; give a function"),
         ({"output": edits.zero}, "is no edit"),
+        ({"output": edits.zero(), "when": "first"}, "when='first' picks no calls"),
         ({"skip": 3}, "skip= is True or a function of the call, not 3"),
         ({"skip": True, "key": 0}, "with skip= alone there is none"),
     ],

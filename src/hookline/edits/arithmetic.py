@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state
 
 from hookline.edits.edit import Edit, Spot
 from hookline.errors import EditError
@@ -25,7 +26,7 @@ class zero(Edit):
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """Zeros like the tensor."""
-        return torch.zeros_like(tensor) if not tensor.requires_grad else instead_of(tensor, 0)
+        return instead_of(tensor, 0) if keeps_graph(tensor) else torch.zeros_like(tensor)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -108,6 +109,8 @@ class noise(Edit):
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The tensor with noise."""
+        if tensor.is_meta:
+            return tensor.clone()
         generator = generator_for(self.seed, spot, tensor.device)
         drawn = torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=torch.float32)
         return tensor + (self.std * drawn).to(tensor.dtype)
@@ -160,14 +163,19 @@ def like(value: Tensor, tensor: Tensor) -> Tensor:
 
 def instead_of(tensor: Tensor, value: Any) -> Tensor:
     """A value in the shape of a tensor, as a tensor of its own. What made the tensor gets zero gradients."""
-    given: Tensor = torch.as_tensor(value)
+    given = value if isinstance(value, Tensor) else tensor.new_full((), value)
     try:
         fitted = like(given, tensor).expand_as(tensor)
     except RuntimeError:
         raise misfit(given, tensor) from None
-    if not tensor.requires_grad:
+    if not keeps_graph(tensor):
         return fitted.clone()
     return torch.where(torch.ones((), dtype=torch.bool, device=tensor.device), fitted, tensor)
+
+
+def keeps_graph(tensor: Tensor) -> bool:
+    """Whether what takes the place of a tensor is to stay in its graph, as where one is traced."""
+    return tensor.requires_grad or _get_tracing_state() is not None
 
 
 def combined(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, value: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from torch import Tensor
+from torch.nn import TransformerEncoderLayer
 
 from hookline.edits.calls import Counted, When, generation_step
 from hookline.edits.edit import Edit, Spot
@@ -14,6 +15,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, Step, make_hooks, together
 from hookline.errors import EditError
+from hookline.model.paths import outermost
 from hookline.model.pick import as_arguments, named, part_at, pick, with_part
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
@@ -35,11 +37,14 @@ def edit_calls(
     """Put the changes of these parts on the selected modules, as `hookline.edit` says; all of it, or nothing."""
     numbered = when is not None or any(change.located for change in parts.values())
     count = Counted(when) if numbered else None
-    handles = []
+    handles = [without_fast_path(selection)]
     if isinstance(when, generation_step) and count is not None:
         handles.append(attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf)))
     try:
-        handles.append(attach(selection, make_hooks(**_steps(parts, skip, key, at, count), order=order)))
+        steps = _steps(parts, skip, key, at, count)
+        for step in steps.values():
+            step.__qualname__ = _name(parts, skip)
+        handles.append(attach(selection, make_hooks(**steps, order=order)))
     except BaseException:
         together(*handles).remove()
         raise
@@ -73,7 +78,6 @@ def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None
         spot = Spot(call.path, number, part, keys, index_in(tensor, at))
         put(call, with_part(value, keys, _changed(change, tensor, spot)))
 
-    step.__qualname__ = f"edit({part}={change!r})"
     return step
 
 
@@ -103,8 +107,33 @@ def _beginning(count: "Counted | None", change: Step | None, skip: Skip) -> Step
         elif skip:
             call.instead = lambda module_call, *args, **kwargs: skip(call)
 
-    step.__qualname__ = getattr(change, "__qualname__", None) or f"edit(skip={getattr(skip, '__qualname__', skip)})"
     return step
+
+
+def _name(parts: dict[str, Edit], skip: Skip) -> str:
+    """An edit as an error names it."""
+    said = [f"{part}={change!r}" for part, change in parts.items()]
+    if skip is not False:
+        said.append(f"skip={getattr(skip, '__qualname__', skip)}")
+    return f"edit({', '.join(said)})"
+
+
+def without_fast_path(selection: Selection) -> Handle:
+    """Have the modules inside of `nn.TransformerEncoderLayer`s called: its fused path passes them by, unless one has a
+    hook of PyTorch's."""
+    layers = outermost(selection.model, lambda module: isinstance(module, TransformerEncoderLayer))
+    inside = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+    added = [module.register_forward_hook(_nothing) for _, module in selection if id(module) in inside]
+
+    def undo() -> None:
+        for handle in added:
+            handle.remove()
+
+    return Handle(undo)
+
+
+def _nothing(module: Any, args: Any, output: Any) -> None:
+    """A hook that is only to be there."""
 
 
 def _given_back(module_call: Any, *args: Any, **kwargs: Any) -> Any:

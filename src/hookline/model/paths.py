@@ -1,6 +1,6 @@
 """Modules and their dotted paths."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch.nn import Module
 
@@ -59,6 +59,26 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
         elif path not in found[key][1]:
             found[key] = module, (*found[key][1], path)
     return [*found.values()]
+
+
+def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:
+    """The modules of a kind that are not inside of another of that kind, the model itself included.
+
+    >>> from torch import nn
+    >>> outermost(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU())), lambda module: isinstance(module, nn.ReLU))
+    [ReLU(), ReLU()]
+    """
+    found, left, seen = [], [model], set()
+    while left:
+        module = left.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if wanted(module):
+            found.append(module)
+        elif module._modules:
+            left += [child for child in reversed(module._modules.values()) if child is not None]
+    return found
 
 
 def _wraps(parent: Module, name: str) -> bool:

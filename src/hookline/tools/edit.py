@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from torch.nn import Module
@@ -11,6 +12,7 @@ from hookline.edits.edit import as_edit
 from hookline.edits.steps import Change, Skip, edit_calls
 from hookline.engine.hook import Handle
 from hookline.errors import EditError
+from hookline.model.paths import outermost
 from hookline.model.select import Selection, Where, select
 
 
@@ -67,7 +69,7 @@ def edit(
         raise EditError("key= and at= pick a part of what is changed; with skip= alone there is none")
     if not isinstance(skip, bool) and not callable(skip):
         raise EditError(f"skip= is True or a function of the call, not {skip!r}")
-    refuse_negative(when)
+    refuse_other_calls(when)
     selection = select(model, where)
     refuse_compiled(model, selection)
     if skip is True:
@@ -79,9 +81,15 @@ def edit(
 # What is refused
 
 
-def refuse_negative(when: Any) -> None:
-    """EditError for a call counted from the end, which nobody knows."""
+def refuse_other_calls(when: Any) -> None:
+    """EditError for a `when` that is none, or counts from the end, which nobody knows."""
     wanted = when.steps if isinstance(when, generation_step) else when
+    known = wanted is None or callable(wanted) or isinstance(wanted, int | slice | Collection)
+    if not known or isinstance(wanted, str):
+        raise EditError(
+            f"when={when!r} picks no calls; it is a number, a slice or a collection of numbers, "
+            "hookline.edits.generation_step(...), or a function of the Call"
+        )
     bounds = (wanted.start, wanted.stop) if isinstance(wanted, slice) else (wanted,)
     if any(isinstance(bound, int) and bound < 0 for bound in bounds):
         raise EditError(f"when={when!r} counts from the end, which is not known; the first call is 0")
@@ -91,17 +99,15 @@ def refuse_compiled(model: Module, selection: Selection) -> None:
     """EditError where a selected module is inside of a compiled one: no step sees its calls."""
     if "torch._dynamo" not in sys.modules:
         return  # nothing was ever compiled
-    inside = {id(part) for module in compiled(model) for part in [*module.modules()][1:]}
+    inside = {id(part) for module in outermost(model, is_compiled) for part in [*module.modules()][1:]}
     for path, module in selection:
         if id(module) in inside or type(module).__name__ == "OptimizedModule":
             raise EditError(f"{path or 'the model'} is compiled by torch.compile, which no edit reaches; edit it eager")
 
 
-def compiled(model: Module) -> list[Module]:
-    """The outermost modules that run compiled: what `torch.compile` gave, and those after `module.compile()`."""
-    if type(model).__name__ == "OptimizedModule" or model.__dict__.get("_compiled_call_impl") is not None:
-        return [model]
-    return [found for child in model._modules.values() if child is not None for found in compiled(child)]
+def is_compiled(module: Module) -> bool:
+    """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
+    return type(module).__name__ == "OptimizedModule" or module.__dict__.get("_compiled_call_impl") is not None
 
 
 def refuse_tuples(selection: Selection) -> None:
