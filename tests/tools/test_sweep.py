@@ -91,6 +91,15 @@ def test_the_places_that_changed_most_come_first_and_nan_before_all(model):
     assert [cell.path for cell in swept.top(1)] == ["2"]
 
 
+def test_modules_that_are_never_called_are_named_and_not_swept():
+    model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2)]), nn.Linear(2, 1))
+    model.forward = lambda x: model[1](model[0][0](x))
+    swept = hookline.sweep(model, ["*", "0.0"], edits.zero(), total, [torch.ones(1, 2)])
+    assert swept.paths == ["0.0", "1"]
+    assert swept.never_called == ["0"]
+    assert "never called: 0" in repr(swept)
+
+
 # Wrong input
 
 

@@ -75,7 +75,7 @@ def together(*handles: Handle) -> Handle:
     return Handle(undo)
 
 
-def make_hooks(*, order: float, **phases: Step | None) -> tuple[Hook, ...]:
+def make_hooks(*, order: float = 0, **phases: Step | None) -> tuple[Hook, ...]:
     """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given."""
     added = caller()
     for phase, step in phases.items():

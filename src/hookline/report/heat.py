@@ -34,7 +34,8 @@ def sweep_table(sweep: Sweep) -> Group:
         else:
             row = [_coloured(sweep.change(cell), largest) for cell in cells]
         table.add_row(Text(path or "(the model)"), *row)
-    return Group(Text(headline(sweep), style="bold"), table)
+    missing = Text(f"never called: {', '.join(sweep.never_called)}", style="dim")
+    return Group(Text(headline(sweep), style="bold"), table, *([missing] if sweep.never_called else []))
 
 
 def headline(sweep: Sweep) -> str:

@@ -16,7 +16,9 @@ from torch.nn import Module
 
 from hookline.edits.document import fingerprint
 from hookline.edits.edit import Edit, as_edit
-from hookline.edits.steps import Change, edit_calls
+from hookline.edits.steps import Change, edit_calls, without_fast_path
+from hookline.engine.attach import attach
+from hookline.engine.hook import make_hooks
 from hookline.errors import EditError, StoreError
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
@@ -50,15 +52,22 @@ class Sweep(Sequence[Cell]):
     map where there are parts (`over`), and shows as one in a notebook.
 
     - `baseline`: the metric without an edit, the mean over the batches; `baselines`: of each batch;
-    - `paths`, `labels`: the places, by module and by part;
+    - `paths`, `labels`: the places, by module and by part; `never_called`: the selected modules that no batch reached;
     - `cells`: each Cell by (path, label); `edit`: the edit, as it prints; `model`: the class of the model.
     """
 
     def __init__(
-        self, model: str, edit: str, baselines: tuple[float, ...], paths: list[str], labels: list[str]
+        self,
+        model: str,
+        edit: str,
+        baselines: tuple[float, ...],
+        paths: list[str],
+        labels: list[str],
+        called: Collection[str],
     ) -> None:
-        self.model, self.edit, self.baselines = model, edit, baselines
-        self.paths, self.labels = paths, labels
+        self.model, self.edit, self.baselines, self.labels = model, edit, baselines, labels
+        self.paths = [path for path in paths if path in called]
+        self.never_called = [path for path in paths if path not in called]
         self.cells: dict[tuple[str, str], Cell] = {}
 
     def __len__(self) -> int:
@@ -168,10 +177,12 @@ def sweep(
         with torch.no_grad(), same_random_state(model):
             return tuple(number(metric((call or call_with)(model, batch), batch), metric) for batch in held)
 
-    baselines = measure()
+    called: set[str] = set()
+    with without_fast_path(selection), attach(selection, make_hooks(before=lambda call: called.add(call.path))):
+        baselines = measure()
     if not baselines:
         raise EditError("there are no batches to sweep over")
-    result = Sweep(type(model).__name__, repr(change), baselines, selection.paths, [*parts])
+    result = Sweep(type(model).__name__, repr(change), baselines, selection.paths, [*parts], called)
     record = Record(save, result, settings(result, change, part, key, parts, metric))
     record.resume()
     places = [(path, label) for path in result.paths for label in parts if (path, label) not in result.cells]
