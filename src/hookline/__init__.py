@@ -16,7 +16,9 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.check import check
 from hookline.tools.inventory import HookInfo, Hooks, hooks
+from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
 from hookline.tools.watch import watch
 
 __version__ = "0.1.0"
@@ -25,24 +27,31 @@ __all__ = [
     "Call",
     "CallRecord",
     "ChangedTensorError",
+    "Evidence",
+    "Finding",
+    "Findings",
     "GradientError",
     "Handle",
     "HookInfo",
     "HooklineError",
     "Hooks",
     "Module",
+    "RULES",
     "RecordError",
+    "Rule",
     "Run",
     "Selection",
     "SelectionError",
     "SourceError",
     "StoreError",
     "TensorInfo",
+    "check",
     "everywhere",
     "hooks",
     "install",
     "load",
     "on",
+    "rule",
     "select",
     "uninstall",
     "watch",

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from hookline import demo
 from hookline.errors import SourceError
-from hookline.model.tensors import tensors
+from hookline.model.loss import default_loss
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -140,16 +140,12 @@ def scalar_loss(output: Any) -> Tensor:
 
     Raises SourceError where none of them does.
     """
-    loss = getattr(output, "loss", None)
-    if isinstance(loss, Tensor) and loss.requires_grad:
-        return loss.mean()
-    found = [tensor for _, tensor in tensors(output) if tensor.requires_grad and tensor.is_floating_point()]
-    if not found:
+    loss = default_loss(output)
+    if loss is None:
         raise SourceError(
             "nothing in the model's output requires a gradient, so there is no backward to run; use --no-grads"
         )
-    squares = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)).square().sum() for tensor in found]
-    return torch.stack(squares).sum() / sum(tensor.numel() for tensor in found)
+    return loss
 
 
 def demo_loss(output: Tensor) -> Tensor:

@@ -1,0 +1,270 @@
+"""Gathering: the steps and hooks that find out, while a check watches, what a run does not hold."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from hookline.engine.attach import on
+from hookline.engine.call import Call
+from hookline.model.paths import paths
+from hookline.model.select import Selection
+from hookline.model.tensors import tensors
+from hookline.record.keep import version_of
+from hookline.record.measure import is_traced, unseen
+from hookline.record.record import Run
+from hookline.tools.rules.evidence import Evidence, ParameterFacts, Suspect
+from hookline.tools.rules.unit import UnitTally, tally_for
+
+LAST = float("inf")
+
+
+@dataclass(slots=True)
+class ParameterTally:
+    """What is known of one parameter so far. Tensors in it are single numbers on the parameter's device, which nothing
+    waits for until the check is done."""
+
+    path: str
+    parameter: Tensor
+    nan: int = 0
+    inf: int = 0
+    bad_pass: Tensor | None = None
+    gradients: int = 0
+    largest_gradient: Tensor | None = None
+    steps: int = 0
+    rate: float | None = None
+    moved: Tensor | None = None
+    ratio: Tensor | None = None
+    before: Tensor | None = None
+
+    def see_gradient(self, parameter: Tensor) -> None:
+        """Count a gradient that has arrived."""
+        self.gradients += 1
+        largest = None if parameter.grad is None else largest_of(parameter.grad)
+        if largest is not None:
+            known = self.largest_gradient
+            self.largest_gradient = largest if known is None else torch.maximum(known, largest)
+
+    def begin_step(self, rate: Any) -> None:
+        """Keep what the parameter is before an optimizer changes it."""
+        self.steps += 1
+        self.rate = max(float(rate), self.rate or 0.0)
+        self.before = self.parameter.detach().clone()
+
+    def end_step(self) -> None:
+        """See how an optimizer has changed the parameter."""
+        before, self.before = self.before, None
+        if before is None or not before.numel():
+            return
+        wide = torch.promote_types(before.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(before, dtype=wide)
+        change = torch.linalg.vector_norm(self.parameter.detach().to(wide) - before)
+        ratio = torch.where(norm > 0, change / norm, 0.0).real
+        self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
+        moved = (self.parameter.detach() != before).any()
+        self.moved = moved if self.moved is None else self.moved | moved
+
+    def facts(self) -> ParameterFacts:
+        """What came of it."""
+        bad_pass = None if self.bad_pass is None else int(self.bad_pass)
+        return ParameterFacts(
+            path=self.path,
+            parameter=self.parameter,
+            nan=self.nan,
+            inf=self.inf,
+            bad_pass=None if bad_pass == NEVER else bad_pass,
+            gradients=self.gradients,
+            largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
+            steps=self.steps,
+            rate=self.rate,
+            moved=None if self.moved is None else bool(self.moved),
+            ratio=None if self.ratio is None else float(self.ratio),
+        )
+
+
+NEVER = 2**31
+
+
+def largest_of(tensor: Tensor) -> Tensor | None:
+    """The largest magnitude, a tensor of one element, NaN where an element is; None of what has none, or cannot be
+    read."""
+    with suppress(Exception), torch.no_grad():  # a tensor class may raise anything, and a check never ends a step
+        values = tensor.detach()
+        values = values.coalesce().values() if values.layout == torch.sparse_coo else values
+        return values.abs().amax().float() if values.numel() and not values.is_meta else None
+    return None
+
+
+@dataclass(slots=True)
+class Gathering:
+    """What a check has found out so far, beside the run."""
+
+    selection: Selection
+    parameters: dict[str, ParameterTally] = field(default_factory=dict)
+    units: dict[str, UnitTally] = field(default_factory=dict)
+    loss: float | None = None
+    error: BaseException | None = None
+    steps: int = 0
+    begun: int = 0
+    versions: tuple[int | None, ...] = ()
+    same_samples: dict[str, Tensor] = field(default_factory=dict)
+    autocast: set[str] = field(default_factory=set)
+    ungraded: set[str] = field(default_factory=set)
+    given: list[tuple[str, int | None, str, weakref.ref[Tensor], int]] = field(default_factory=list)
+
+    def begin(self, call: Call) -> None:
+        """Before a call: what the parameters are like, where it is the model's own."""
+        if call.parent is not None:
+            return
+        self.begun += 1
+        if call.recompute:
+            return
+        self._look_at_parameters()
+        if not torch.is_grad_enabled():
+            self.ungraded.add(call.path)
+        self.given = [
+            (each.path, None, name, weakref.ref(each.parameter), version)
+            for name, each in self.parameters.items()
+            if (version := version_of(each.parameter)) is not None
+        ]
+        self._note_tensors(call, (call.args, call.kwargs), "its input")
+
+    def end(self, call: Call) -> None:
+        """After a call: what it gave."""
+        output = call.output
+        if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
+            self.autocast.add(call.path)
+        self._note_tensors(call, output, "its output")
+        first = next((tensor for _, tensor in tensors(output)), None)
+        if first is None or not _readable(first):
+            return
+        with unseen(first), torch.no_grad():
+            tally = self.units.get(call.path) or tally_for(call.module)
+            if tally is not None:
+                self.units[call.path] = tally
+                tally.see(call.module, first.detach())
+            if call.parent is None:
+                self._compare_samples(call, first.detach())
+
+    def before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Before an optimizer's step: what its parameters are."""
+        known = {id(each.parameter): each for each in self.parameters.values()}
+        held = [
+            (known[id(parameter)], group.get("lr", 0.0))
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if id(parameter) in known
+        ]
+        self.steps += bool(held)
+        with torch.no_grad():
+            for each, rate in held:
+                each.begin_step(rate)
+
+    def after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """After it: what became of them."""
+        with torch.no_grad():
+            for each in self.parameters.values():
+                each.end_step()
+
+    def evidence(self, run: Run) -> Evidence:
+        """All that was found out."""
+        return Evidence(
+            run=run,
+            modules=dict(self.selection),
+            parameters={name: each.facts() for name, each in self.parameters.items()},
+            units={path: tally.facts() for path, tally in self.units.items() if tally.seen},
+            loss=self.loss,
+            error=self.error,
+            steps=self.steps,
+            same_samples=frozenset(path for path, always in self.same_samples.items() if bool(always)),
+            autocast=frozenset(self.autocast),
+            ungraded=frozenset(self.ungraded),
+            suspects=tuple(self._suspects()),
+        )
+
+    def _look_at_parameters(self) -> None:
+        """See which parameters are not finite; again only where one was changed since."""
+        versions = tuple(version_of(each.parameter) for each in self.parameters.values())
+        if versions == self.versions:
+            return
+        self.versions = versions
+        for each in self.parameters.values():
+            largest = largest_of(each.parameter)
+            if largest is None:
+                continue
+            now = torch.where(largest.isfinite(), NEVER, self.begun - 1)
+            each.bad_pass = now if each.bad_pass is None else torch.minimum(each.bad_pass, now)
+
+    def _note_tensors(self, call: Call, value: Any, name: str) -> None:
+        for _, tensor in tensors(value):
+            version = version_of(tensor)
+            if version is not None:
+                self.given.append((call.path, call.index, name, weakref.ref(tensor), version))
+
+    def _suspects(self) -> Iterator[Suspect]:
+        for path, call, name, reference, version in self.given:
+            tensor = reference()
+            now = None if tensor is None else version_of(tensor)
+            if tensor is not None and now is not None and now != version:
+                yield Suspect(path, call, name, tuple(tensor.shape), version, now)
+
+    def _compare_samples(self, call: Call, output: Tensor) -> None:
+        """Whether every sample of the batch got the same, though what was given differs between samples."""
+        first = next((tensor for _, tensor in tensors((call.args, call.kwargs))), None)
+        if first is None or first.is_nested or first.layout != torch.strided or not first.dim() or not output.dim():
+            return
+        if len(first) != len(output) or len(first) < 2 or first.device != output.device or not output[0].numel():
+            return
+        given = first.detach()
+        differ, equal = (given != given[:1]).any(), (output == output[:1]).all()
+        if bool(differ):
+            self.same_samples[call.path] = self.same_samples.get(call.path, equal) & equal
+
+
+def _readable(tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+    return plain and tensor.is_floating_point() and bool(tensor.numel()) and not (tensor.is_meta or is_traced(tensor))
+
+
+@contextmanager
+def gathering(selection: Selection) -> Iterator[Gathering]:
+    """A `with` block in which evidence is gathered on the selected modules and on all parameters of their model; its
+    steps and hooks are off again afterwards."""
+    found = Gathering(selection)
+    undo: list[Callable[[], None]] = []
+    try:
+        found.parameters = _tallies(selection.model)
+        undo.append(on(selection.model, selection, before=found.begin, after=found.end, order=LAST).remove)
+        for each in found.parameters.values():
+            if each.parameter.is_leaf and each.parameter.requires_grad:
+                handle: Any = each.parameter.register_post_accumulate_grad_hook(each.see_gradient)  # type: ignore[no-untyped-call]
+                undo.append(handle.remove)
+        undo.append(register_optimizer_step_pre_hook(found.before_step).remove)
+        undo.append(register_optimizer_step_post_hook(found.after_step).remove)
+        yield found
+    finally:
+        for take_off in reversed(undo):
+            take_off()
+
+
+def _tallies(model: Module) -> dict[str, ParameterTally]:
+    """An empty tally for each parameter of a model, by its first name, with what was not finite from the start."""
+    found: dict[int, tuple[str, ParameterTally]] = {}
+    for module, own in paths(model):
+        for name, parameter in module._parameters.items():
+            if parameter is None or is_lazy(parameter) or id(parameter) in found:
+                continue
+            tally = ParameterTally(own[0], parameter)
+            found[id(parameter)] = f"{own[0]}.{name}".removeprefix("."), tally
+            largest = largest_of(parameter)
+            if largest is not None and not bool(largest.isfinite()):
+                tally.nan, tally.inf = int(parameter.isnan().sum()), int(parameter.isinf().sum())
+    return dict(found.values())

@@ -1,0 +1,79 @@
+"""Rules on training steps: weights that do not move, or move too far; tensors changed after they were used."""
+
+from collections.abc import Iterator
+
+from hookline.tools.rules.evidence import Evidence, Suspect
+from hookline.tools.rules.finding import Finding, Severity, rule
+
+WHOLE = 1.0
+IN_PLACE = "modified by an inplace operation"
+
+
+@rule(
+    "large-update",
+    advice="Lower the learning rate, warm it up, or clip the gradient: 0.001 of a weight in a step is usual.",
+)
+def large_update(evidence: Evidence) -> Iterator[Finding]:
+    """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
+    that start at 0 are left out."""
+    for name, facts in (evidence.parameters or {}).items():
+        if facts.ratio is not None and facts.ratio >= WHOLE and facts.parameter.dim() > 1 and facts.largest_gradient:
+            message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
+            figures = {"parameter": name, "ratio": facts.ratio, "learning_rate": facts.rate}
+            yield Finding(facts.path, message, evidence=figures)
+
+
+@rule(
+    "unchanged-weight",
+    advice="Give the optimizer model.parameters() of this very model, after it was moved or wrapped; look at the "
+    "learning rate and its schedule; keep weights in float32 where steps are small.",
+)
+def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
+    """A parameter with a gradient that no step of an optimizer changed."""
+    if not evidence.steps:
+        return
+    told: set[tuple[str, str]] = set()
+    for name, facts in (evidence.parameters or {}).items():
+        if not facts.largest_gradient or facts.moved:
+            continue
+        message, severity = _why_unmoved(facts.steps, facts.rate)
+        if (facts.path, message) not in told:
+            told.add((facts.path, message))
+            figures = {"parameter": name, "steps": facts.steps, "learning_rate": facts.rate}
+            yield Finding(facts.path, f"its {_last(name)} {message}", evidence=figures, severity=severity)
+
+
+def _why_unmoved(steps: int, rate: float | None) -> tuple[str, Severity]:
+    """What keeps a parameter where it is; one step at a learning rate of 0 is how a warm-up begins."""
+    if not steps:
+        return "has a gradient, and no optimizer that stepped holds it", "warning"
+    if not rate:
+        return "did not change: the learning rate is 0", "warning" if steps > 1 else "note"
+    return f"did not change in {steps} steps: the updates are lost in rounding, or are 0", "warning"
+
+
+@rule(
+    "changed-in-place",
+    severity="error",
+    advice="Write `x = x + y` for `x += y` there, or take inplace=False; call optimizer.step() after backward().",
+)
+def changed_in_place(evidence: Evidence) -> Iterator[Finding]:
+    """The tensor that was changed in place between its use and the backward pass, where that pass has raised."""
+    raised = str(evidence.error) if evidence.error is not None and IN_PLACE in str(evidence.error) else ""
+    for suspect in evidence.suspects or ():
+        if raised and _is_told_of(suspect, raised):
+            figures = {"shape": list(suspect.shape), "version": suspect.version, "now": suspect.now}
+            message = f"{suspect.name} was changed in place after it was used, and its backward needs what it was"
+            yield Finding(suspect.path, message, call=suspect.call, evidence=figures)
+            return
+
+
+def _is_told_of(suspect: Suspect, message: str) -> bool:
+    """Whether PyTorch's error is of a tensor of that shape with those counts of changes."""
+    shape = f"[{', '.join(map(str, suspect.shape))}]"
+    versions = f"is at version {suspect.now}; expected version {suspect.version} instead"
+    return shape in message and versions in message
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
