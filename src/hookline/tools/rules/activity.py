@@ -1,6 +1,7 @@
 """Rules on activity: units that never speak, that always shout, and outputs that say the same whatever comes in."""
 
 from collections.abc import Iterator
+from math import isfinite
 
 from hookline.record.record import CallRecord
 from hookline.tools.rules.evidence import Evidence, by_path, floating, is_below, is_models_own
@@ -115,4 +116,4 @@ def _is_flat(call: CallRecord) -> bool:
     given = [info.stats for info in floating(call.inputs) if info.stats is not None]
     out = call.outputs[0].stats if floating(call.outputs[:1]) else None
     varied = any(each.min < each.max for each in given)
-    return varied and out is not None and out.count >= 4 and out.min == out.max
+    return varied and out is not None and out.count >= 4 and out.min == out.max and isfinite(out.min)

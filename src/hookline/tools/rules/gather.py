@@ -113,6 +113,7 @@ class Gathering:
     loss: float | None = None
     error: BaseException | None = None
     steps: int = 0
+    other_steps: int = 0
     begun: int = 0
     versions: tuple[int | None, ...] = ()
     same_samples: dict[str, Tensor] = field(default_factory=dict)
@@ -164,6 +165,7 @@ class Gathering:
             if id(parameter) in known
         ]
         self.steps += bool(held)
+        self.other_steps += not held
         with torch.no_grad():
             for each, rate in held:
                 each.begin_step(rate)
@@ -176,6 +178,8 @@ class Gathering:
 
     def evidence(self, run: Run) -> Evidence:
         """All that was found out."""
+        self.begun += 1  # what the last step did counts as before a call that was not made
+        self._look_at_parameters()
         return Evidence(
             run=run,
             modules=dict(self.selection),
@@ -184,6 +188,7 @@ class Gathering:
             loss=self.loss,
             error=self.error,
             steps=self.steps,
+            other_steps=self.other_steps,
             same_samples=frozenset(path for path, always in self.same_samples.items() if bool(always)),
             autocast=frozenset(self.autocast),
             ungraded=frozenset(self.ungraded),

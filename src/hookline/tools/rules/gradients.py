@@ -1,8 +1,8 @@
 """Rules on gradients: too small or too large along depth, and missing altogether."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
+from math import hypot, prod
 
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.rules.evidence import (
@@ -18,7 +18,7 @@ from hookline.tools.rules.evidence import (
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 SMALLER, LARGER = 1e-5, 1e4
-SHORTEST = 3
+SHORTEST = 4  # layers in a chain, or parameters alike
 MOSTLY = 0.75
 
 
@@ -28,10 +28,12 @@ MOSTLY = 0.75
     "connections that skip layers.",
 )
 def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Gradients that shrink by 1e5 or more along layers that repeat, from the last to the first."""
+    """Gradients that shrink by 1e5 or more along layers that repeat, from the last to the first, in most of the steps,
+    and not by one of them alone."""
     for calls, norms in _graded_chains(evidence.run):
-        ratio = norms[0] / norms[-1] if norms[-1] else 1.0
-        if ratio <= SMALLER and _share(norms, lambda before, after: before < after) >= MOSTLY:
+        ratios = _steps(norms)
+        ratio, gentle = prod(ratios), prod(ratios) / min(ratios)
+        if gentle <= SMALLER and sum(step < 1 for step in ratios) >= MOSTLY * len(ratios):
             yield _along(calls, norms, f"its gradient is {ratio:.1e} of that of {calls[-1].path or calls[-1].type}")
 
 
@@ -41,10 +43,12 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     "1, normalizations, a shorter sequence.",
 )
 def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Gradients that grow by 1e4 or more along layers that repeat, from the last to the first."""
+    """Gradients that grow by 1e4 or more along layers that repeat, from the last to the first, in most of the steps,
+    and not by one of them alone."""
     for calls, norms in _graded_chains(evidence.run):
-        ratio = norms[0] / norms[-1] if norms[-1] else 1.0
-        if ratio >= LARGER and _share(norms, lambda before, after: before > after) >= MOSTLY:
+        ratios = _steps(norms)
+        ratio, gentle = prod(ratios), prod(ratios) / max(ratios)
+        if gentle >= LARGER and sum(step > 1 for step in ratios) >= MOSTLY * len(ratios):
             yield _along(calls, norms, f"its gradient is {ratio:.1e} times that of {calls[-1].path or calls[-1].type}")
 
 
@@ -74,18 +78,17 @@ def _graded_chains(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
 
 
 def _norm(call: CallRecord) -> float | None:
-    """The L2 norm of the gradients of what a call gave; None where none arrived, or one is not finite."""
+    """The L2 norm of the gradients of what a call gave; None where none arrived, or it is 0 or not finite."""
     grads = [info.grad for info in call.outputs if info.grad is not None]
     stats = [grad.stats for grad in grads if grad.stats is not None]
     if not stats or any(map(broken, grads)):
         return None
-    return math.hypot(*(each.norm for each in stats))
+    return hypot(*(each.norm for each in stats)) or None
 
 
-def _share(norms: list[float], holds: Callable[[float, float], bool]) -> float:
-    """The share of neighbours of which something holds."""
-    pairs = [*pairwise(norms)]
-    return sum(holds(before, after) for before, after in pairs) / len(pairs)
+def _steps(norms: list[float]) -> list[float]:
+    """By what the gradient is multiplied from each layer to the one before it."""
+    return [before / after for before, after in pairwise(norms)]
 
 
 @rule(
@@ -96,7 +99,7 @@ def _share(norms: list[float], holds: Callable[[float, float], bool]) -> float:
 def no_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Parameters that ask for a gradient, of modules that were called, and got none in a backward pass that gave others
     theirs."""
-    if evidence.parameters is None:
+    if evidence.parameters is None or evidence.error is not None:
         return
     if _cut_off(evidence):
         message = "what it gives has no gradient to any parameter, though they ask for one: it cannot be trained"
@@ -111,7 +114,13 @@ def no_gradient(evidence: Evidence) -> Iterator[Finding]:
         path = _highest(facts.path, asking)
         if path not in told:
             told.add(path)
-            yield _missing(evidence, path, {name: each for name, each in without.items() if is_below(each.path, path)})
+            own = any(each.gradients for each in evidence.below(path).values())
+            names = {
+                name: each
+                for name, each in without.items()
+                if each.path == path or (not own and is_below(each.path, path))
+            }
+            yield _missing(evidence, path, names)
 
 
 def _cut_off(evidence: Evidence) -> bool:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from hookline.record.record import CallRecord
-from hookline.tools.rules.evidence import Evidence, floating, is_below, passes
+from hookline.tools.rules.evidence import Evidence, floating, is_below, passes, starred
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
@@ -24,25 +25,40 @@ HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 def never_called(evidence: Evidence) -> Iterator[Finding]:
     """Modules that were not called: a warning where their parameters ask for a gradient and got none though others did,
     a note of the rest, and of one of several alike, which may be skipped by chance or by routing."""
-    missing = [path for path in evidence.run.never_called if evidence.run.modules[path] not in HOLDERS]
-    if not evidence.run.calls:
-        return
-    for path in missing:
-        if any(other != path and is_below(path, other) for other in missing):
-            continue
-        if any(is_below(call.path, path) for call in evidence.run):
-            continue  # what is in it is called by others
-        facts = evidence.below(path).values()
-        if any(each.gradients for each in facts):
-            continue  # its parameters are used without it
-        waiting = sum(each.parameter.numel() for each in facts if each.parameter.requires_grad)
-        severe = bool(waiting) and evidence.backward_ran and not _is_one_of_several(evidence, path)
+    groups: dict[tuple[str, Severity], list[str]] = {}
+    for path in _never_called(evidence):
+        groups.setdefault((starred(path), _severity_uncalled(evidence, path)), []).append(path)
+    for (_, severity), paths in groups.items():
+        waiting = sum(_trainable(evidence, path) for path in paths)
         yield Finding(
-            path,
-            f"was never called{f', and holds {waiting:,} trainable values' if waiting else ''}",
-            evidence={"trainable": waiting},
-            severity="warning" if severe else "note",
+            paths[0],
+            "was never called"
+            + (f", nor were {len(paths) - 1} like it" if len(paths) > 1 else "")
+            + (f": {waiting:,} trainable values" if waiting else ""),
+            evidence={"paths": paths, "trainable": waiting},
+            severity=severity,
         )
+
+
+def _never_called(evidence: Evidence) -> Iterator[str]:
+    """The outermost modules that were not called, nor any in them, and whose parameters nobody else uses."""
+    missing = [path for path in evidence.run.never_called if evidence.run.modules[path] not in HOLDERS]
+    called = {call.path for call in evidence.run}
+    for path in missing if called else ():
+        inside = any(other != path and is_below(path, other) for other in missing)
+        in_use = any(is_below(other, path) for other in called)
+        if not inside and not in_use and not any(facts.gradients for facts in evidence.below(path).values()):
+            yield path
+
+
+def _severity_uncalled(evidence: Evidence, path: str) -> Severity:
+    severe = _trainable(evidence, path) and evidence.backward_ran and not _is_one_of_several(evidence, path)
+    return "warning" if severe else "note"
+
+
+def _trainable(evidence: Evidence, path: str) -> int:
+    """How many elements of a module's parameters ask for a gradient."""
+    return sum(facts.parameter.numel() for facts in evidence.below(path).values() if facts.parameter.requires_grad)
 
 
 def _is_one_of_several(evidence: Evidence, path: str) -> bool:
@@ -178,10 +194,10 @@ def device_changed(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _innermost_changes(evidence: Evidence, name: str) -> list[tuple[CallRecord, set]]:  # type: ignore[type-arg]
+def _innermost_changes(evidence: Evidence, name: str) -> list[tuple[CallRecord, set[Any]]]:
     """The first call of each module that gave a dtype or device, of floating numbers, that it had none of, with those
     that it had; not of modules around one that did."""
-    found: dict[str, tuple[CallRecord, set]] = {}  # type: ignore[type-arg]
+    found: dict[str, tuple[CallRecord, set[Any]]] = {}
     for call in evidence.run:
         if call.path in found or call.error is not None:
             continue

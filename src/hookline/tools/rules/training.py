@@ -1,5 +1,6 @@
 """Rules on training steps: weights that do not move, or move too far; tensors changed after they were used."""
 
+import re
 from collections.abc import Iterator
 
 from hookline.tools.rules.evidence import Evidence, Suspect
@@ -7,6 +8,7 @@ from hookline.tools.rules.finding import Finding, Severity, rule
 
 WHOLE = 1.0
 IN_PLACE = "modified by an inplace operation"
+TOLD = re.compile(r"Tensor \[(?P<shape>[\d, ]*)\].* is at version (?P<now>\d+); expected version (?P<version>\d+)")
 
 
 @rule(
@@ -17,7 +19,7 @@ def large_update(evidence: Evidence) -> Iterator[Finding]:
     """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
     that start at 0 are left out."""
     for name, facts in (evidence.parameters or {}).items():
-        if facts.ratio is not None and facts.ratio >= WHOLE and facts.parameter.dim() > 1 and facts.largest_gradient:
+        if facts.ratio is not None and not facts.ratio < WHOLE and facts.parameter.dim() > 1:
             message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
             figures = {"parameter": name, "ratio": facts.ratio, "learning_rate": facts.rate}
             yield Finding(facts.path, message, evidence=figures)
@@ -30,7 +32,11 @@ def large_update(evidence: Evidence) -> Iterator[Finding]:
 )
 def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
     """A parameter with a gradient that no step of an optimizer changed."""
-    if not evidence.steps:
+    if not evidence.steps and not evidence.other_steps:
+        return
+    if not evidence.steps and evidence.backward_ran:
+        message = "has gradients, and the optimizer that stepped holds none of its parameters"
+        yield Finding("", message, evidence={"steps": evidence.other_steps})
         return
     told: set[tuple[str, str]] = set()
     for name, facts in (evidence.parameters or {}).items():
@@ -69,10 +75,15 @@ def changed_in_place(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _is_told_of(suspect: Suspect, message: str) -> bool:
-    """Whether PyTorch's error is of a tensor of that shape with those counts of changes."""
-    shape = f"[{', '.join(map(str, suspect.shape))}]"
-    versions = f"is at version {suspect.now}; expected version {suspect.version} instead"
-    return shape in message and versions in message
+    """Whether PyTorch's error is of a tensor of that shape, transposed perhaps, with those counts of changes."""
+    told = TOLD.search(message)
+    if told is None:
+        return False
+    shape = [int(size) for size in told["shape"].split(", ") if size]
+    return sorted(shape) == sorted(suspect.shape) and (int(told["now"]), int(told["version"])) == (
+        suspect.now,
+        suspect.version,
+    )
 
 
 def _last(name: str) -> str:

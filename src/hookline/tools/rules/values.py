@@ -1,6 +1,7 @@
 """Rules on values: what raised, where the first NaN or Inf came from, and what is about to overflow."""
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 import torch
@@ -48,13 +49,21 @@ def raised(evidence: Evidence) -> Iterator[Finding]:
     advice="Look at what wrote it: a damaged checkpoint, an initialization that divides by zero, an earlier step.",
 )
 def nonfinite_parameter(evidence: Evidence) -> Iterator[Finding]:
-    """A parameter that was NaN or Inf before anything ran."""
+    """A parameter that was NaN or Inf before anything ran, or that a step has made so."""
     for name, facts in (evidence.parameters or {}).items():
         if facts.nan or facts.inf:
             yield Finding(
                 facts.path,
                 f"its parameter {_last(name)} held {_counts(facts.nan, facts.inf)} before anything ran",
                 evidence={"parameter": name, "nan": facts.nan, "inf": facts.inf},
+            )
+        elif facts.bad_pass is not None:
+            yield Finding(
+                facts.path,
+                f"its parameter {_last(name)} became NaN or Inf before call {facts.bad_pass} of the model",
+                call=facts.bad_pass,
+                evidence={"parameter": name, "ratio": facts.ratio},
+                advice="Look at what the step before it did: its learning rate, and the gradient that it was given.",
             )
 
 
@@ -105,8 +114,10 @@ def nonfinite_output(evidence: Evidence) -> Iterator[Finding]:
 )
 def nonfinite_loss(evidence: Evidence) -> Iterator[Finding]:
     """A loss that is NaN or Inf though what the model gave is finite."""
-    if evidence.loss is not None and not abs(evidence.loss) < float("inf") and not _first_broken_pass(evidence.run)[1]:
-        yield Finding("", f"the loss is {evidence.loss}, of a finite output", evidence={"loss": evidence.loss})
+    loss = evidence.loss
+    empty = not any(info.stats is not None and info.stats.count for call in evidence.run for info in call.outputs)
+    if loss is not None and not isfinite(loss) and not empty and not _first_broken_pass(evidence.run)[1]:
+        yield Finding("", f"the loss is {loss}, of a finite output", evidence={"loss": loss})
 
 
 @rule(
@@ -211,7 +222,7 @@ def _severity(evidence: Evidence, calls: list[CallRecord]) -> Severity:
         return "note"
     outer = calls[-1]
     reached = outer.error is not None or any(broken(info) and not only_negative(info) for info in outer.outputs)
-    lost = evidence.loss is not None and not abs(evidence.loss) < float("inf")
+    lost = evidence.loss is not None and not isfinite(evidence.loss)
     graded = any(info.grad is not None and broken(info.grad) for call in calls for info in call.outputs)
     if reached or lost or graded:
         return "error"
@@ -222,7 +233,7 @@ def _first_in_backward(evidence: Evidence, calls: list[CallRecord], bad: list[Ca
     """The module whose backward made it: the one that took what the last of the bad calls gave."""
     outer, last = calls[-1], bad[-1]
     if last is outer:
-        if evidence.loss is None or abs(evidence.loss) < float("inf"):
+        if evidence.loss is None or isfinite(evidence.loss):
             message = "the gradient that reaches its output is not finite: what comes after the model makes it"
             yield Finding(outer.path, message, call=outer.index, evidence=_gradient_figures(last))
         return
@@ -248,7 +259,7 @@ def _is_bad(call: CallRecord) -> bool:
 def _bad_parameter_gradients(evidence: Evidence) -> Iterator[Finding]:
     for name, facts in (evidence.parameters or {}).items():
         largest = facts.largest_gradient
-        if largest is not None and not largest < float("inf") and facts.bad_pass is None:
+        if largest is not None and not isfinite(largest) and facts.bad_pass is None:
             message = f"the gradient of its parameter {_last(name)} is not finite, though those that reach it are"
             yield Finding(facts.path, message, evidence={"parameter": name, "largest": largest})
 
