@@ -2,7 +2,9 @@
 
 import pytest
 
+import hookline
 from planted.faults import FAULTS, Fault
+from planted.healthy import HEALTHY
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -16,6 +18,12 @@ def test_a_planted_fault_is_found(fault: Fault) -> None:
 
 
 def test_there_is_a_fault_for_every_rule() -> None:
-    import hookline
-
     assert {fault.rule for fault in FAULTS} == {rule.name for rule in hookline.RULES}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_nothing_above_a_note_is_found_in_healthy_training(name: str) -> None:
+    findings = HEALTHY[name]()
+
+    assert [str(finding) for finding in findings.at_least("warning")] == []
+    assert findings.run.calls

@@ -29,12 +29,13 @@ MOSTLY = 0.75
 )
 def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Gradients that shrink by 1e5 or more along layers that repeat, from the last to the first, in most of the steps,
-    and not by one of them alone."""
+    and not by one of them alone; a note along the calls of one module, as of a recurrent cell."""
     for calls, norms in _graded_chains(evidence.run):
         ratios = _steps(norms)
         ratio, gentle = prod(ratios), prod(ratios) / min(ratios)
         if gentle <= SMALLER and sum(step < 1 for step in ratios) >= MOSTLY * len(ratios):
-            yield _along(calls, norms, f"its gradient is {ratio:.1e} of that of {calls[-1].path or calls[-1].type}")
+            fades = calls[0].path == calls[-1].path  # a recurrent cell forgets what came long before, and learns
+            yield _along(calls, norms, f"its gradient is {ratio:.1e} of that", severity="note" if fades else None)
 
 
 @rule(
@@ -49,13 +50,15 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         ratios = _steps(norms)
         ratio, gentle = prod(ratios), prod(ratios) / max(ratios)
         if gentle >= LARGER and sum(step > 1 for step in ratios) >= MOSTLY * len(ratios):
-            yield _along(calls, norms, f"its gradient is {ratio:.1e} times that of {calls[-1].path or calls[-1].type}")
+            yield _along(calls, norms, f"its gradient is {ratio:.1e} times that")
 
 
-def _along(calls: list[CallRecord], norms: list[float], message: str) -> Finding:
+def _along(calls: list[CallRecord], norms: list[float], message: str, *, severity: Severity | None = None) -> Finding:
     first, last = calls[0], calls[-1]
-    figures = {"first": norms[0], "last": norms[-1], "layers": len(calls), "from": last.path}
-    return Finding(first.path, f"{message}, {len(calls)} layers on", call=first.index, evidence=figures)
+    other = f"call {last.index} of it" if first.path == last.path else last.path
+    figures = {"first": norms[0], "last": norms[-1], "calls": len(calls), "from": other}
+    message = f"{message} of {other}, {len(calls)} calls on"
+    return Finding(first.path, message, call=first.index, evidence=figures, severity=severity)
 
 
 def _graded_chains(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:

@@ -82,7 +82,8 @@ def wrong_mode(evidence: Evidence) -> Iterator[Finding]:
     figures = {"modules": dict(counts), "steps": evidence.steps}
     told = " and ".join(f"{count} {name}" for name, count in counts.items())
 
-    if evidence.steps and not any(call.training for call in outer):
+    idle = any(_is_in_training_part(evidence, path) for path in modal)
+    if evidence.steps and idle and not any(call.training for call in outer):
         message = f"an optimizer stepped, and the model was in eval mode throughout: {told} did not do their part"
         yield Finding(outer[0].path, message, evidence=figures)
     ungraded = [call for call in outer if call.path in (evidence.ungraded or ()) and call.training]
@@ -90,6 +91,12 @@ def wrong_mode(evidence: Evidence) -> Iterator[Finding]:
         message = f"used without gradients in training mode: {told} act as in training"
         yield Finding(ungraded[0].path, message, call=ungraded[0].index, evidence=figures)
     yield from _mixed(called)
+
+
+def _is_in_training_part(evidence: Evidence, path: str) -> bool:
+    """Whether a batch norm, or what a dropout is for, asks for gradients: in a frozen part they belong in evaluation."""
+    own = evidence.below(path) or evidence.below(path.rpartition(".")[0])
+    return any(facts.parameter.requires_grad for facts in own.values())
 
 
 def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:

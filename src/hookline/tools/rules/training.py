@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from hookline.tools.rules.evidence import Evidence, Suspect
+from hookline.tools.rules.evidence import Evidence, ParameterFacts, Suspect
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 WHOLE = 1.0
@@ -42,20 +42,22 @@ def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
     for name, facts in (evidence.parameters or {}).items():
         if not facts.largest_gradient or facts.moved:
             continue
-        message, severity = _why_unmoved(facts.steps, facts.rate)
+        message, severity = _why_unmoved(facts)
         if (facts.path, message) not in told:
             told.add((facts.path, message))
             figures = {"parameter": name, "steps": facts.steps, "learning_rate": facts.rate}
             yield Finding(facts.path, f"its {_last(name)} {message}", evidence=figures, severity=severity)
 
 
-def _why_unmoved(steps: int, rate: float | None) -> tuple[str, Severity]:
-    """What keeps a parameter where it is; one step at a learning rate of 0 is how a warm-up begins."""
-    if not steps:
+def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
+    """What keeps a parameter where it is. A note: one step at a learning rate of 0, which is how a warm-up begins; a
+    vector whose updates are lost, as those of a bias before a normalization are."""
+    if not facts.steps:
         return "has a gradient, and no optimizer that stepped holds it", "warning"
-    if not rate:
-        return "did not change: the learning rate is 0", "warning" if steps > 1 else "note"
-    return f"did not change in {steps} steps: the updates are lost in rounding, or are 0", "warning"
+    if not facts.rate:
+        return "did not change: the learning rate is 0", "warning" if facts.steps > 1 else "note"
+    severity: Severity = "warning" if facts.parameter.dim() > 1 else "note"
+    return f"did not change in {facts.steps} steps: the updates are lost in rounding, or are 0", severity
 
 
 @rule(
