@@ -61,6 +61,11 @@ class Subject:
     kwargs: dict[str, Any]
     loss: Callable[[Any], Tensor]
 
+    @property
+    def own_loss(self) -> Callable[[Any], Tensor] | None:
+        """Its loss where it has one of its own; None where that is the one any model gets."""
+        return None if self.loss is scalar_loss else self.loss
+
     def forward(self) -> None:
         """One forward that builds no graph."""
         with torch.no_grad():

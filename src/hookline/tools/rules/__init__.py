@@ -1,6 +1,7 @@
 """The rules of a check, what they judge by, and what they find. RULES is the list; causes come before consequences."""
 
 from hookline.tools.rules.activity import collapsed_softmax, constant_output, dead_units, saturated
+from hookline.tools.rules.backward import nonfinite_gradient
 from hookline.tools.rules.evidence import Evidence
 from hookline.tools.rules.finding import Finding, Findings, Rule, rule
 from hookline.tools.rules.gradients import exploding_gradient, frozen_parameter, no_gradient, vanishing_gradient
@@ -8,7 +9,6 @@ from hookline.tools.rules.modules import device_changed, dtype_changed, never_ca
 from hookline.tools.rules.training import changed_in_place, large_update, unchanged_weight
 from hookline.tools.rules.values import (
     near_overflow,
-    nonfinite_gradient,
     nonfinite_input,
     nonfinite_loss,
     nonfinite_output,

@@ -110,6 +110,11 @@ class Evidence:
             return True
         return any(info.grad is not None for call in self.run for info in call.outputs)
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether an error kept the model, or the steps around it, from coming to their end."""
+        return self.error is not None or any(call.error and call.parent is None for call in self.run)
+
 
 # How rules read a run
 

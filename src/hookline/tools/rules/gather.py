@@ -147,7 +147,7 @@ class Gathering:
         first = next((tensor for _, tensor in tensors(output)), None)
         if first is None or not _readable(first):
             return
-        with unseen(first), torch.no_grad():
+        with suppress(Exception), unseen(first), torch.no_grad():  # to look at a tensor never ends a call
             tally = self.units.get(call.path) or tally_for(call.module)
             if tally is not None:
                 self.units[call.path] = tally

@@ -102,7 +102,7 @@ def _steps(norms: list[float]) -> list[float]:
 def no_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Parameters that ask for a gradient, of modules that were called, and got none in a backward pass that gave others
     theirs."""
-    if evidence.parameters is None or evidence.error is not None:
+    if evidence.parameters is None or evidence.ended_early:
         return
     if _cut_off(evidence):
         message = "what it gives has no gradient to any parameter, though they ask for one: it cannot be trained"

@@ -44,7 +44,7 @@ def _never_called(evidence: Evidence) -> Iterator[str]:
     """The outermost modules that were not called, nor any in them, and whose parameters nobody else uses."""
     missing = [path for path in evidence.run.never_called if evidence.run.modules[path] not in HOLDERS]
     called = {call.path for call in evidence.run}
-    for path in missing if called else ():
+    for path in missing if called and not evidence.ended_early else ():
         inside = any(other != path and is_below(path, other) for other in missing)
         in_use = any(is_below(other, path) for other in called)
         if not inside and not in_use and not any(facts.gradients for facts in evidence.below(path).values()):
@@ -94,7 +94,7 @@ def wrong_mode(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _is_in_training_part(evidence: Evidence, path: str) -> bool:
-    """Whether a batch norm, or what a dropout is for, asks for gradients: in a frozen part they belong in evaluation."""
+    """Whether a batch norm, or what a dropout stands in, asks for gradients: frozen parts belong in evaluation."""
     own = evidence.below(path) or evidence.below(path.rpartition(".")[0])
     return any(facts.parameter.requires_grad for facts in own.values())
 
