@@ -46,7 +46,7 @@ def false_alarms() -> str:
     """How many findings healthy models and training runs gave."""
     models = [checked(each, train=train) for each in HEALTHY_MODELS for train in (False, True)]
     with expected(()):
-        runs = [run() for run in HEALTHY.values()]
+        runs = [run().found for run in HEALTHY.values()]
     rows = [
         _count(f"{len(HEALTHY_MODELS)} models of tests/zoo, in training and in evaluation", models),
         _count("training runs that look like a fault from some side (tests/planted/healthy.py)", runs),
@@ -54,7 +54,7 @@ def false_alarms() -> str:
     return _table(("healthy", "checks", "errors", "warnings", "notes"), rows)
 
 
-def _count(name: str, checks: list[hookline.Findings]) -> tuple[str, ...]:
+def _count(name: str, checks: list[tuple[hookline.Finding, ...]]) -> tuple[str, ...]:
     counts = [sum(each.severity == kind for found in checks for each in found) for kind in ("error", "warning", "note")]
     return name, str(len(checks)), *map(str, counts)
 
@@ -77,7 +77,9 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def put(page: str, name: str, table: str) -> str:
     """The page with a table in its place."""
-    return re.sub(rf"(?<=<!-- table: {name} -->\n).*?(?=\n<!-- end -->)", lambda _: table, page, count=1, flags=re.DOTALL)
+    return re.sub(
+        rf"(?<=<!-- table: {name} -->\n).*?(?=\n<!-- end -->)", lambda _: table, page, count=1, flags=re.DOTALL
+    )
 
 
 def in_place(page: str, name: str) -> str:
