@@ -1,4 +1,4 @@
-"""The code in the README, in docstrings and in the examples' folder runs, and prints what it says."""
+"""The code in the README, in docstrings, in the guides and in the examples' folder runs, and prints what it says."""
 
 import doctest
 import importlib
@@ -28,6 +28,14 @@ def test_the_readmes_program_prints_what_the_readme_says(capsys):
     program, output = re.findall(r"```(?:python|text)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:2]
     exec(compile(program, "README.md", "exec"), {})
     assert without_figures(capsys.readouterr().out) == without_figures(output)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "guides").glob("*.md")), ids=lambda path: path.stem)
+def test_the_code_of_a_guide_runs_from_top_to_bottom_and_prints_what_the_guide_says(path, capsys):
+    names = {}
+    for program, output in re.findall(r"```python\n(.*?)```(?:\s*```text\n(.*?)```)?", path.read_text(), re.DOTALL):
+        exec(compile(program, path.name, "exec"), names)
+        assert capsys.readouterr().out.strip() == output.strip()
 
 
 def without_figures(text):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
+from torch.utils.checkpoint import checkpoint
 from toys import Gives
 
 import hookline
@@ -143,6 +144,14 @@ def test_a_parameter_whose_own_gradient_is_broken_is_named() -> None:
     assert (found.path, found.evidence["parameter"]) == ("1", "1.scale")
 
 
+def test_of_a_container_and_its_child_that_took_the_same_the_child_is_named() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(gives(torch.sqrt)), nn.Linear(4, 4))
+    for parameter in model[0].parameters():
+        nn.init.zeros_(parameter)
+
+    assert told(hookline.check(model, X), "nonfinite-gradient") == [("1.0.0", "error")]
+
+
 def test_what_raised_inside_and_was_caught_is_a_note() -> None:
     def fail(x: Tensor) -> Tensor:
         raise ValueError("no")
@@ -266,7 +275,7 @@ def test_gradients_along_depth(scale: float, rule: str | None) -> None:
 
 
 def test_one_layer_that_makes_all_the_difference_is_no_chain() -> None:
-    model = linears(8, 1.0)
+    model = linears(8, 0.9)
     with torch.no_grad():
         model[4].weight.mul_(1e-6)
 
@@ -474,3 +483,29 @@ def test_a_rectifier_in_place_is_no_fault() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 4))
 
     assert list(hookline.check(model, X)) == []
+
+
+def test_a_tensor_changed_in_place_is_found_behind_a_block_that_is_computed_again() -> None:
+    def add(x: Tensor) -> Tensor:
+        x += 1
+        return x
+
+    again = Held(lambda self, x: checkpoint(self.inner, x, use_reentrant=False), inner=nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), Gives(add), again)
+    with pytest.raises(RuntimeError, match="inplace"), hookline.check(model, where=["1", "2", "3.inner"]) as findings:
+        loss = model(X).sum()  # which keeps the graph, and so the tensor, until the check has ended
+        loss.backward()
+
+    assert told(findings, "changed-in-place") == [("1", "error")]
+
+
+def test_and_where_nobody_keeps_the_graph() -> None:
+    def add(x: Tensor) -> Tensor:
+        x += 1
+        return x
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), Gives(add))
+    with pytest.raises(RuntimeError, match="inplace"), hookline.check(model) as findings:
+        model(X).sum().backward()
+
+    assert told(findings, "changed-in-place") == [("1", "error")]

@@ -110,6 +110,7 @@ def _run_once(
     model = selection.model
     with (
         _as_it_was(model, (args, kwargs)),
+        torch.inference_mode(False),
         torch.enable_grad(),
         recording(selection, inputs="stats", grads=True) as run,
         gathering(selection) as gathered,
@@ -117,7 +118,7 @@ def _run_once(
         try:
             output = model(*args, **kwargs)
             scalar = loss(output)
-            gathered.loss = None if scalar is None else float(scalar.detach())
+            gathered.loss = None if scalar is None or scalar.is_meta else float(scalar.detach())
             if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                 torch.autograd.backward(scalar)
         except HooklineError:
@@ -148,20 +149,21 @@ def _as_it_was(model: Module, inputs: Any) -> Iterator[None]:
         for leaf, gradient in gradients:
             leaf.grad = gradient
         for holder, name, tensor, copy in changing:
-            holder[name] = tensor
+            if holder[name] is not tensor and isinstance(holder, dict):  # a scripted module makes a new one each time
+                holder[name] = tensor
             _put_back(tensor, copy)
 
 
-def _changed_by_a_forward(model: Module) -> Iterator[tuple[dict[str, Any], str, Tensor, Tensor]]:
+def _changed_by_a_forward(model: Module) -> Iterator[tuple[Any, str, Tensor, Tensor]]:
     """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows;
     where each is held, its name there, itself, and a copy."""
     for _, module in walk(model):
-        bounded = ["weight"] if getattr(module, "max_norm", None) is not None else []
-        for holder, names in ((module._buffers, [*module._buffers]), (module._parameters, bounded)):
-            for name in names:
-                tensor = holder.get(name)
-                if tensor is not None and not is_lazy(tensor):
-                    yield holder, name, tensor, tensor.detach().clone()
+        held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
+        if getattr(module, "max_norm", None) is not None:
+            held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
+        for holder, name, tensor in held:
+            if not is_lazy(tensor):
+                yield holder, name, tensor, tensor.detach().clone()
 
 
 def _put_back(tensor: Tensor, copy: Tensor) -> None:

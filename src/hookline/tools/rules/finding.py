@@ -95,6 +95,10 @@ def rule(
     return lambda function: Rule(name, severity, advice, function)
 
 
+def _rank(finding: Finding) -> tuple[int, int]:
+    return -SEVERITIES.index(finding.severity or "note"), finding.call or 0
+
+
 class Findings(Sequence[Finding]):
     """What a check found, worst first. True where something above a note was found, whatever its length: a note alone
     is no fault. Prints as a table.
@@ -111,9 +115,11 @@ class Findings(Sequence[Finding]):
         self.error: BaseException | None = None
 
     def settle(self, run: Run, found: Iterable[Finding], error: BaseException | None = None) -> Self:
-        """Take what was found, the worst first, what is as bad as the rules gave it."""
+        """Take what was found: the worst first, of these the earliest call, of these the first rule."""
         self._run, self.error = run, error
-        self._found = tuple(sorted(found, key=lambda each: -SEVERITIES.index(each.severity or "note")))
+        self._found = tuple(
+            sorted(found, key=lambda each: (-SEVERITIES.index(each.severity or "note"), each.call or 0))
+        )
         return self
 
     @property

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,86 +21,11 @@ from hookline.model.tensors import tensors
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
-from hookline.tools.rules.evidence import Evidence, ParameterFacts, Suspect
-from hookline.tools.rules.unit import UnitTally, tally_for
+from hookline.tools.rules.evidence import Evidence, Suspect
+from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, tally_for
 
 LAST = float("inf")
-
-
-@dataclass(slots=True)
-class ParameterTally:
-    """What is known of one parameter so far. Tensors in it are single numbers on the parameter's device, which nothing
-    waits for until the check is done."""
-
-    path: str
-    parameter: Tensor
-    nan: int = 0
-    inf: int = 0
-    bad_pass: Tensor | None = None
-    gradients: int = 0
-    largest_gradient: Tensor | None = None
-    steps: int = 0
-    rate: float | None = None
-    moved: Tensor | None = None
-    ratio: Tensor | None = None
-    before: Tensor | None = None
-
-    def see_gradient(self, parameter: Tensor) -> None:
-        """Count a gradient that has arrived."""
-        self.gradients += 1
-        largest = None if parameter.grad is None else largest_of(parameter.grad)
-        if largest is not None:
-            known = self.largest_gradient
-            self.largest_gradient = largest if known is None else torch.maximum(known, largest)
-
-    def begin_step(self, rate: Any) -> None:
-        """Keep what the parameter is before an optimizer changes it."""
-        self.steps += 1
-        self.rate = max(float(rate), self.rate or 0.0)
-        self.before = self.parameter.detach().clone()
-
-    def end_step(self) -> None:
-        """See how an optimizer has changed the parameter."""
-        before, self.before = self.before, None
-        if before is None or not before.numel():
-            return
-        wide = torch.promote_types(before.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(before, dtype=wide)
-        change = torch.linalg.vector_norm(self.parameter.detach().to(wide) - before)
-        ratio = torch.where(norm > 0, change / norm, 0.0).real
-        self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
-        moved = (self.parameter.detach() != before).any()
-        self.moved = moved if self.moved is None else self.moved | moved
-
-    def facts(self) -> ParameterFacts:
-        """What came of it."""
-        bad_pass = None if self.bad_pass is None else int(self.bad_pass)
-        return ParameterFacts(
-            path=self.path,
-            parameter=self.parameter,
-            nan=self.nan,
-            inf=self.inf,
-            bad_pass=None if bad_pass == NEVER else bad_pass,
-            gradients=self.gradients,
-            largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
-            steps=self.steps,
-            rate=self.rate,
-            moved=None if self.moved is None else bool(self.moved),
-            ratio=None if self.ratio is None else float(self.ratio),
-        )
-
-
-NEVER = 2**31
-
-
-def largest_of(tensor: Tensor) -> Tensor | None:
-    """The largest magnitude, a tensor of one element, NaN where an element is; None of what has none, or cannot be
-    read."""
-    with suppress(Exception), torch.no_grad():  # a tensor class may raise anything, and a check never ends a step
-        values = tensor.detach()
-        values = values.coalesce().values() if values.layout == torch.sparse_coo else values
-        return values.abs().amax().float() if values.numel() and not values.is_meta else None
-    return None
+Given: TypeAlias = "tuple[str, int | None, str, weakref.ref[Tensor], int]"  # path, call, name, tensor, version
 
 
 @dataclass(slots=True)
@@ -119,7 +44,9 @@ class Gathering:
     same_samples: dict[str, Tensor] = field(default_factory=dict)
     autocast: set[str] = field(default_factory=set)
     ungraded: set[str] = field(default_factory=set)
-    given: list[tuple[str, int | None, str, weakref.ref[Tensor], int]] = field(default_factory=list)
+    given: dict[tuple[str, str, int], Given] = field(default_factory=dict)
+    many: int = 1000
+    changed: list[Suspect] = field(default_factory=list)
 
     def begin(self, call: Call) -> None:
         """Before a call: what the parameters are like, where it is the model's own."""
@@ -129,22 +56,25 @@ class Gathering:
         if call.recompute:
             return
         self._look_at_parameters()
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             self.ungraded.add(call.path)
-        self.given = [
-            (each.path, None, name, weakref.ref(each.parameter), version)
-            for name, each in self.parameters.items()
-            if (version := version_of(each.parameter)) is not None
-        ]
-        self._note_tensors(call, (call.args, call.kwargs), "its input")
+        self._forget_what_is_gone()
+        for name, each in self.parameters.items():
+            self._note(each.path, None, f"its parameter {name.rpartition('.')[2]}", each.parameter)
+        for _, tensor in tensors((call.args, call.kwargs)):
+            self._note(call.path, call.index, "its input", tensor)
 
     def end(self, call: Call) -> None:
         """After a call: what it gave."""
         output = call.output
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             self.autocast.add(call.path)
-        self._note_tensors(call, output, "its output")
-        first = next((tensor for _, tensor in tensors(output)), None)
+        found = [tensor for _, tensor in tensors(output)]
+        for tensor in found:
+            self._note(call.path, call.index, "its output", tensor)
+        if call.parent is None and not call.recompute:
+            self.changed = [*self._suspects()]  # the graph may be gone before the check ends, and they with it
+        first = found[0] if found else None
         if first is None or not _readable(first):
             return
         with suppress(Exception), unseen(first), torch.no_grad():  # to look at a tensor never ends a call
@@ -192,7 +122,7 @@ class Gathering:
             same_samples=frozenset(path for path, always in self.same_samples.items() if bool(always)),
             autocast=frozenset(self.autocast),
             ungraded=frozenset(self.ungraded),
-            suspects=tuple(self._suspects()),
+            suspects=(*self._suspects(), *self.changed),
         )
 
     def _look_at_parameters(self) -> None:
@@ -208,14 +138,20 @@ class Gathering:
             now = torch.where(largest.isfinite(), NEVER, self.begun - 1)
             each.bad_pass = now if each.bad_pass is None else torch.minimum(each.bad_pass, now)
 
-    def _note_tensors(self, call: Call, value: Any, name: str) -> None:
-        for _, tensor in tensors(value):
-            version = version_of(tensor)
-            if version is not None:
-                self.given.append((call.path, call.index, name, weakref.ref(tensor), version))
+    def _note(self, path: str, call: int | None, name: str, tensor: Tensor) -> None:
+        """Keep how often a tensor was changed in place when it was given, without keeping it alive."""
+        version = version_of(tensor)
+        if version is not None:
+            self.given[path, name, id(tensor)] = path, call, name, weakref.ref(tensor), version
+
+    def _forget_what_is_gone(self) -> None:
+        """Let go of tensors that are not there any more, once they may be the half of those noted."""
+        if len(self.given) > self.many:
+            self.given = {key: each for key, each in self.given.items() if each[3]() is not None}
+            self.many = 2 * len(self.given) + 1000
 
     def _suspects(self) -> Iterator[Suspect]:
-        for path, call, name, reference, version in self.given:
+        for path, call, name, reference, version in self.given.values():
             tensor = reference()
             now = None if tensor is None else version_of(tensor)
             if tensor is not None and now is not None and now != version:
@@ -235,8 +171,11 @@ class Gathering:
 
 
 def _readable(tensor: Tensor) -> bool:
-    plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
-    return plain and tensor.is_floating_point() and bool(tensor.numel()) and not (tensor.is_meta or is_traced(tensor))
+    """Whether numbers can be read of a tensor: a plain one, and no stand-in of vmap, tracing or the meta device."""
+    plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and not tensor.is_meta
+    if not plain or not tensor.is_floating_point() or not tensor.numel():
+        return False
+    return not is_traced(tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 @contextmanager

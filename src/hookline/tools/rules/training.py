@@ -19,7 +19,7 @@ def large_update(evidence: Evidence) -> Iterator[Finding]:
     """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
     that start at 0 are left out."""
     for name, facts in (evidence.parameters or {}).items():
-        if facts.ratio is not None and not facts.ratio < WHOLE and facts.parameter.dim() > 1:
+        if facts.ratio is not None and facts.parameter.dim() > 1 and facts.ratio >= WHOLE:
             message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
             figures = {"parameter": name, "ratio": facts.ratio, "learning_rate": facts.rate}
             yield Finding(facts.path, message, evidence=figures)
