@@ -1,4 +1,4 @@
-"""The code in the README, in docstrings and in the examples' folder runs, and prints what it says."""
+"""The code in the README, in docstrings, in the guides and in the examples' folder runs, and prints what it says."""
 
 import doctest
 import importlib

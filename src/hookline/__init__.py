@@ -18,8 +18,10 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.check import check
 from hookline.tools.edit import edit
 from hookline.tools.inventory import HookInfo, Hooks, hooks
+from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
 from hookline.tools.stop import stop_after
 from hookline.tools.sweep import Sweep, sweep
 from hookline.tools.watch import watch
@@ -31,13 +33,18 @@ __all__ = [
     "CallRecord",
     "ChangedTensorError",
     "EditError",
+    "Evidence",
+    "Finding",
+    "Findings",
     "GradientError",
     "Handle",
     "HookInfo",
     "HooklineError",
     "Hooks",
     "Module",
+    "RULES",
     "RecordError",
+    "Rule",
     "Run",
     "Selection",
     "SelectionError",
@@ -45,6 +52,7 @@ __all__ = [
     "StoreError",
     "Sweep",
     "TensorInfo",
+    "check",
     "edit",
     "edits",
     "everywhere",
@@ -52,6 +60,7 @@ __all__ = [
     "install",
     "load",
     "on",
+    "rule",
     "select",
     "stop_after",
     "sweep",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hookline.record.record import Run
     from hookline.sources import Subject
 
-MODEL_FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED = 1, 1, 2, 130
 PIPE_WIDTH = 140
 KEEPS = ("shape", "stats", "tensor", "copy")
 
@@ -166,6 +166,48 @@ def watch(
     if save:
         _save(run, save)
     raise typer.Exit(code)
+
+
+CHECK_HELP = (
+    "Run a model once, forward and backward, and tell what is wrong with it, where it began, and what to do.\n\n"
+    "A row is one finding, the worst first: an error is broken numbers or a part that cannot be trained, a warning "
+    "very likely a mistake, a note worth knowing. The loss is that of hookline watch. To check training steps, put "
+    "`with hookline.check(model) as findings:` around them.\n\n"
+    "Exit code 0: nothing above a note. 1: something was found, or the model raised. 2: something given here is wrong. "
+    "130: Ctrl-C."
+)
+CHECK_EXAMPLES = """
+[bold]Examples[/bold]
+
+hookline check  [dim]# the demo[/dim]
+
+hookline check net.py:Net --inputs net.py:batch --train
+
+hookline check ./my-bert --inputs 'input_ids=int64\\[1,16]<30522' --json | jq '.findings[].path'
+"""
+
+
+@app.command(help=CHECK_HELP, epilog=CHECK_EXAMPLES)
+def check(
+    model: Annotated[str, MODEL] = "demo",
+    inputs: Annotated[str | None, INPUTS] = None,
+    where: Annotated[list[str] | None, WHERE] = None,
+    train: Annotated[bool | None, TRAIN] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Run a model once, and tell what is wrong with it."""
+    from hookline.tools.check import check as checking
+
+    with _only_result_on_stdout(as_json):
+        subject = _load(model, inputs, train=train)
+        findings = checking(subject.model, *subject.args, loss=subject.own_loss, where=where or "**", **subject.kwargs)
+    if as_json:
+        typer.echo(json.dumps(findings.as_dict(), allow_nan=False))
+    else:
+        _console().print(findings)
+    if isinstance(findings.error, Exception):
+        _tell_failure(findings.error)
+    raise typer.Exit(FOUND if findings else 0)
 
 
 HOOKS_HELP = (

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from hookline import demo
 from hookline.errors import SourceError
-from hookline.model.tensors import tensors
+from hookline.model.loss import default_loss
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -60,6 +60,11 @@ class Subject:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     loss: Callable[[Any], Tensor]
+
+    @property
+    def own_loss(self) -> Callable[[Any], Tensor] | None:
+        """Its loss where it has one of its own; None where that is the one any model gets."""
+        return None if self.loss is scalar_loss else self.loss
 
     def forward(self) -> None:
         """One forward that builds no graph."""
@@ -140,16 +145,12 @@ def scalar_loss(output: Any) -> Tensor:
 
     Raises SourceError where none of them does.
     """
-    loss = getattr(output, "loss", None)
-    if isinstance(loss, Tensor) and loss.requires_grad:
-        return loss.mean()
-    found = [tensor for _, tensor in tensors(output) if tensor.requires_grad and tensor.is_floating_point()]
-    if not found:
+    loss = default_loss(output)
+    if loss is None:
         raise SourceError(
             "nothing in the model's output requires a gradient, so there is no backward to run; use --no-grads"
         )
-    squares = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)).square().sum() for tensor in found]
-    return torch.stack(squares).sum() / sum(tensor.numel() for tensor in found)
+    return loss
 
 
 def demo_loss(output: Tensor) -> Tensor:

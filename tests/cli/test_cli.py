@@ -62,6 +62,17 @@ class Talking(Net):
         return super().forward(x)
 
 
+class Unwell(Net):
+    def forward(self, x):
+        return super().forward(x).abs().neg().log()
+
+
+class Noted(Net):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Identity()
+
+
 number = 5
 batch = torch.ones(3, 4)
 """
@@ -387,3 +398,91 @@ def test_hooks_of_a_model_that_is_not_there_is_one_line_and_exit_code_2() -> Non
     result = CliRunner().invoke(app, ["hooks", "nosuch"])
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
+
+
+# check
+
+
+def check(*arguments: str) -> Result:
+    return run("check", *arguments)
+
+
+@pytest.mark.parametrize("flag", ["--train", "--eval"])
+def test_a_check_of_the_demo_finds_nothing(flag: str) -> None:
+    result = check(flag)
+
+    assert result.exit_code == 0
+    assert result.stdout == "DigitReader: nothing found\n"
+    assert result.stderr == ""
+
+
+def test_a_check_that_finds_something_has_exit_code_1() -> None:
+    result = check("net.py:Unwell", "--inputs", "float32[3,4]")
+
+    assert result.exit_code == 1
+    assert "Unwell: 1 error" in result.stdout
+    assert "nonfinite-output" in result.stdout
+
+
+def test_notes_alone_have_exit_code_0() -> None:
+    result = check("net.py:Noted", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 0
+    assert "Noted: 1 note" in result.stdout
+
+
+def test_a_check_gives_one_json_document() -> None:
+    result = check("net.py:Unwell", "--inputs", "net.py:batch", "--json")
+    document = json.loads(result.stdout)
+
+    assert result.exit_code == 1
+    assert document["worst"] == "error"
+    assert [(found["rule"], found["path"]) for found in document["findings"]][0] == ("nonfinite-output", "")
+    assert "hello from net.py" in result.stderr
+
+
+def test_a_model_that_raises_in_a_check_is_told_beside_its_findings() -> None:
+    result = check("net.py:Failing", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 1
+    assert "raised" in result.stdout
+    assert "hookline: the model raised RuntimeError" in result.stderr
+    assert "hookline: in second (Linear, call 0)" in result.stderr
+
+
+def test_where_narrows_what_is_checked() -> None:
+    assert "nothing found" in check("net.py:Noted", "--inputs", "net.py:batch", "--where", "first").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "no model 'nosuch'"),
+        (["net.py:Net"], "say what to call net.py:Net with"),
+        (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
+    ],
+)
+def test_what_is_wrong_with_what_a_check_is_given_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+    result = check(*arguments)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert said in result.stderr
+
+
+def test_an_interrupt_of_a_check_is_one_line_and_exit_code_130() -> None:
+    result = check("net.py:Interrupted", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 130
+    assert result.stderr == "hookline: interrupted\n"
+
+
+def test_an_output_without_a_gradient_is_checked_forward_alone() -> None:
+    assert check("net.py:Rounded", "--inputs", "net.py:batch").exit_code == 0
+
+
+def test_the_help_of_check_shows_its_options_and_an_example() -> None:
+    text = check("--help").stdout
+
+    for part in ("MODEL", "--inputs", "--where", "--eval", "--json", "hookline check net.py:Net", "Exit code 0"):
+        assert part in text

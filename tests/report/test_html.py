@@ -1,5 +1,6 @@
 """Tests of the table that a notebook shows: rows and words, and that nothing of a model's names is read as HTML."""
 
+from html import escape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -157,3 +158,25 @@ def test_an_empty_run_is_a_table_without_rows() -> None:
         pass
 
     assert table(run).rows == [list(HEAD)]
+
+
+# Findings
+
+
+def test_findings_are_a_table_of_escaped_words() -> None:
+    @hookline.rule("evil", advice=EVIL)
+    def evil(evidence: hookline.Evidence) -> Any:
+        yield hookline.Finding(EVIL, EVIL)
+
+    html = hookline.check(nn.ReLU(), torch.ones(2), rules=[evil])._repr_html_()
+
+    assert "ReLU: 1 warning" in html
+    assert html.count(escape(EVIL)) == 3
+    assert EVIL not in html
+
+
+def test_nothing_found_is_no_table() -> None:
+    html = hookline.check(nn.ReLU(), torch.ones(2))._repr_html_()
+
+    assert "nothing found" in html
+    assert "<table>" not in html

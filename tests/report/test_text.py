@@ -11,7 +11,7 @@ from toys import Gives
 import hookline
 from hookline import Run
 from hookline.record.record import CallRecord
-from hookline.report.text import figure, milliseconds, render, run_table, tensors_text
+from hookline.report.text import figure, findings_table, milliseconds, render, run_table, tensors_text
 
 
 class Block(nn.Module):
@@ -273,3 +273,35 @@ def test_where_the_terminal_is_narrow_numbers_are_not_cut(width: int) -> None:
 
     assert f"{run[''].output.std:.4g}" in text
     assert f"{run[''].output.grad.norm:.4g}" in text
+
+
+# Findings
+
+
+def faulty(name: str = "act") -> nn.Module:
+    return nn.ModuleDict({name: Gives(lambda x: x.log())})[name]
+
+
+def test_findings_are_a_line_and_a_table() -> None:
+    findings = hookline.check(nn.Sequential(nn.Linear(4, 4), faulty()), torch.ones(2, 4))
+    lines = repr(findings).splitlines()
+
+    assert lines[0] == "Sequential: 1 error"
+    assert lines[1].split()[:4] == ["module", "call", "what", "rule"]
+    assert re.match(r"error +1 +0 +makes \d NaN of 8 elements +nonfinite-output +What it was given", lines[2])
+
+
+def test_nothing_found_is_a_line() -> None:
+    assert repr(hookline.check(nn.Linear(4, 4), torch.ones(2, 4))) == "Linear: nothing found"
+
+
+def test_of_many_findings_a_hundred_are_shown() -> None:
+    @hookline.rule("many", severity="note")
+    def many(evidence: hookline.Evidence) -> Any:
+        return (hookline.Finding(EVIL, "is one of many") for _ in range(150))
+
+    text = render(findings_table(hookline.check(nn.Linear(4, 4), torch.ones(2, 4), rules=[many])), width=300)
+
+    assert text.startswith("Linear: 150 notes")
+    assert text.count(EVIL) == 100
+    assert text.endswith("... and 50 more; findings.found holds them all")

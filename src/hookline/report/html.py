@@ -5,11 +5,22 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from hookline.report.text import HOOK_HEAD, call_name, figure, headline, hook_cells, milliseconds, tensors_text
+from hookline.report.text import (
+    FINDING_HEAD,
+    HOOK_HEAD,
+    call_name,
+    figure,
+    finding_cells,
+    headline,
+    hook_cells,
+    milliseconds,
+    tensors_text,
+)
 
 if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run
     from hookline.tools.inventory import Hooks
+    from hookline.tools.rules import Findings
 
 MOST_ROWS = 1000
 HEAD = ("call", "class", "in", "out", "ms", "mean", "std", "absmax", "grad norm")
@@ -30,11 +41,21 @@ def run_html(run: Run, *, most: int = MOST_ROWS) -> str:
 
 def hooks_html(hooks: Hooks) -> str:
     """The hooks of a model as an HTML table, a row each."""
-    head = "".join(f"<th style='text-align:left' scope='col'>{name}</th>" for name in HOOK_HEAD)
-    rows = ("".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in hook_cells(hook)) for hook in hooks)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if hooks else ""
-    return f"<div><p><strong>{escape(hooks.summary)}</strong></p>{table}</div>"
+    return _told(hooks.summary, HOOK_HEAD, [hook_cells(hook) for hook in hooks])
+
+
+def findings_html(findings: Findings) -> str:
+    """What a check found as an HTML table, a row each, the worst first."""
+    return _told(findings.summary, FINDING_HEAD, [finding_cells(finding) for finding in findings])
+
+
+def _told(summary: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A line, and below it a table of words where there are any."""
+    head = "".join(f"<th style='text-align:left' scope='col'>{name}</th>" for name in names)
+    cells = ("".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+    return f"<div><p><strong>{escape(summary)}</strong></p>{table}</div>"
 
 
 def _row(call: CallRecord) -> str:

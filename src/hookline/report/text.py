@@ -14,10 +14,14 @@ from rich.text import Text
 if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run, TensorInfo
     from hookline.tools.inventory import HookInfo, Hooks
+    from hookline.tools.rules import Finding, Findings
 
 MOST_ROWS = 400
 MEASURED = ("mean", "std", "absmax", "zeros")
 GRADED = ("grad norm", "of input")
+MOST_FINDINGS = 100
+FINDING_HEAD = ("", "module", "call", "what", "rule", "what to do")
+COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 HOOK_HEAD = ("module", "kind", "whose", "order", "function", "written", "added")
 
 
@@ -51,6 +55,25 @@ def hook_cells(hook: HookInfo) -> tuple[str, ...]:
     order = "" if hook.order is None else f"{hook.order:g}"
     kind = " ".join((hook.kind, *(f"+{flag}" for flag in hook.flags)))
     return hook.path or "(the model)", kind, hook.owner, order, hook.name, _nearby(hook.defined), _nearby(hook.added)
+
+
+def findings_table(findings: Findings, *, most: int = MOST_FINDINGS) -> Group:
+    """What a check found as a rich table, a row each, the worst first; at most `most` rows, then how many are left."""
+    table = Table(*FINDING_HEAD, box=None, pad_edge=False)
+    for finding in findings[:most]:
+        severity, *cells = map(Text, finding_cells(finding))
+        severity.stylize(COLORS[severity.plain])
+        table.add_row(severity, *cells)
+    left = len(findings) - most
+    more = [Text(f"... and {left:,} more; findings.found holds them all", style="dim")] if left > 0 else []
+    return Group(Text(findings.summary, style="bold"), *([table] if len(findings) else []), *more)
+
+
+def finding_cells(finding: Finding) -> tuple[str, ...]:
+    """One finding as it stands in a table."""
+    call = "" if finding.call is None else str(finding.call)
+    where = finding.path or "(the model)"
+    return finding.severity or "note", where, call, finding.message, finding.rule, finding.advice
 
 
 def _nearby(place: str) -> str:

@@ -1,0 +1,172 @@
+"""check: what is wrong with a model or its training, where it began, and what to do about it."""
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+from hookline.errors import HooklineError, RecordError
+from hookline.model.loss import default_loss
+from hookline.model.paths import walk
+from hookline.model.select import Selection, Where, select
+from hookline.model.tensors import tensors
+from hookline.record.record import Run
+from hookline.record.recording import recording
+from hookline.tools.rules import RULES, Evidence, Findings, Rule
+from hookline.tools.rules.gather import Gathering, gathering
+
+
+def check(
+    subject: Module | Run,
+    *args: Any,
+    loss: Callable[[Any], Tensor] | None = None,
+    where: Where = "**",
+    rules: Iterable[Rule] = RULES,
+    **kwargs: Any,
+) -> Findings:
+    """What is wrong with a model or its training, where it began, and what to do: `Findings`, worst first, true where
+    there is more than notes.
+
+    - `check(model, *args, **kwargs)` runs the model once forward and backward, in the mode it is in. `loss` makes a
+      scalar of its output; by default that is the output's `.loss`, else the mean square of its tensors that require a
+      gradient. Afterwards gradients, buffers, and the random state of torch, numpy and Python are what they were.
+    - `with check(model) as findings:` watches the steps of yours in the block, and judges when it is left, also by an
+      exception, which goes on.
+    - `check(run)` judges a run, saved or not, by the rules that need no more than that: best of
+      `watch(model, inputs="stats", grads=True)`.
+
+    What the model, the loss or the backward pass raises in the first form is a finding, and is `findings.error`; it is
+    not raised. `where` (see `select`) says which modules are watched, `rules` what is asked: `[*hookline.RULES, mine]`.
+    An argument of the model's own that is called `loss`, `where` or `rules` goes with the second form.
+
+    Each step of an optimizer in the block costs a copy of the weights. What a forward does to a model beyond its
+    buffers it does here too: a lazy module is made, an attribute is set, an input that it changes in place is changed.
+
+    Raises SelectionError where `where` picks nothing, RecordError for a run with inputs.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Softmax(dim=-1))
+    >>> bool(hookline.check(model, torch.randn(8, 4)))
+    False
+    >>> with torch.no_grad():
+    ...     _ = model[0].weight.fill_(float("nan"))
+    >>> print(*hookline.check(model, torch.randn(8, 4)))
+    error: 0: its parameter weight held 16 NaN before anything ran [nonfinite-parameter]
+    """
+    asked = tuple(rules)
+    if isinstance(subject, Run):
+        if args or kwargs or loss is not None:
+            raise RecordError("a run has been made already: check(run) takes no inputs and no loss")
+        return Findings().settle(subject, _judged(asked, Evidence(subject)))
+    selection = select(subject, where)
+    findings = Findings(block=partial(_watching, selection, asked))
+    if args or kwargs:
+        _run_once(selection, asked, findings, args, kwargs, loss or default_loss)
+    return findings
+
+
+def _judged(rules: Iterable[Rule], evidence: Evidence) -> list[Any]:
+    return [found for rule in rules for found in rule(evidence)]
+
+
+@contextmanager
+def _watching(selection: Selection, rules: tuple[Rule, ...], findings: Findings) -> Iterator[None]:
+    """The block in which the caller's own steps are watched; an exception is judged, and goes on."""
+    error: BaseException | None = None
+    with recording(selection, inputs="stats", grads=True) as run, gathering(selection) as gathered:
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            _settle(findings, rules, run, gathered, error)
+
+
+def _settle(
+    findings: Findings, rules: tuple[Rule, ...], run: Run, gathered: Gathering, error: BaseException | None
+) -> None:
+    gathered.error = error
+    findings.settle(run, _judged(rules, gathered.evidence(run)), error)
+
+
+def _run_once(
+    selection: Selection,
+    rules: tuple[Rule, ...],
+    findings: Findings,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    loss: Callable[[Any], Tensor | None],
+) -> None:
+    """One forward and backward, judged; the model is afterwards what it was."""
+    error: BaseException | None = None
+    model = selection.model
+    with (
+        _as_it_was(model, (args, kwargs)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        recording(selection, inputs="stats", grads=True) as run,
+        gathering(selection) as gathered,
+    ):
+        try:
+            output = model(*args, **kwargs)
+            scalar = loss(output)
+            gathered.loss = None if scalar is None or scalar.is_meta else float(scalar.detach())
+            if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
+                torch.autograd.backward(scalar)
+        except HooklineError:
+            raise
+        except Exception as raised:
+            error = raised
+        _settle(findings, rules, run, gathered, error)
+
+
+@contextmanager
+def _as_it_was(model: Module, inputs: Any) -> Iterator[None]:
+    """A block after which buffers, gradients and the state of random generators are what they were before it."""
+    leaves = [*model.parameters(), *(tensor for _, tensor in tensors(inputs) if tensor.is_leaf)]
+    gradients = [(leaf, leaf.grad) for leaf in leaves if leaf.requires_grad]
+    changing = [*_changed_by_a_forward(model)]
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    numbers = numpy.random.get_state() if numpy is not None else None
+    devices = sorted({leaf.device.index or 0 for leaf in leaves if leaf.device.type == "cuda"})
+    for leaf, _ in gradients:
+        leaf.grad = None
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(numbers)
+        for leaf, gradient in gradients:
+            leaf.grad = gradient
+        for holder, name, tensor, copy in changing:
+            if holder[name] is not tensor and isinstance(holder, dict):  # a scripted module makes a new one each time
+                holder[name] = tensor
+            _put_back(tensor, copy)
+
+
+def _changed_by_a_forward(model: Module) -> Iterator[tuple[Any, str, Tensor, Tensor]]:
+    """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows;
+    where each is held, its name there, itself, and a copy."""
+    for _, module in walk(model):
+        held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
+        if getattr(module, "max_norm", None) is not None:
+            held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
+        for holder, name, tensor in held:
+            if not is_lazy(tensor):
+                yield holder, name, tensor, tensor.detach().clone()
+
+
+def _put_back(tensor: Tensor, copy: Tensor) -> None:
+    with torch.no_grad():
+        if not torch.equal(tensor, copy):
+            tensor.copy_(copy)

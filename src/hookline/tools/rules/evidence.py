@@ -1,0 +1,199 @@
+"""Evidence: what the rules of a check judge by; and how they read a run."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.record.record import CallRecord, Run, TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFacts:
+    """What became of one parameter while a check watched.
+
+    - `path`: of the module that holds it; `parameter`: itself;
+    - `nan`, `inf`: how many elements were not finite before anything ran; `bad_pass`: the first call of the model from
+      outside that began with an element that was not finite, None where none did;
+    - `gradients`: how often a gradient arrived; `largest_gradient`: the largest magnitude in any of them, NaN or Inf
+      where one held that, None where none arrived;
+    - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
+    - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
+      own before it, of steps that began with a norm above zero; both None without a step.
+    """
+
+    path: str
+    parameter: Tensor
+    nan: int
+    inf: int
+    bad_pass: int | None
+    gradients: int
+    largest_gradient: float | None
+    steps: int
+    rate: float | None
+    moved: bool | None
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFacts:
+    """What the elements that one activation or softmax gave were like, over all its calls.
+
+    - `observations`: how many values of each unit were seen; `units`: how many units there are; `dead`: how many of
+      them were exactly 0 each time (rectifiers);
+    - `saturated`: the share of values at the flat ends of a sigmoid or tanh; `collapsed`: the share of a softmax's rows
+      in which one value has more than 0.999 of all. None for other modules.
+    """
+
+    observations: int
+    units: int
+    dead: int | None
+    saturated: float | None
+    collapsed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A tensor that was changed in place after a module gave it, or after the model's call began with it: whose, what
+    it is called, its shape, how often it had been changed when it was used, and how often since."""
+
+    path: str
+    call: int | None
+    name: str
+    shape: tuple[int, ...]
+    version: int
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
+
+    - `run`: every call, with statistics of what it took and gave, and of gradients;
+    - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts by path of the module;
+    - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
+    - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
+    - `same_samples`: paths of outermost calls that gave the same for every sample of batches that differ;
+    - `autocast`: paths of modules that ran under autocast; `ungraded`: of outermost calls that ran without gradients;
+    - `suspects`: tensors that were changed in place after they were used.
+    """
+
+    run: Run
+    modules: Mapping[str, Module] | None = None
+    parameters: Mapping[str, ParameterFacts] | None = None
+    units: Mapping[str, UnitFacts] | None = None
+    loss: float | None = None
+    error: BaseException | None = None
+    steps: int | None = None
+    other_steps: int | None = None
+    same_samples: frozenset[str] | None = None
+    autocast: frozenset[str] | None = None
+    ungraded: frozenset[str] | None = None
+    suspects: tuple[Suspect, ...] | None = None
+
+    def module(self, path: str) -> Module | None:
+        """The module of a path, where the model was at hand."""
+        return None if self.modules is None else self.modules.get(path)
+
+    def below(self, path: str) -> dict[str, ParameterFacts]:
+        """The facts on the parameters of a module and all in it, by name."""
+        facts = self.parameters or {}
+        return {name: each for name, each in facts.items() if is_below(each.path, path)}
+
+    @property
+    def backward_ran(self) -> bool:
+        """Whether any gradient arrived at a parameter, or at what a module gave."""
+        if any(facts.gradients for facts in (self.parameters or {}).values()):
+            return True
+        return any(info.grad is not None for call in self.run for info in call.outputs)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether an error kept the model, or the steps around it, from coming to their end."""
+        return self.error is not None or any(call.error and call.parent is None for call in self.run)
+
+
+# How rules read a run
+
+
+def is_below(path: str, above: str) -> bool:
+    """Whether a path is `above`, or of a module in it."""
+    return not above or path == above or path.startswith(f"{above}.")
+
+
+def passes(run: Run) -> list[list[CallRecord]]:
+    """The outermost calls, each with all that ran inside of it, in the order in which they ended: children come before
+    their parents."""
+    inside: dict[int, list[CallRecord]] = {}
+    top: dict[int, int] = {}
+    for call in run.calls:  # a parent began before its children
+        top[id(call)] = call.number if call.parent is None else top.get(id(call.parent), call.number)
+        inside.setdefault(top[id(call)], []).append(call)
+    return [sorted(calls, key=lambda call: (ended(call), -call.number)) for calls in inside.values()]
+
+
+def ended(call: CallRecord) -> float:
+    """When a call ended, in seconds from the run's start."""
+    return call.began + call.seconds
+
+
+def by_path(run: Run, keep: Callable[[CallRecord], bool]) -> dict[str, list[CallRecord]]:
+    """The calls that ended well and are to be kept, by path."""
+    found: dict[str, list[CallRecord]] = {}
+    for call in run.calls:
+        if call.error is None and keep(call):
+            found.setdefault(call.path, []).append(call)
+    return found
+
+
+def around(call: CallRecord) -> Iterator[CallRecord]:
+    """The calls that one ran inside of, the nearest first."""
+    parent = call.parent
+    while parent is not None:
+        yield parent
+        parent = parent.parent
+
+
+def broken(info: TensorInfo) -> bool:
+    """Whether a tensor is known to hold a NaN or an Inf."""
+    stats = info.stats
+    return stats is not None and bool(stats.nan or stats.inf)
+
+
+def only_negative(info: TensorInfo) -> bool:
+    """Whether all that is not finite is -Inf, as in a mask that is added to scores."""
+    stats = info.stats
+    return stats is not None and bool(stats.inf) and not stats.nan and stats.max < float("inf")
+
+
+def floating(infos: list[TensorInfo]) -> list[TensorInfo]:
+    """Those whose elements are real numbers."""
+    return [info for info in infos if isinstance(info.dtype, torch.dtype) and info.dtype.is_floating_point]
+
+
+def same(one: TensorInfo, other: TensorInfo) -> bool:
+    """Whether two tensors have the same shape and the same statistics: as good as surely, the same elements."""
+    if one.stats is None or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return one.stats == other.stats and one.stats.nan == 0
+
+
+def is_models_own(run: Run, path: str) -> bool:
+    """Whether a module's first call gave what the model gave as its own."""
+    call = next((call for call in run.calls if call.path == path and call.error is None), None)
+    above = None if call is None else [*around(call)]
+    if call is None or not above:
+        return call is not None
+    return any(same(info, own) for info in call.outputs for own in above[-1].outputs)
+
+
+def starred(path: str) -> str:
+    """A path with its numbers taken out, which layers that repeat have in common.
+
+    >>> starred("encoder.layer.11.fc2")
+    'encoder.layer.*.fc*'
+    """
+    return re.sub(r"\d+", "*", path)

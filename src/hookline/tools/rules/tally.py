@@ -1,0 +1,155 @@
+"""Tallies: running facts on a parameter, and on what the units of an activation or a softmax give, over all calls."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.tools.rules.evidence import ParameterFacts, UnitFacts
+
+NEARLY_ALL = 0.999
+FLAT = 0.01  # as far from the end of its range as this, and a sigmoid or tanh passes on a gradient 25 times smaller
+NEVER = 2**31
+Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
+
+
+@dataclass(slots=True)
+class ParameterTally:
+    """What is known of one parameter so far. Tensors in it are single numbers on the parameter's device, which nothing
+    waits for until the check is done."""
+
+    path: str
+    parameter: Tensor
+    nan: int = 0
+    inf: int = 0
+    bad_pass: Tensor | None = None
+    gradients: int = 0
+    largest_gradient: Tensor | None = None
+    steps: int = 0
+    rate: float | None = None
+    moved: Tensor | None = None
+    ratio: Tensor | None = None
+    before: Tensor | None = None
+
+    def see_gradient(self, parameter: Tensor) -> None:
+        """Count a gradient that has arrived."""
+        self.gradients += 1
+        largest = None if parameter.grad is None else largest_of(parameter.grad)
+        if largest is not None:
+            known = self.largest_gradient
+            self.largest_gradient = largest if known is None else torch.maximum(known, largest)
+
+    def begin_step(self, rate: Any) -> None:
+        """Keep what the parameter is before an optimizer changes it."""
+        self.steps += 1
+        self.rate = max(float(rate), self.rate or 0.0)
+        self.before = self.parameter.detach().clone()
+
+    def end_step(self) -> None:
+        """See how an optimizer has changed the parameter."""
+        before, self.before = self.before, None
+        if before is None or not before.numel():
+            return
+        wide = torch.promote_types(before.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(before, dtype=wide)
+        change = torch.linalg.vector_norm(self.parameter.detach().to(wide) - before)
+        ratio = torch.where(norm > 0, change / norm, 0.0).real
+        self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
+        moved = (self.parameter.detach() != before).any()
+        self.moved = moved if self.moved is None else self.moved | moved
+
+    def facts(self) -> ParameterFacts:
+        """What came of it."""
+        bad_pass = None if self.bad_pass is None else int(self.bad_pass)
+        return ParameterFacts(
+            path=self.path,
+            parameter=self.parameter,
+            nan=self.nan,
+            inf=self.inf,
+            bad_pass=None if bad_pass == NEVER else bad_pass,
+            gradients=self.gradients,
+            largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
+            steps=self.steps,
+            rate=self.rate,
+            moved=None if self.moved is None else bool(self.moved),
+            ratio=None if self.ratio is None else float(self.ratio),
+        )
+
+
+def largest_of(tensor: Tensor) -> Tensor | None:
+    """The largest magnitude, a tensor of one element, NaN where an element is; None of what has none, or cannot be
+    read."""
+    with suppress(Exception), torch.no_grad():  # a tensor class may raise anything, and a check never ends a step
+        values = tensor.detach()
+        values = values.coalesce().values() if values.layout == torch.sparse_coo else values
+        return values.abs().amax().float() if values.numel() and not values.is_meta else None
+    return None
+
+
+def tally_for(module: Module) -> "UnitTally | None":
+    """An empty tally, where a module is of a class that units are counted of: what has ReLU, Sigmoid, Tanh or Softmax
+    in its name."""
+    name = type(module).__name__.lower()
+    if "relu" in name and "leaky" not in name:
+        return UnitTally("rectifier")
+    if name in ("sigmoid", "hardsigmoid"):
+        return UnitTally("sigmoid")
+    if name in ("tanh", "hardtanh"):
+        return UnitTally("tanh")
+    return UnitTally("softmax") if "softmax" in name and "log" not in name else None
+
+
+@dataclass(slots=True)
+class UnitTally:
+    """What is known of one module's units so far, as tensors on its device; a few numbers for each unit."""
+
+    kind: Kind
+    seen: int = 0
+    observations: int = 0
+    active: Tensor | None = None
+    flat: list[Any] = field(default_factory=lambda: [0])
+
+    def see(self, module: Module, output: Tensor) -> None:
+        """Count one call."""
+        if self.kind == "rectifier":
+            self._see_active(output)
+        elif self.kind == "softmax":
+            self._see_rows(output, getattr(module, "dim", None))
+        else:
+            low = -1.0 if self.kind == "tanh" else 0.0
+            self._count(((output < low + FLAT) | (output > 1.0 - FLAT)).sum(), output.numel())
+
+    def _see_active(self, output: Tensor) -> None:
+        unit = 1 if output.dim() > 3 else -1  # a picture's channels, else the last dimension
+        units = output.movedim(unit, -1).reshape(-1, output.shape[unit]) if output.dim() else output.reshape(1, 1)
+        active = (units != 0).any(dim=0)
+        if self.active is not None and self.active.shape != active.shape:
+            return  # a module that is called on units of several kinds: its first kind counts
+        self.active = active if self.active is None else self.active | active
+        self.seen += 1
+        self.observations += len(units)
+
+    def _see_rows(self, output: Tensor, dim: int | None) -> None:
+        along = dim if isinstance(dim, int) else -1
+        if output.dim() and output.shape[along] > 1:
+            largest = output.amax(dim=along)
+            self._count((largest > NEARLY_ALL).sum(), largest.numel())
+
+    def _count(self, flat: Tensor, observations: int) -> None:
+        self.flat = [self.flat[0] + flat]
+        self.seen += 1
+        self.observations += observations
+
+    def facts(self) -> UnitFacts:
+        """What came of it."""
+        share = float(self.flat[0]) / self.observations if self.kind != "rectifier" else None
+        return UnitFacts(
+            observations=self.observations,
+            units=1 if self.active is None else len(self.active),
+            dead=None if self.active is None else int(torch.logical_not(self.active).sum()),
+            saturated=share if self.kind in ("sigmoid", "tanh") else None,
+            collapsed=share if self.kind == "softmax" else None,
+        )

@@ -1,0 +1,92 @@
+"""Rules on training steps: weights that do not move, or move too far; tensors changed after they were used."""
+
+import re
+from collections.abc import Iterator
+
+from hookline.tools.rules.evidence import Evidence, ParameterFacts, Suspect
+from hookline.tools.rules.finding import Finding, Severity, rule
+
+WHOLE = 1.0
+IN_PLACE = "modified by an inplace operation"
+TOLD = re.compile(r"Tensor \[(?P<shape>[\d, ]*)\].* is at version (?P<now>\d+); expected version (?P<version>\d+)")
+
+
+@rule(
+    "large-update",
+    advice="Lower the learning rate, warm it up, or clip the gradient: 0.001 of a weight in a step is usual.",
+)
+def large_update(evidence: Evidence) -> Iterator[Finding]:
+    """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
+    that start at 0 are left out."""
+    for name, facts in (evidence.parameters or {}).items():
+        if facts.ratio is not None and facts.parameter.dim() > 1 and facts.ratio >= WHOLE:
+            message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
+            figures = {"parameter": name, "ratio": facts.ratio, "learning_rate": facts.rate}
+            yield Finding(facts.path, message, evidence=figures)
+
+
+@rule(
+    "unchanged-weight",
+    advice="Give the optimizer model.parameters() of this very model, after it was moved or wrapped; look at the "
+    "learning rate and its schedule; keep weights in float32 where steps are small.",
+)
+def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
+    """A parameter with a gradient that no step of an optimizer changed."""
+    if not evidence.steps and not evidence.other_steps:
+        return
+    if not evidence.steps and evidence.backward_ran:
+        message = "has gradients, and the optimizer that stepped holds none of its parameters"
+        yield Finding("", message, evidence={"steps": evidence.other_steps})
+        return
+    told: set[tuple[str, str]] = set()
+    for name, facts in (evidence.parameters or {}).items():
+        if not facts.largest_gradient or facts.moved:
+            continue
+        message, severity = _why_unmoved(facts)
+        if (facts.path, message) not in told:
+            told.add((facts.path, message))
+            figures = {"parameter": name, "steps": facts.steps, "learning_rate": facts.rate}
+            yield Finding(facts.path, f"its {_last(name)} {message}", evidence=figures, severity=severity)
+
+
+def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
+    """What keeps a parameter where it is. A note: one step at a learning rate of 0, which is how a warm-up begins; a
+    vector whose updates are lost, as those of a bias before a normalization are."""
+    if not facts.steps:
+        return "has a gradient, and no optimizer that stepped holds it", "warning"
+    if not facts.rate:
+        return "did not change: the learning rate is 0", "warning" if facts.steps > 1 else "note"
+    severity: Severity = "warning" if facts.parameter.dim() > 1 else "note"
+    return f"did not change in {facts.steps} steps: the updates are lost in rounding, or are 0", severity
+
+
+@rule(
+    "changed-in-place",
+    severity="error",
+    advice="Write `x = x + y` for `x += y` there, or take inplace=False; call optimizer.step() after backward().",
+)
+def changed_in_place(evidence: Evidence) -> Iterator[Finding]:
+    """The tensor that was changed in place between its use and the backward pass, where that pass has raised."""
+    raised = str(evidence.error) if evidence.error is not None and IN_PLACE in str(evidence.error) else ""
+    for suspect in evidence.suspects or ():
+        if raised and _is_told_of(suspect, raised):
+            figures = {"shape": list(suspect.shape), "version": suspect.version, "now": suspect.now}
+            message = f"{suspect.name} was changed in place after it was used, and its backward needs what it was"
+            yield Finding(suspect.path, message, call=suspect.call, evidence=figures)
+            return
+
+
+def _is_told_of(suspect: Suspect, message: str) -> bool:
+    """Whether PyTorch's error is of a tensor of that shape, transposed perhaps, with those counts of changes."""
+    told = TOLD.search(message)
+    if told is None:
+        return False
+    shape = [int(size) for size in told["shape"].split(", ") if size]
+    return sorted(shape) == sorted(suspect.shape) and (int(told["now"]), int(told["version"])) == (
+        suspect.now,
+        suspect.version,
+    )
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

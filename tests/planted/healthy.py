@@ -1,0 +1,301 @@
+"""Healthy training runs that look like a fault from some side; a check is to find nothing above a note in them."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.optim import SGD, AdamW
+
+import hookline
+from hookline import Findings
+from planted.faults import batches, perceptron, trained
+
+HEALTHY: dict[str, Callable[[], Findings]] = {}
+
+
+def healthy(run: Callable[[], Findings]) -> None:
+    """Puts a run on the list, under its own name."""
+
+    def seeded() -> Findings:
+        torch.manual_seed(0)
+        return run()
+
+    HEALTHY[run.__name__.replace("_", " ")] = seeded
+
+
+def loop(model: nn.Module, step: Callable[[Tensor, Tensor], None], *, count: int = 4) -> Findings:
+    with hookline.check(model) as findings:
+        for x, y in batches(count):
+            step(x, y)
+    return findings
+
+
+@healthy
+def plain_sgd() -> Findings:
+    model = perceptron(activation=nn.ReLU())
+    return trained(model, SGD(model.parameters(), lr=0.1, momentum=0.9), count=20)
+
+
+@healthy
+def adamw_on_a_deep_residual_network() -> Findings:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 32), nn.Linear(32, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.down(self.up(self.norm(x)).relu())
+
+    model = nn.Sequential(*(Residual() for _ in range(12)), nn.LayerNorm(8), nn.Linear(8, 4))
+    return trained(model, AdamW(model.parameters(), lr=1e-3), count=5)
+
+
+@healthy
+def a_warm_up_that_begins_at_a_learning_rate_of_zero() -> Findings:
+    model = perceptron()
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+
+    return loop(model, step)
+
+
+@healthy
+def gradients_accumulated_over_batches() -> Findings:
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        for part, labels in zip(x.chunk(4), y.chunk(4), strict=True):
+            (cross_entropy(model(part), labels) / 4).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return loop(model, step)
+
+
+@healthy
+def a_head_on_a_frozen_trunk() -> Findings:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU()) for _ in range(3)))
+    model.requires_grad_(False).eval()
+    model.append(nn.Linear(8, 4))
+    return trained(model, AdamW(model[3].parameters(), lr=1e-3))
+
+
+@healthy
+def batch_norms_frozen_while_the_rest_is_trained() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
+    model[1].eval()
+    return trained(model, AdamW(model.parameters(), lr=1e-3))
+
+
+@healthy
+def low_rank_adapters_that_start_at_zero() -> Findings:
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Linear(8, 8).requires_grad_(False)
+            self.down, self.up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+            nn.init.zeros_(self.up.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    model = nn.Sequential(*(Adapted() for _ in range(4)))
+    return trained(model, AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3), count=6)
+
+
+@healthy
+def training_and_validation_in_turn() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.train()
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            model(x)
+
+    return loop(model, step)
+
+
+@healthy
+def autocast_to_bfloat16() -> Findings:
+    model = perceptron()
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
+def an_adversarial_pair() -> Findings:
+    pair = nn.ModuleDict({"generator": nn.Linear(4, 8), "critic": nn.Sequential(nn.Linear(8, 16), nn.ReLU())})
+    pair["critic"].append(nn.Linear(16, 1))
+    optimizers = {name: AdamW(each.parameters(), lr=1e-4) for name, each in pair.items()}
+
+    def step(x: Tensor, y: Tensor) -> None:
+        fake = pair["generator"](torch.randn(len(x), 4))
+        for name, given, truth in (("critic", fake.detach(), 0.0), ("critic", x, 1.0), ("generator", fake, 1.0)):
+            optimizers[name].zero_grad()
+            scores = pair["critic"](given)
+            binary_cross_entropy_with_logits(scores, torch.full_like(scores, truth)).backward()
+            optimizers[name].step()
+
+    return loop(pair, step)
+
+
+@healthy
+def a_teacher_that_follows_its_student() -> Findings:
+    student = perceptron()
+    both = nn.ModuleDict({"student": student, "teacher": copy.deepcopy(student).requires_grad_(False).eval()})
+    optimizer = SGD(student.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        with torch.no_grad():
+            target = both["teacher"](x)
+        optimizer.zero_grad()
+        (student(x) - target + 0.1).square().mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, new in zip(both["teacher"].parameters(), student.parameters(), strict=True):
+                mean.lerp_(new, 0.01)
+
+    return loop(both, step)
+
+
+@healthy
+def a_recurrent_classifier() -> Findings:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.cell = nn.Embedding(50, 8), nn.GRUCell(8, 16)
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            state = torch.zeros(len(tokens), 16)
+            for step in self.embedding(tokens).unbind(dim=1):
+                state = self.cell(step, state)
+            return self.head(state)
+
+    model = Classifier()
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(torch.randint(50, (len(x), 30))), y).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
+def attention_with_masks_of_minus_infinity() -> Findings:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(8, 4)})
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+    mask = nn.Transformer.generate_square_subsequent_mask(6)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        hidden = model["encoder"](torch.randn(len(y), 6, 8), mask=mask, is_causal=True)
+        cross_entropy(model["head"](hidden[:, -1]), y).backward()
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
+def a_mask_that_a_module_makes() -> Findings:
+    class Mask(nn.Module):
+        def forward(self, scores: Tensor) -> Tensor:
+            return scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.mask, self.softmax = nn.Linear(8, 8), Mask(), nn.Softmax(dim=-1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.softmax(self.mask(self.query(x) @ x.T)) @ x
+
+    model = nn.Sequential(Attends(), nn.Linear(8, 4))
+    return trained(model, SGD(model.parameters(), lr=0.1))
+
+
+@healthy
+def a_trained_classifier_that_is_sure() -> Findings:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=-1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(4) * 100)
+    return hookline.check(model.eval(), torch.eye(4).repeat(8, 1))
+
+
+@healthy
+def a_model_in_half_precision() -> Findings:
+    model = perceptron().bfloat16()
+    return hookline.check(model, torch.randn(16, 8).bfloat16(), loss=lambda output: output.float().square().mean())
+
+
+@healthy
+def a_picture_classifier() -> Findings:
+    def block(inside: int, out: int) -> Any:
+        return nn.Conv2d(inside, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+
+    model = nn.Sequential(*block(3, 8), nn.MaxPool2d(2), *block(8, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.append(nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(torch.randn(len(y), 3, 8, 8)), y).backward()
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
+def a_batch_of_one_in_evaluation() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4)).eval()
+    return hookline.check(model, torch.randn(1, 8))
+
+
+@healthy
+def outputs_that_one_of_two_losses_leaves_out() -> Findings:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.trunk(x)
+            return self.first(hidden), self.second(hidden)
+
+    model = TwoHeads()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    turn = iter(range(100))
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x)[next(turn) % 2], y).backward()
+        optimizer.step()
+
+    return loop(model, step)
