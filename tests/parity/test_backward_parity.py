@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from parity.backward_programs import Backward, Call, Register, programs, run_program, shapes
+from parity.backward_programs import Backward, Call, Flags, Register, programs, run_program, shapes
 from parity.programs import ENGINES, Remove, pytorch
 
 TENSORS = ("tensor",) * 4
 CALL, BACKWARD = Call("root", False, True, True), Backward("backward", False)
+UNMARK = Flags("right", "_backward_hooks", "unmark")
 
 
 def hook(where, kind, doing="see"):
@@ -21,6 +22,7 @@ def hook(where, kind, doing="see"):
 @example(shapes=TENSORS, program=[hook("left", "legacy", "scale"), hook(None, "legacy"), CALL, BACKWARD])
 @example(shapes=("dict",) * 4, program=[hook("left", "legacy"), hook("right", "full"), CALL, BACKWARD])
 @example(shapes=TENSORS, program=[hook("root", "pre", "scale"), hook("root", "full", "scale"), CALL, BACKWARD])
+@example(shapes=TENSORS, program=[hook("right", "legacy"), CALL, UNMARK, CALL, BACKWARD])
 @given(shapes=shapes, program=programs)
 def test_a_program_of_backward_hooks_does_what_it_does_on_pytorchs_call(engine, shapes, program):
     assert run_program(engine, shapes, program) == run_program(pytorch, shapes, program)

@@ -119,11 +119,12 @@ def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wirin
 
 def run_legacy(module: Module, gradients: BackwardHooks) -> Callable[..., Any]:
     """The call with legacy backward hooks and no others. They are bound to their module: a shallow copy of it, which
-    shares its plan, has its own made."""
+    shares its plan, has its own made. Which kind they are stands in an attribute that tells nobody of its changes."""
     owner = weakref.ref(module)
+    kind = module._is_full_backward_hook
 
     def run(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
-        if owner() is not self:
+        if owner() is not self or self._is_full_backward_hook is not kind:
             return call_undecided(self, args, kwargs)
         output = None
         try:
