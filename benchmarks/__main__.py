@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.ratios import show
 
-NAMES = ("importing", "calls", "backward", "watching")
+NAMES = ("importing", "calls", "backward", "watching", "guarding")
 
 
 def main(names: list[str]) -> int:

@@ -8,6 +8,7 @@ from hookline.errors import (
     ChangedTensorError,
     GradientError,
     HooklineError,
+    NonFiniteError,
     RecordError,
     SelectionError,
     SourceError,
@@ -16,6 +17,7 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.guard import guard
 from hookline.tools.inventory import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch
 
@@ -31,6 +33,7 @@ __all__ = [
     "HooklineError",
     "Hooks",
     "Module",
+    "NonFiniteError",
     "RecordError",
     "Run",
     "Selection",
@@ -39,6 +42,7 @@ __all__ = [
     "StoreError",
     "TensorInfo",
     "everywhere",
+    "guard",
     "hooks",
     "install",
     "load",
