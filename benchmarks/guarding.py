@@ -15,7 +15,7 @@ import hookline
 from benchmarks.ratios import Row
 from benchmarks.watching import minilm
 
-ROUNDS = int(os.environ.get("HOOKLINE_BENCH_ROUNDS", "21"))
+ROUNDS = int(os.environ.get("HOOKLINE_BENCH_ROUNDS", "11"))
 WANTED = {"guard(model)": "≤1.10"}
 
 

@@ -1,4 +1,4 @@
-"""The code in the README, in docstrings and in the examples' folder runs, and prints what it says."""
+"""The code in the README, the guides, docstrings and the examples' folder runs, and prints what it says."""
 
 import doctest
 import importlib
@@ -28,6 +28,13 @@ def test_the_readmes_program_prints_what_the_readme_says(capsys):
     program, output = re.findall(r"```(?:python|text)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:2]
     exec(compile(program, "README.md", "exec"), {})
     assert without_figures(capsys.readouterr().out) == without_figures(output)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "guides").glob("*.md")), ids=lambda path: path.stem)
+def test_the_programs_of_the_guides_run(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    programs = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    exec(compile("\n".join(programs), str(path), "exec"), {})
 
 
 def without_figures(text):

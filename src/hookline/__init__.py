@@ -17,6 +17,7 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.tools.explain import explain
 from hookline.tools.guard import guard
 from hookline.tools.inventory import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch
@@ -42,6 +43,7 @@ __all__ = [
     "StoreError",
     "TensorInfo",
     "everywhere",
+    "explain",
     "guard",
     "hooks",
     "install",

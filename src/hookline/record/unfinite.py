@@ -133,9 +133,11 @@ def _line(look: Look) -> str:
 
 
 def _advice(look: Look, path: str) -> str:
-    scaler = " With a loss scaler, which lets gradients overflow on purpose: guard(model, grads=False)."
-    where = f'hookline.watch(model, "{path}**", inputs="stats", grads=True)' if path else "hookline.watch(model)"
-    return f"error.run holds the last calls; {where} sees all of it.{scaler if look.phase == 'backward' else ''}"
+    where = f'hookline.watch(model, "{path}.**", inputs="stats", grads=True)' if path else "hookline.watch(model)"
+    told = f"error.run holds the last calls; {where} on the same batch shows more."
+    if look.phase == "forward":
+        return told
+    return f"{told}\nA loss scaler lets gradients overflow on purpose: with one, guard(model, grads=False)."
 
 
 def name_of(call: CallRecord) -> str:
