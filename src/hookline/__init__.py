@@ -10,6 +10,7 @@ from hookline.errors import (
     EditError,
     GradientError,
     HooklineError,
+    NonFiniteError,
     RecordError,
     SelectionError,
     SourceError,
@@ -20,6 +21,8 @@ from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.check import check
 from hookline.tools.edit import edit
+from hookline.tools.explain import explain
+from hookline.tools.guard import guard
 from hookline.tools.inventory import HookInfo, Hooks, hooks
 from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
 from hookline.tools.stop import stop_after
@@ -42,6 +45,7 @@ __all__ = [
     "HooklineError",
     "Hooks",
     "Module",
+    "NonFiniteError",
     "RULES",
     "RecordError",
     "Rule",
@@ -56,6 +60,8 @@ __all__ = [
     "edit",
     "edits",
     "everywhere",
+    "explain",
+    "guard",
     "hooks",
     "install",
     "load",

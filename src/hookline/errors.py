@@ -7,11 +7,17 @@
     ├── GradientError       a gradient cannot be seen here, or one that a step assigned does not fit
     ├── RecordError         a run was asked for something that it does not hold
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
+    ├── NonFiniteError      a guard found NaN or Inf in a training step
     ├── StoreError          a saved run cannot be written, or read back
     └── SourceError         a MODEL or --inputs SPEC cannot be turned into a model or its inputs
 
 Each says what happened, where, and what to do about it.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hookline.record.record import Run
 
 
 class HooklineError(Exception):
@@ -43,6 +49,29 @@ class RecordError(HooklineError, LookupError):
 
 class ChangedTensorError(RecordError):
     """A tensor kept by reference was changed in place after it was recorded."""
+
+
+class NonFiniteError(HooklineError, ArithmeticError):
+    """A guard found NaN or Inf in a training step.
+
+    - `path`, `index`: the call that made it, as far as is known; in the backward pass the one through whose backward it
+      came. `index` is None where it is the gradient of a parameter, to which every call of the module adds;
+    - `phase`: "forward" or "backward"; `step`: how many calls of the model the guard had seen before this one;
+    - `run`: a `Run` of the last calls before it, and of those around them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        index: int | None = None,
+        phase: str = "forward",
+        step: int = 0,
+        run: "Run | None" = None,
+    ) -> None:
+        super().__init__(message)
+        self.path, self.index, self.phase, self.step, self.run = path, index, phase, step, run
 
 
 class StoreError(HooklineError):

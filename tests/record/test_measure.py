@@ -32,7 +32,7 @@ def at_once(tensor: Tensor) -> Stats | None:
 
 def as_on_a_device(tensor: Tensor, pending: Pending | None = None) -> Waiting:
     """What `measure` does with a tensor on any device but the CPU, done with one on the CPU."""
-    values = measuring._elements(tensor.detach())
+    values = measuring.elements(tensor.detach())
     return measuring._measure_later(values, values.numel(), Pending() if pending is None else pending)
 
 
@@ -447,8 +447,8 @@ def test_all_that_waits_is_fetched_together(monkeypatch: pytest.MonkeyPatch) -> 
     pending = Pending()
     waiting = [as_on_a_device(torch.full((2,), float(number)), pending) for number in range(5)]
     transfers = []
-    fetch = measuring._fetch
-    monkeypatch.setattr(measuring, "_fetch", lambda device, rows: transfers.append(len(rows)) or fetch(device, rows))
+    fetch = measuring.fetch
+    monkeypatch.setattr(measuring, "fetch", lambda device, rows: transfers.append(len(rows)) or fetch(device, rows))
 
     assert [one.fetch().mean for one in reversed(waiting)] == [4.0, 3.0, 2.0, 1.0, 0.0]
     assert transfers == [5]

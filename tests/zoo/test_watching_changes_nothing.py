@@ -81,3 +81,21 @@ def test_with_gradients_of_inputs_gradients_are_as_close_as_sums_in_another_orde
     specimen: Specimen,
 ) -> None:
     assert_close_gradients(run(specimen, train=True), run(specimen, train=True, around=inputs_watched))
+
+
+@contextmanager
+def guarded(model: nn.Module) -> Iterator[None]:
+    with hookline.guard(model, then=lambda error: None):
+        yield
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def test_a_guard_leaves_outputs_gradients_random_state_and_buffers_the_same_bits(specimen: Specimen) -> None:
+    assert_identical(run(specimen, train=True), run(specimen, train=True, around=guarded))
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def test_a_guard_raises_in_no_model_but_the_one_that_gives_nan(specimen: Specimen) -> None:
+    gives_nan = specimen.name == "not_a_number"
+    with pytest.raises(hookline.NonFiniteError) if gives_nan else nullcontext():
+        run(specimen, train=True, around=hookline.guard)

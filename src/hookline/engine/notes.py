@@ -1,29 +1,69 @@
 """The notes (PEP 678) that an error gets on its way out of a hooked call."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
+from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call
+from hookline.engine.hints import hint
 from hookline.engine.hook import Hook
 from hookline.model.tensors import mirror
 
 PREFIX = "hookline: "
 LONGEST = 2000
+LONGEST_ABOVE = 300
+MOST_ABOVE = 12
+MOST_TENSORS = 8
 
 
 def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
-    """Say on an error in which call it was raised: by a step, added where; or by the module, given what.
+    """Say on an error in which call it was raised: by a step, added where; or by the module, given what, with which
+    parameters, inside of which calls, and what it takes where that is plain to see.
 
     Of the calls that a module's error goes through only the innermost hooked one says so.
     """
+    if isinstance(error, _StopRecomputationError):  # no failure: that is how a checkpoint ends its recomputing
+        return
     with suppress(Exception):  # a note never hides the error that it explains; some errors take none
         if hook is not None:
             error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call)}")
         elif not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
-            given = [*map(describe, call.args), *(f"{name}={describe(value)}" for name, value in call.kwargs.items())]
-            error.add_note(f"{PREFIX}in {_where(call)}, called with ({', '.join(given)[:LONGEST]})")
+            error.add_note("\n  ".join([f"{PREFIX}in {_called(call, LONGEST)}", *_more(call)]))
+
+
+def _more(call: Call) -> Iterator[str]:
+    """The further lines about a module's error."""
+    with suppress(Exception):  # of a tensor that cannot be looked at
+        expected = hint(call.module, call.args, call.kwargs)
+        yield from [expected] if expected else []
+    own = _own_tensors(call.module)
+    if own:
+        yield f"it has {own}"
+    above = [*_above(call)]
+    shown = above if len(above) <= MOST_ABOVE else above[: MOST_ABOVE - 2]
+    yield from (f"inside of {_called(around, LONGEST_ABOVE)}" for around in shown)
+    if len(above) > len(shown):
+        yield f"... and {len(above) - len(shown) - 1} more"
+        yield f"inside of {_called(above[-1], LONGEST_ABOVE)}"
+
+
+def _above(call: Call) -> Iterator[Call]:
+    above = call.parent
+    while above is not None:
+        yield above
+        above = above.parent
+
+
+def _own_tensors(module: Module) -> str:
+    """The module's own parameters and buffers, not those of modules inside of it."""
+    named = {**module._parameters, **module._buffers}
+    told = [f"{name} {describe(tensor)}" for name, tensor in named.items() if tensor is not None]
+    more = f" and {len(told) - MOST_TENSORS} more" if len(told) > MOST_TENSORS else ""
+    return ", ".join(told[:MOST_TENSORS]) + more
 
 
 def note_gradient(error: BaseException, call: Call) -> None:
@@ -65,3 +105,9 @@ class _Shown:
 def _where(call: Call) -> str:
     path = call.path or "the model"
     return f"{path} ({type(call.module).__name__}, call {call.index})"
+
+
+def _called(call: Call, longest: int) -> str:
+    given = [*map(describe, call.args), *(f"{name}={describe(value)}" for name, value in call.kwargs.items())]
+    told = ", ".join(given)
+    return f"{_where(call)}, called with ({told if len(told) <= longest else told[:longest] + '...'})"

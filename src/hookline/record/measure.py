@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,15 +72,16 @@ class Pending:
         by_device: dict[torch.device, list[Tensor]] = {}
         for row in rows:
             by_device.setdefault(row.device, []).append(row)
-        fetched = {device: iter(_fetch(device, own)) for device, own in by_device.items()}
+        fetched = {device: iter(fetch(device, own)) for device, own in by_device.items()}
         self.values += [next(fetched[row.device]) for row in rows]
 
 
-def _fetch(device: torch.device, rows: list[Tensor]) -> list[list[float]]:
+def fetch(device: torch.device, rows: list[Tensor]) -> list[Any]:
+    """Rows of figures that are on one device, as numbers: one wait for all of them."""
     accelerator = torch.accelerator.current_accelerator()
     if accelerator is not None and accelerator.type == device.type:
         torch.accelerator.synchronize(device)  # rows of one device may come from several of its streams
-    fetched: list[list[float]] = torch.stack(rows).tolist()
+    fetched: list[Any] = torch.stack(rows).tolist()
     return fetched
 
 
@@ -90,7 +92,7 @@ def measure(tensor: Tensor, pending: Pending) -> "Stats | Waiting | None":
         return None
     try:
         with unseen(tensor), torch.no_grad():
-            return _measure(_elements(tensor.detach()), pending)
+            return _measure(elements(tensor.detach()), pending)
     except Exception:  # a tensor class may raise anything, and measuring never ends a call
         return None
 
@@ -124,7 +126,7 @@ class Waiting:
         return _stats(self.count, self.pending.fetch(self.place))
 
 
-def _elements(tensor: Tensor) -> Tensor:
+def elements(tensor: Tensor) -> Tensor:
     """The elements as one dense tensor of a floating dtype that adds up well."""
     if tensor.is_quantized:
         tensor = tensor.dequantize()

@@ -1,0 +1,136 @@
+"""What a layer of torch.nn takes, and what it was given instead: one plain sentence, only where that is certain."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Hint: TypeAlias = Callable[[Any, Tensor], str | None]
+AXES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+
+
+def hint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """What a layer takes and was given, "" where that fits, or the module is no layer that is known here.
+
+    >>> hint(nn.Linear(8, 2), (torch.zeros(2, 4),), {})
+    'Linear(in_features=8) takes [..., 8] and was given [2, 4].'
+    """
+    kind: Any = module.__class__
+    given = args[0] if args else kwargs.get("input", kwargs.get("query"))
+    if kind not in HINTS or not isinstance(given, Tensor):
+        return ""
+    return " ".join(found for found in (HINTS[kind](module, given), *_unlike_weights(module, given)) if found)
+
+
+def _unlike_weights(module: nn.Module, given: Tensor) -> Iterator[str]:
+    """Another device than the parameters', or another dtype where autocast does not see to it."""
+    name, weight = next(iter(module.named_parameters()), ("", None))
+    if weight is None:
+        return
+    if weight.device != given.device:
+        yield f"Its {name} is on {weight.device} and what it was given on {given.device}."
+    takes_indices = isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    if takes_indices or weight.dtype == given.dtype or torch.is_autocast_enabled(given.device.type):
+        return
+    yield f"Its {name} is {_dtype(weight)} and what it was given {_dtype(given)}."
+
+
+def _width(module: nn.Linear, given: Tensor) -> str | None:
+    return _last(f"Linear(in_features={module.in_features})", module.in_features, given)
+
+
+def _recurrent(module: nn.RNNBase, given: Tensor) -> str | None:
+    return _last(f"{_name(module)}(input_size={module.input_size})", module.input_size, given)
+
+
+def _attention(module: nn.MultiheadAttention, given: Tensor) -> str | None:
+    return _last(f"MultiheadAttention(embed_dim={module.embed_dim})", module.embed_dim, given)
+
+
+def _last(layer: str, wanted: int, given: Tensor) -> str | None:
+    if given.dim() and given.shape[-1] == wanted:
+        return None
+    return f"{layer} takes [..., {wanted}] and was given {[*given.shape]}.{_elsewhere(wanted, given, -1)}"
+
+
+def _convolution(module: Any, given: Tensor) -> str | None:
+    dims, channels = len(module.kernel_size), module.in_channels
+    fits = given.dim() in (dims + 1, dims + 2)
+    if fits and given.shape[-dims - 1] == channels:
+        return None
+    layer = f"{_name(module)}(in_channels={channels})"
+    told = f"{layer} takes [batch, {channels}, {AXES[dims]}] and was given {[*given.shape]}."
+    return told + (_elsewhere(channels, given, -dims - 1) if fits else "")
+
+
+def _batch_norm(module: Any, given: Tensor) -> str | None:
+    dims = BATCH_NORM_DIMS[module.__class__]
+    if given.dim() in dims and given.shape[1] == module.num_features:
+        return None
+    axes = AXES[dims[-1] - 2]
+    layer = f"{_name(module)}(num_features={module.num_features})"
+    told = f"{layer} takes [batch, {module.num_features}, {axes}] and was given {[*given.shape]}."
+    if given.dim() == dims[0] - 1 and given.shape[:1] == (module.num_features,):
+        return f"{told} The batch axis is missing."
+    return told + (_elsewhere(module.num_features, given, 1) if given.dim() in dims else "")
+
+
+def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, given: Tensor) -> str | None:
+    wanted = [*module.normalized_shape]
+    if [*given.shape[-len(wanted) :]] == wanted:
+        return None
+    ending = ", ".join(map(str, wanted))
+    return f"{_name(module)}(normalized_shape={wanted}) takes [..., {ending}] and was given {[*given.shape]}."
+
+
+def _group_norm(module: nn.GroupNorm, given: Tensor) -> str | None:
+    channels = module.num_channels
+    if given.dim() >= 2 and given.shape[1] == channels:
+        return None
+    told = f"GroupNorm(num_channels={channels}) takes [batch, {channels}, ...] and was given {[*given.shape]}."
+    return told + _elsewhere(channels, given, 1)
+
+
+def _embedding(module: nn.Embedding | nn.EmbeddingBag, given: Tensor) -> str | None:
+    count = module.num_embeddings
+    layer = f"{_name(module)}(num_embeddings={count})"
+    if given.dtype not in (torch.int64, torch.int32):
+        return f"{layer} takes indices, int64 or int32, and was given {_dtype(given)}."
+    if given.device.type != "cpu" or not given.numel():  # elsewhere to look would wait for the device
+        return None
+    low, high = int(given.min()), int(given.max())
+    if low >= 0 and high < count:
+        return None
+    return f"{layer} takes 0 to {count - 1} and was given {low} to {high}."
+
+
+def _elsewhere(wanted: int, given: Tensor, axis: int) -> str:
+    """Where else the wanted size is, if anywhere; the first axis is left out, since a batch has any size."""
+    places = [place for place, size in enumerate(given.shape) if size == wanted and place != axis % given.dim()]
+    places = [place for place in places if place > 0]
+    if not places:
+        return ""
+    last = " (the last)" if places[-1] == given.dim() - 1 else ""
+    return f" Axis {places[-1]}{last} is {wanted} long: is it in the wrong place?"
+
+
+def _name(module: nn.Module) -> str:
+    return module.__class__.__name__
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+BATCH_NORM_DIMS: dict[Any, tuple[int, ...]] = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
+HINTS: dict[Any, Hint] = {
+    nn.Linear: _width,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    **dict.fromkeys(BATCH_NORM_DIMS, _batch_norm),
+    **dict.fromkeys((nn.LayerNorm, nn.RMSNorm), _layer_norm),
+    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU), _recurrent),
+    **dict.fromkeys((nn.Embedding, nn.EmbeddingBag), _embedding),
+    nn.GroupNorm: _group_norm,
+    nn.MultiheadAttention: _attention,
+}

@@ -1,0 +1,165 @@
+"""Is every element of a tensor finite? Its smallest and its largest tell, exactly, in one pass and without waiting."""
+
+import math
+import weakref
+from collections.abc import Iterable
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+
+from hookline.record.keep import version_of
+from hookline.record.measure import Pending, Stats, elements, fetch, is_traced, measure, unseen
+from hookline.record.record import CallRecord, TensorInfo
+
+AT_ONCE = {"cpu"}  # the kinds of device whose figures are read where they are made
+REDUCED_AS_THEY_ARE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+Bounds: TypeAlias = tuple[Tensor, Tensor] | tuple[float, float]
+
+
+class Look:
+    """One tensor as it was when somebody looked at it, by its smallest and its largest element.
+
+    - `record`: the call that gave it, or whose output's gradient it is; None for an argument that came from elsewhere
+      and for the gradient of a parameter; `info`: what is known of it; `phase`: "forward" or "backward";
+    - `low`, `high`: the bounds, both NaN where an element is; None where they are not known;
+    - `waiting`: the bounds as they stand on a device, until `read` has fetched them;
+    - `inputs`: the looks at what that call was given; `takers`: the calls that were given this tensor.
+
+    It keeps no tensor alive but the two figures that wait.
+    """
+
+    __slots__ = (
+        "__weakref__", "high", "info", "inputs", "low", "name", "phase", "record", "reference", "takers", "version",
+        "waiting",
+    )  # fmt: skip
+
+    low: float | None
+    high: float | None
+    waiting: tuple[Tensor, Tensor] | None
+
+    def __init__(
+        self, tensor: Tensor, info: TensorInfo, record: CallRecord | None, *, phase: str = "forward", name: str = ""
+    ) -> None:
+        self.record, self.info, self.phase, self.name = record, info, phase, name
+        self.reference, self.version = weakref.ref(tensor), version_of(tensor)
+        self.low = self.high = self.waiting = None
+        self.inputs: tuple[Look, ...] = ()
+        self.takers: list[CallRecord] = []
+
+    def of(self, tensor: Tensor) -> bool:
+        """Whether this is the tensor that was looked at, unchanged since."""
+        return self.reference() is tensor and self.version is not None and version_of(tensor) == self.version
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The tensor, as long as somebody else keeps it and nobody has changed it."""
+        tensor = self.reference()
+        return tensor if tensor is not None and version_of(tensor) == self.version else None
+
+    @property
+    def looked(self) -> bool:
+        """Whether the bounds are known, or on their way."""
+        return self.low is not None or self.waiting is not None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every element is finite, as far as is known."""
+        return self.low is None or self.high is None or (math.isfinite(self.low) and math.isfinite(self.high))
+
+    @property
+    def masks(self) -> bool:
+        """Whether -inf is all that is not finite: what masks are filled with."""
+        return self.low == -math.inf and self.high is not None and self.high < math.inf
+
+    def look(self) -> None:
+        """Find the bounds: at once on the CPU, on their way on any other device; nothing of a tensor that is gone."""
+        tensor = self.tensor
+        bounds = None if tensor is None else bounds_of(tensor)
+        if bounds is None:
+            return
+        low, high = bounds
+        if isinstance(low, Tensor):
+            self.waiting = cast("tuple[Tensor, Tensor]", bounds)
+        else:
+            self.low, self.high = low, cast(float, high)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is -inf among the elements, and no NaN."""
+        return self.low == -math.inf
+
+    def now(self) -> "Look":
+        """Itself, looked at by now."""
+        if not self.looked:
+            self.look()
+        return self
+
+    def stats(self) -> Stats | None:
+        """All statistics where the tensor is at hand still; else the bounds, and NaN for the other figures."""
+        tensor = self.tensor
+        if tensor is not None:
+            measured = measure(tensor, Pending())
+            return measured if measured is None or isinstance(measured, Stats) else measured.fetch()
+        if self.low is None or self.high is None:
+            return None
+        unknown = math.nan
+        amount = 0 if self.finite else cast(int, unknown)
+        count = math.prod(self.info.shape)
+        return Stats(count, self.low, self.high, unknown, unknown, unknown, unknown, amount, amount)
+
+
+def can_be_unfinite(tensor: Tensor) -> bool:
+    """Whether a tensor is of a kind that has NaN and Inf: masks and indices, of integers, do not."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def waits(tensor: Tensor) -> bool:
+    """Whether the bounds of a tensor are to be fetched from a device."""
+    return tensor.device.type not in AT_ONCE
+
+
+def bounds_of(tensor: Tensor) -> Bounds | None:
+    """The smallest and the largest element, of complex ones of their parts; numbers on the CPU, tensors of no
+    dimensions on any other device. None where there are no elements to read, or PyTorch cannot reduce such a tensor.
+
+    >>> bounds_of(torch.tensor([1.0, -float("inf"), 2.0]))
+    (-inf, 2.0)
+    >>> bounds_of(torch.tensor([1.0, float("nan"), 2.0]))
+    (nan, nan)
+    """
+    if is_traced(tensor):
+        return None
+    try:
+        with unseen(tensor), torch.no_grad():
+            values = _readable(tensor.detach())
+            if values.is_meta or not values.numel():
+                return None
+            low, high = values.aminmax()
+            if values.device.type in AT_ONCE:
+                return low.item(), high.item()
+            return None if is_functorch_wrapped_tensor(low) else (low, high)
+    except Exception:  # a tensor class may raise anything, and looking never ends a call
+        return None
+
+
+def _readable(values: Tensor) -> Tensor:
+    if values.is_complex() and values.layout == torch.strided:
+        return torch.view_as_real(values.resolve_conj())
+    if values.dtype in REDUCED_AS_THEY_ARE and values.layout == torch.strided and not values.is_nested:
+        return values
+    return elements(values)
+
+
+def read(looks: Iterable[Look]) -> None:
+    """Fetch the bounds that wait: one wait for each device that they are on."""
+    by_device: dict[torch.device, list[Look]] = {}
+    for look in looks:
+        if look.waiting is not None:
+            by_device.setdefault(look.waiting[0].device, []).append(look)
+    for device, own in by_device.items():
+        figures = iter(fetch(device, [bound for look in own if look.waiting is not None for bound in look.waiting]))
+        for look in own:
+            look.low, look.high, look.waiting = next(figures), next(figures), None

@@ -1,0 +1,145 @@
+"""What is said of a value that is not finite: which call made it, with what before it, as an error and as a run."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch.nn import Module
+
+from hookline.errors import NonFiniteError
+from hookline.record.finite import Look, bounds_of, can_be_unfinite
+from hookline.record.record import CallRecord, Run
+
+SHOWN = 5
+
+
+def failure(
+    look: Look, *, model: str, step: int, bad_inputs: Sequence[Look], before: Sequence[Look], module: Module | None
+) -> NonFiniteError:
+    """The error about one tensor that is not finite: `before` are the looks that came before, oldest first, `module` is
+    the one that is asked whether its parameters were so already."""
+    maker = maker_of(look)
+    path, index = (look.name.rpartition(".")[0], None) if maker is None else (maker.path, maker.index)
+    parts = [
+        f"{_kind(look)} in {_what(look)}, in the {look.phase} of step {step}{_amount(look)}.",
+        _origin(look, maker, bad_inputs),
+        *_bad_parameters(module),
+        *_lines(before),
+        _advice(look, path),
+    ]
+    run = run_of([*before, look], model=model)
+    message = "\n".join(part for part in parts if part)
+    return NonFiniteError(message, path=path, index=index, phase=look.phase, step=step, run=run)
+
+
+def maker_of(look: Look) -> CallRecord | None:
+    """The call that made it. A gradient is made by the call that took the tensor: where several took it, or none that
+    is known, only the call that gave the tensor is sure."""
+    if look.phase == "forward":
+        return look.record
+    around = {id(above) for taker in look.takers for above in _above(taker)}
+    innermost = [taker for taker in look.takers if id(taker) not in around]
+    return innermost[0] if len(innermost) == 1 else look.record
+
+
+def run_of(looks: Iterable[Look], *, model: str) -> Run:
+    """The calls of these looks and those around them, in order, with what is known of their tensors by now."""
+    calls: dict[int, CallRecord] = {}
+    for look in looks:
+        _fill(look)
+        if look.record is not None:
+            calls |= {id(call): call for call in (look.record, *_above(look.record))}
+    in_order = sorted(calls.values(), key=lambda call: call.number)
+    run = Run(model=model, modules={call.path: call.type for call in in_order}, settings={"keep": "guard"})
+    run.calls += in_order
+    return run
+
+
+def _fill(look: Look) -> None:
+    """Put the statistics of a look where a run looks for them."""
+    look.info._stats = look.stats() or look.info._stats
+
+
+def _above(call: CallRecord) -> Iterator[CallRecord]:
+    above = call.parent
+    while above is not None:
+        yield above
+        above = above.parent
+
+
+# The message
+
+
+def _kind(look: Look) -> str:
+    if look.low is not None and math.isnan(look.low):
+        return "NaN"
+    return "Inf" if look.high == math.inf else "-Inf"
+
+
+def _what(look: Look) -> str:
+    if look.record is None:
+        return f"the gradient of the parameter {look.name}"
+    return f"the {'output' if look.phase == 'forward' else 'gradient of the output'} of {name_of(look.record)}"
+
+
+def _amount(look: Look) -> str:
+    stats = look.stats()
+    tensor = f"{look.info.dtype_name}{[*look.info.shape]} {look.info.device}"
+    if stats is None or math.isnan(stats.nan):
+        return f": a {tensor} that is gone, so how many is not known"
+    return f": {stats.nan:,} NaN and {stats.inf:,} Inf among {stats.count:,} elements of {tensor}"
+
+
+def _origin(look: Look, maker: CallRecord | None, bad_inputs: Sequence[Look]) -> str:
+    if look.phase == "forward":
+        if not bad_inputs:
+            return "What it was given was finite, as far as is known: it was made there."
+        given = " and ".join(dict.fromkeys(_kind(given) for given in bad_inputs))
+        return f"What it was given had {given} already; no watched module gave that."
+    if look.record is None:
+        return "The gradients of all outputs were finite: it was made where that parameter is used."
+    if maker is None or maker is look.record:
+        return "No one watched module is known to take that output: it was made in the backward of what does."
+    return f"That output went to {name_of(maker)}: it was made in the backward of that, or of what is computed beside."
+
+
+def _bad_parameters(module: Module | None) -> list[str]:
+    if module is None:
+        return []
+    with torch.no_grad():
+        tensors = [*module.named_parameters(), *module.named_buffers()]
+        bad = [name for name, tensor in tensors if can_be_unfinite(tensor) and not _is_finite(tensor)]
+    more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    return [f"Its own {', '.join(bad[:SHOWN])}{more} {'is' if len(bad) == 1 else 'are'} not finite already."] * bool(
+        bad
+    )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    bounds = bounds_of(tensor)
+    return bounds is None or all(math.isfinite(float(bound)) for bound in bounds)
+
+
+def _lines(before: Sequence[Look]) -> list[str]:
+    looks = [look for look in before if look.looked and look.record is not None][-SHOWN:]
+    return ["The last before it:", *map(_line, looks)] if looks else []
+
+
+def _line(look: Look) -> str:
+    assert look.record is not None
+    gave = "gave" if look.phase == "forward" else "got the gradient"
+    bounds = f"from {look.low:.4g} to {look.high:.4g}"
+    return f"  {name_of(look.record)} {gave} {look.info.dtype_name}{[*look.info.shape]}, {bounds}"
+
+
+def _advice(look: Look, path: str) -> str:
+    where = f'hookline.watch(model, "{path}.**", inputs="stats", grads=True)' if path else "hookline.watch(model)"
+    told = f"error.run holds the last calls; {where} on the same batch shows more."
+    if look.phase == "forward":
+        return told
+    return f"{told}\nA loss scaler lets gradients overflow on purpose: with one, guard(model, grads=False)."
+
+
+def name_of(call: CallRecord) -> str:
+    """A call as messages name it: path, class, which call."""
+    return f"{call.path or 'the model'} ({call.type}, call {call.index})"
