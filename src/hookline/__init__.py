@@ -18,12 +18,14 @@ from hookline.errors import (
 )
 from hookline.model.select import Selection, select
 from hookline.record.load import load
+from hookline.record.profile import Cost, Profile
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.check import check
 from hookline.tools.edit import edit
 from hookline.tools.explain import explain
 from hookline.tools.guard import guard
 from hookline.tools.inventory import HookInfo, Hooks, hooks
+from hookline.tools.profile import profile
 from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
 from hookline.tools.stop import stop_after
 from hookline.tools.sweep import Sweep, sweep
@@ -35,6 +37,7 @@ __all__ = [
     "Call",
     "CallRecord",
     "ChangedTensorError",
+    "Cost",
     "EditError",
     "Evidence",
     "Finding",
@@ -46,6 +49,7 @@ __all__ = [
     "Hooks",
     "Module",
     "NonFiniteError",
+    "Profile",
     "RULES",
     "RecordError",
     "Rule",
@@ -66,6 +70,7 @@ __all__ = [
     "install",
     "load",
     "on",
+    "profile",
     "rule",
     "select",
     "stop_after",

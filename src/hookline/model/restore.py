@@ -55,5 +55,5 @@ def _changed_by_a_forward(model: Module) -> Iterator[tuple[Any, str, Tensor, Ten
 
 def _put_back(tensor: Tensor, copy: Tensor) -> None:
     with torch.no_grad():
-        if not torch.equal(tensor, copy):
+        if not tensor.is_meta and not torch.equal(tensor, copy):
             tensor.copy_(copy)

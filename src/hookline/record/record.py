@@ -294,6 +294,13 @@ class Run:
 
         write(folder, *to_document(self))
 
+    def perfetto(self, path: Any) -> None:
+        """Write the calls as a trace that ui.perfetto.dev and chrome://tracing show; StoreError where that cannot be
+        written."""
+        from hookline.report.trace import run_events, write_trace
+
+        write_trace(path, run_events(self), self.model)
+
     def to_pandas(self) -> "pandas.DataFrame":
         """A table with a row for each call: its path, its times, its first output's shape and figures, the norms of
         that output's gradient and of the first one that an input got.

@@ -47,6 +47,18 @@ def write(
         raise StoreError(f"cannot save to {target}: {error}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; StoreError where it cannot be written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor], kind: str) -> None:
     text = json.dumps({"format": FORMAT, "version": VERSION, **document}, allow_nan=False)
     (fresh / f"{kind}.json").write_text(text, encoding="utf-8")

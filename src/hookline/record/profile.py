@@ -1,0 +1,249 @@
+"""Cost, Profile: what calls cost, as plain data."""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from hookline.errors import RecordError
+from hookline.record.timeline import Span
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one call costs, or several together. Each figure is once of itself alone (`_self`) and once with the calls
+    inside of it.
+
+    - `path`, `index` (None for several), `type`, `parent` (the number of the call around it), `calls` (how many);
+      `recompute`: whether a backward pass made the call, to get back what activation checkpointing let go;
+    - `forward`, `backward`: seconds, the median over the repeats; `forward_spread`, `backward_spread`: half of the
+      range in which the middle half of the repeats lies. NaN where nothing was timed;
+    - `flops`, `backward_flops`: floating-point operations of matrix products, convolutions and attention, as
+      `torch.utils.flop_counter` counts them (a multiply-add is two);
+    - `kept`: bytes that the graph keeps for the backward pass, parameters and buffers left out, each memory once, with
+      the call that kept it first;
+    - `parameters`: bytes of parameters; `moved`: bytes that the module itself must read and write at the least: what it
+      takes and gives, and its own parameters.
+    """
+
+    path: str
+    index: int | None = None
+    type: str = ""
+    parent: int | None = None
+    calls: int = 1
+    recompute: bool = False
+    forward: float = 0.0
+    forward_self: float = 0.0
+    forward_spread: float = 0.0
+    backward: float = 0.0
+    backward_self: float = 0.0
+    backward_spread: float = 0.0
+    flops: int = 0
+    flops_self: int = 0
+    backward_flops: int = 0
+    backward_flops_self: int = 0
+    kept: int = 0
+    kept_self: int = 0
+    parameters: int = 0
+    parameters_self: int = 0
+    moved: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Forward and backward together."""
+        return self.forward + self.backward
+
+    @property
+    def seconds_self(self) -> float:
+        """Forward and backward together, without the calls inside."""
+        return self.forward_self + self.backward_self
+
+    @property
+    def intensity(self) -> float:
+        """Forward FLOPs for each byte moved; NaN where nothing is."""
+        return self.flops / self.moved if self.moved else math.nan
+
+
+SELVES = ("forward", "backward", "flops", "backward_flops", "kept")  # what adds up along the tree
+
+
+class Profile(Sequence[Cost]):
+    """What a model costs: a Cost for each call, in order. It prints as a tree with the costs of each module.
+
+    - `total`: everything together; `by_path()`, `by_class()`: the calls of each module, of each class;
+    - `plain`: seconds of forward and backward of a step without any of our steps, the median over the repeats; `added`:
+      how much longer a profiled step took, as a share (0.05: 5 %); `taken_off`: seconds that were taken off for each
+      call, what profiling an empty module was measured to cost;
+    - `peak`: the most bytes that the device held at once during a plain step; None where it does not tell;
+    - `model`, `device`, `repeat`, `backward` (whether there was one).
+    """
+
+    def __init__(
+        self,
+        costs: Iterable[Cost],
+        *,
+        model: str,
+        device: str,
+        repeat: int,
+        backward: bool,
+        plain: tuple[float, float] = (math.nan, math.nan),
+        added: float = math.nan,
+        taken_off: float = 0.0,
+        peak: int | None = None,
+        spans: Sequence[Span] = (),
+    ) -> None:
+        self.costs = tuple(costs)
+        self.model, self.device, self.repeat, self.backward = model, device, repeat, backward
+        self.plain, self.added, self.taken_off, self.peak = plain, added, taken_off, peak
+        self.spans = tuple(spans)
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    def __iter__(self) -> Iterator[Cost]:
+        return iter(self.costs)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A Cost by number; by path, that of all of a module's calls; by (path, index), that of one call."""
+        if isinstance(key, int | slice):
+            return self.costs[key]
+        if isinstance(key, str):
+            found = next((row for row in self.by_path() if row.path == key), None)
+        else:
+            found = next((cost for cost in self if not cost.recompute and (cost.path, cost.index) == key), None)
+        if found is None:
+            raise RecordError(f"the profile has no {key!r}; its paths are {', '.join(self.paths[:8])} ...")
+        return found
+
+    @property
+    def paths(self) -> list[str]:
+        """The modules that were called, in order."""
+        return [*dict.fromkeys(cost.path for cost in self)]
+
+    @property
+    def total(self) -> Cost:
+        """The outermost calls together."""
+        outermost = [cost for cost in self if cost.parent is None]
+        return replace(_together(outermost), path="", type=self.model)
+
+    def by_path(self) -> list[Cost]:
+        """A Cost for each module, in order, with all of its calls. What a recomputation takes counts as backward."""
+        rows = {path: _together([cost for cost in self if cost.path == path]) for path in self.paths}
+        for path, row in reversed([*rows.items()]):
+            inside = [other for other in rows if path_above(other, rows) == path]
+            sums = {name: getattr(row, f"{name}_self") + sum(getattr(rows[i], name) for i in inside) for name in SELVES}
+            rows[path] = replace(row, **sums)
+        return [*rows.values()]
+
+    def by_class(self) -> list[Cost]:
+        """A Cost for each class, the dearest first; calls inside of another of the same class are in that."""
+        rows = []
+        for kind in dict.fromkeys(cost.type for cost in self):
+            own = [cost for cost in self if cost.type == kind]
+            row = _together(own)
+            outer = [cost for cost in own if not any(above.type == kind for above in self.around(cost))]
+            sums = {name: sum(getattr(cost, name) for cost in outer) for name in SELVES}
+            rows.append(replace(row, path="", type=kind, **sums))
+        return sorted(
+            rows, key=lambda row: -row.seconds_self if row.seconds_self == row.seconds_self else -row.flops_self
+        )
+
+    def around(self, cost: Cost) -> Iterator[Cost]:
+        """The calls that a call ran inside of, innermost first."""
+        while cost.parent is not None:
+            cost = self.costs[cost.parent]
+            yield cost
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A table with a row for each call. Needs pandas: `pip install hookline[data]`."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
+        return pandas.DataFrame(
+            [cost_row(cost) for cost in self], columns=[*(f.name for f in fields(Cost)), "intensity"]
+        )
+
+    def perfetto(self, path: "str | os.PathLike[str]") -> None:
+        """Write the last repeat as a trace that ui.perfetto.dev and chrome://tracing show, forward and backward."""
+        from hookline.report.trace import span_events, write_trace
+
+        if not self.spans:
+            raise RecordError("nothing was timed, so there is no trace: profile the model itself, not its meta copy")
+        write_trace(path, span_events(self.spans), self.model)
+
+    def collapsed(self, path: "str | os.PathLike[str]") -> None:
+        """Write collapsed stacks, microseconds of each module by itself: what flame graph tools take."""
+        from hookline.report.trace import write_collapsed
+
+        write_collapsed(path, self)
+
+    def __repr__(self) -> str:
+        from hookline.report.profile import profile_table
+        from hookline.report.text import render
+
+        return render(profile_table(self), width=170)
+
+    def __rich__(self) -> Any:
+        from hookline.report.profile import profile_table
+
+        return profile_table(self)
+
+    def _repr_html_(self) -> str:
+        from hookline.report.profile import profile_html
+
+        return profile_html(self)
+
+
+def path_above(path: str, paths: Iterable[str]) -> str | None:
+    """The nearest of the paths that a path is below; None where there is none.
+
+    >>> path_above("a.b.c", ["", "a", "a.b.c"])
+    'a'
+    """
+    known = set(paths)
+    while path:
+        path = path.rpartition(".")[0]
+        if path in known:
+            return path
+    return None
+
+
+def cost_row(cost: Cost) -> dict[str, Any]:
+    """One Cost as a flat row."""
+    return {**{field.name: getattr(cost, field.name) for field in fields(cost)}, "intensity": cost.intensity}
+
+
+def _together(costs: Sequence[Cost]) -> Cost:
+    """Several calls of a module as one. What recomputed ones take forward is backward."""
+    first = costs[0]
+    sums: dict[str, Any] = {"calls": len([cost for cost in costs if not cost.recompute])}
+    for name in SELVES:
+        for key in (name, f"{name}_self"):
+            sums[key] = sum(getattr(cost, key) for cost in costs if not cost.recompute)
+    again = [cost for cost in costs if cost.recompute]
+    for name, instead in (("forward", "backward"), ("flops", "backward_flops")):
+        for end in ("", "_self"):
+            sums[instead + end] += sum(getattr(cost, name + end) + getattr(cost, instead + end) for cost in again)
+    for name in ("forward_spread", "backward_spread"):
+        sums[name] = math.hypot(*(getattr(cost, name) for cost in costs))
+    return replace(first, index=None, parent=None, recompute=False, moved=sum(cost.moved for cost in costs), **sums)
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; NaN of nothing."""
+    return statistics.median(values) if values else math.nan
+
+
+def spread(values: Sequence[float]) -> float:
+    """Half of the range in which the middle half of the values lies; 0 of fewer than two."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / 2

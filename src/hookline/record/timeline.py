@@ -1,0 +1,147 @@
+"""Timeline: what a meter (a clock, a counter of FLOPs) went on by in each call, forward and backward."""
+
+import math
+from _thread import get_ident
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from hookline.engine.attach import attach
+from hookline.engine.call import Call, Origin
+from hookline.engine.hook import make_hooks
+from hookline.model.select import Selection
+
+Meter: TypeAlias = Callable[[], Any]
+FORWARD, FORWARD_END, BACKWARD, BACKWARD_END, BACKWARD_END_LATE = range(5)
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """What one call made a meter go on by: by itself, and all together with the calls inside of it; the stretches in
+    which the meter ran for it, as (from, to)."""
+
+    path: str
+    index: int
+    type: str
+    parent: "Span | None"
+    recompute: bool
+    forward: float = 0.0
+    backward: float = 0.0
+    forward_total: float = 0.0
+    backward_total: float = 0.0
+    forward_at: tuple[float, float] | None = None
+    backward_at: tuple[float, float] | None = None
+    thread: int = 0
+
+
+class Timeline:
+    """Reads a meter at the begin and the end of each call of the selected modules, forward and backward, and says
+    afterwards what it went on by in which.
+
+    The meter is read as the last thing before a module and the first after it. What it shows need not be a number
+    before `resolve` has made it one: an event on a device's stream, say. Where gradients are wanted each call gets
+    backward steps, so each argument that gradients flow to gets an alias (see `hookline.on`).
+    """
+
+    def __init__(self, meter: Meter, *, backward: bool, resolve: Callable[[list[Any]], list[float]] = list) -> None:
+        self.meter = meter
+        self.backward = backward
+        self.resolve = resolve
+        self.events: list[tuple[Origin, int, int, Any]] = []
+        self.calls: dict[Origin, Span] = {}
+
+    @contextmanager
+    def reading(self, selection: Selection) -> Iterator[None]:
+        """A block in which the meter is read."""
+        backward = {"backward_before": self._begin_backward} if self.backward else {}
+        ends = {"backward": self._end_backward} if self.backward else {}
+        first = make_hooks(always=self._end, **ends, order=-math.inf)
+        last = make_hooks(before=self._begin, **backward, order=math.inf)
+        with attach(selection, (*first, *last)):
+            yield
+
+    def _begin(self, call: Call) -> None:
+        origin = call.origin()
+        parent = origin.parent
+        while parent is not None and parent not in self.calls:
+            parent = parent.parent
+        above = None if parent is None else self.calls[parent]
+        self.calls[origin] = Span(call.path, call.index, type(call.module).__name__, above, call.recompute)
+        self.events.append((origin, FORWARD, get_ident(), self.meter()))
+
+    def _end(self, call: Call) -> None:
+        now = self.meter()
+        self.events.append((call.origin(), FORWARD_END, get_ident(), now))
+
+    def _begin_backward(self, call: Call) -> None:
+        self.events.append((call.origin(), BACKWARD, get_ident(), self.meter()))
+
+    def _end_backward(self, call: Call) -> None:
+        now = self.meter()
+        told = any(gradient is not None for gradient in (*call.grad_input, *call.grad_kwargs.values()))
+        self.events.append((call.origin(), BACKWARD_END if told else BACKWARD_END_LATE, get_ident(), now))
+
+    def spans(self) -> list[Span]:
+        """Every call in order, with what the meter went on by in it."""
+        readings = self.resolve([reading for *_, reading in self.events])
+        stacks: dict[int, Stack] = {}
+        late = {origin for origin, kind, _, _ in self.events if kind == BACKWARD_END_LATE}
+        for (origin, kind, thread, _), reading in zip(self.events, readings, strict=True):
+            span = self.calls.get(origin)
+            if span is not None:
+                stacks.setdefault(thread, Stack()).step(span, kind, reading, late=origin in late)
+                span.thread = thread
+        found = [*self.calls.values()]
+        for span in reversed(found):
+            span.forward_total += span.forward
+            span.backward_total += span.backward
+            if span.parent is not None:
+                span.parent.forward_total += span.forward_total
+                span.parent.backward_total += span.backward_total
+        return found
+
+
+class Stack:
+    """The calls that are under way on one thread, the innermost last, and what the meter last showed there."""
+
+    __slots__ = ("last", "open")
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self.open: list[tuple[Span, bool, bool]] = []  # the call, whether in its backward, whether its end is told late
+
+    def step(self, span: Span, kind: int, reading: float, *, late: bool) -> None:
+        """Take what the meter went on by since the last event for the innermost call; then open or close one."""
+        if self.open:
+            inner, in_backward, _ = self.open[-1]
+            if in_backward:
+                inner.backward += reading - self.last
+            else:
+                inner.forward += reading - self.last
+        self.last = reading
+
+        in_backward = kind in (BACKWARD, BACKWARD_END, BACKWARD_END_LATE)
+        if kind in (FORWARD, BACKWARD):
+            self._close_what_is_over(span)
+            self.open.append((span, in_backward, late))
+            self._note(span, in_backward, reading)
+        else:
+            self.open = [entry for entry in self.open if entry[:2] != (span, in_backward)]
+            self._note(span, in_backward, reading)
+
+    def _close_what_is_over(self, span: Span) -> None:
+        """A call whose end nobody tells at once, since none of its arguments gets a gradient, is over when one begins
+        that is not inside of it."""
+        around = set()
+        above = span.parent
+        while above is not None:
+            around.add(id(above))
+            above = above.parent
+        while self.open and self.open[-1][2] and id(self.open[-1][0]) not in around:
+            self.open.pop()
+
+    def _note(self, span: Span, in_backward: bool, reading: float) -> None:
+        name = "backward_at" if in_backward else "forward_at"
+        began = getattr(span, name)
+        setattr(span, name, (reading, reading) if began is None else (began[0], reading))

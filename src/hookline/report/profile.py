@@ -1,0 +1,152 @@
+"""A profile as a tree table, in the terminal and as HTML."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hookline.report.text import milliseconds
+
+if TYPE_CHECKING:
+    from hookline.record.profile import Cost, Profile
+
+BAR = 20
+MOST_ROWS = 400
+TIMED = ("forward ms", "self", "±", "backward ms", "self", "share")
+COUNTED = ("MFLOP", "back", "FLOP/B", "kept", "params")
+
+
+def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
+    """The profile as a rich table: a row for each module, indented by its path, then a row for each class."""
+    rows, total = profile.by_path(), profile.total
+    table = Table("module", "class", box=None, pad_edge=False)
+    for name in columns(profile):
+        table.add_column(name, justify="left" if name == "share" else "right", no_wrap=True)
+    depths = depth_by_path(rows)
+    for row in rows[:most]:
+        name = row.path.rpartition(".")[2] or profile.model
+        times = f" x{row.calls}" if row.calls != 1 else ""
+        table.add_row(Text("  " * depths[row.path] + name + times), Text(row.type), *cells(row, total, profile))
+    left = [Text(f"... and {len(rows) - most:,} more modules", style="dim")] if len(rows) > most else []
+    return Group(Text(headline(profile), style="bold"), table, *left, Text(by_class_line(profile), style="dim"))
+
+
+def profile_html(profile: Profile) -> str:
+    """The profile as an HTML table, a row for each module."""
+    total, rows = profile.total, profile.by_path()
+    depths = depth_by_path(rows)
+    head = "".join(
+        f"<th scope='col' style='text-align:left'>{name}</th>" for name in ("module", "class", *columns(profile))
+    )
+    body = "".join(_html_row(row, depths[row.path], cells(row, total, profile), profile) for row in rows[:MOST_ROWS])
+    return (
+        f"<div><p><strong>{escape(headline(profile))}</strong></p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _html_row(row: Cost, depth: int, figures: list[str], profile: Profile) -> str:
+    name = escape(row.path.rpartition(".")[2] or profile.model)
+    right = "text-align:right;font-variant-numeric:tabular-nums"
+    numbers = "".join(f"<td style='{right}'>{escape(figure)}</td>" for figure in figures)
+    first = f"<td style='text-align:left;padding-left:{depth}em'>{name}</td>"
+    return f"<tr>{first}<td style='text-align:left'>{escape(row.type)}</td>{numbers}</tr>"
+
+
+def columns(profile: Profile) -> tuple[str, ...]:
+    """The columns of figures: times where something was timed, of the backward pass where there was one."""
+    timed: tuple[str, ...] = TIMED if profile.repeat else ()
+    counted: tuple[str, ...] = COUNTED
+    if not profile.backward:
+        timed = timed[:3] + timed[5:]
+        counted = tuple(name for name in COUNTED if name not in ("back", "kept"))
+    return (*timed, *counted)
+
+
+def headline(profile: Profile) -> str:
+    """What was profiled, in a line."""
+    total, parts = profile.total, []
+    if profile.repeat:
+        forward, backward = profile.plain
+        step = f"{milliseconds(forward)} ms forward" + (
+            f" + {milliseconds(backward)} backward" if profile.backward else ""
+        )
+        parts.append(
+            f"{step} plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
+        )
+    flops = f"{engineering(total.flops)}FLOP" + (
+        f" + {engineering(total.backward_flops)}FLOP" if profile.backward else ""
+    )
+    parts.append(flops)
+    if profile.backward:
+        parts.append(f"{engineering(total.kept)}B kept for backward")
+    if profile.peak is not None:
+        parts.append(f"{engineering(profile.peak)}B at most on the device")
+    return f"{profile.model}: {'; '.join(parts)}"
+
+
+def by_class_line(profile: Profile, most: int = 6) -> str:
+    """Where the time goes, or the FLOPs where nothing was timed, by class, in a line."""
+    total = profile.total
+    whole, name = (total.seconds, "seconds_self") if profile.repeat else (total.flops, "flops_self")
+    shares = [(row, getattr(row, name) / whole if whole else 0.0) for row in profile.by_class()]
+    told = ", ".join(f"{row.type} {share:.0%}" for row, share in shares[:most] if share >= 0.005)
+    return f"by class, without what is inside: {told}"
+
+
+def cells(row: Cost, total: Cost, profile: Profile) -> list[str]:
+    """One module's figures, as many as there are columns."""
+    timed = []
+    if profile.repeat:
+        timed = [ms(row.forward), ms(row.forward_self), ms(row.forward_spread)]
+        timed += [ms(row.backward), ms(row.backward_self)] if profile.backward else []
+        timed.append(bar(row.seconds_self / total.seconds if total.seconds else 0.0))
+    counted = [megaflops(row.flops)]
+    counted += [megaflops(row.backward_flops)] if profile.backward else []
+    counted.append("" if not row.flops or math.isnan(row.intensity) else f"{row.intensity:.3g}")
+    counted += [engineering(row.kept)] if profile.backward else []
+    return [*timed, *counted, engineering(row.parameters)]
+
+
+def bar(share: float) -> str:
+    """A share as a bar and as a figure: of the module by itself, so that all bars together are the whole."""
+    return f"{'█' * round(share * BAR)}{'▏' if 0 < share * BAR < 0.5 else ''} {share:.0%}" if share >= 0.005 else ""
+
+
+def depth_by_path(rows: list[Cost]) -> dict[str, int]:
+    """How deep each module is among those of the table."""
+    from hookline.record.profile import path_above
+
+    paths = [row.path for row in rows]
+    depths: dict[str, int] = {}
+    for path in paths:
+        above = path_above(path, paths) if path else None
+        depths[path] = 0 if above is None else depths.get(above, 0) + 1
+    return depths
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds in three digits; nothing where there is next to none."""
+    return milliseconds(seconds) if seconds >= 5e-6 else "" if math.isnan(seconds) else "0"
+
+
+def megaflops(flops: int) -> str:
+    """Millions of operations; nothing of none."""
+    return f"{flops / 1e6:,.3g}" if flops else ""
+
+
+def engineering(number: float) -> str:
+    """A number with three digits and k, M, G or T.
+
+    >>> engineering(0), engineering(1536), engineering(2.5e9)
+    ('0 ', '1.54 k', '2.5 G')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g} "

@@ -1,0 +1,74 @@
+"""Traces for other tools: Chrome's trace events, which Perfetto shows, and collapsed stacks for flame graphs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hookline.store.folder import write_text
+
+if TYPE_CHECKING:
+    from hookline.record.profile import Profile
+    from hookline.record.record import Run
+    from hookline.record.timeline import Span
+
+FORWARD, BACKWARD = "forward", "backward"
+
+
+def write_trace(path: str | os.PathLike[str], events: Iterable[dict[str, Any]], name: str) -> None:
+    """Write trace events as a JSON file, whole or not at all."""
+    head = {"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": name}}
+    write_text(Path(path), json.dumps({"traceEvents": [head, *events], "displayTimeUnit": "ms"}))
+
+
+def span_events(spans: Iterable[Span]) -> Iterator[dict[str, Any]]:
+    """The stretches of a profiled step, forward and backward each on a track of its own."""
+    known = [*spans]
+    began = min((span.forward_at[0] for span in known if span.forward_at), default=0.0)
+    tracks = track_numbers(span.thread for span in known)
+    for span in known:
+        for phase, at in ((FORWARD, span.forward_at), (BACKWARD, span.backward_at)):
+            if at is None:
+                continue
+            args = {"path": span.path, "call": span.index, "class": span.type}
+            if span.recompute:
+                args["recompute"] = True
+            track = 2 * tracks[span.thread] + (phase == BACKWARD)
+            yield event(span.path or span.type, phase, at[0] - began, at[1] - at[0], track, args)
+
+
+def run_events(run: Run) -> Iterator[dict[str, Any]]:
+    """The calls of a run."""
+    tracks = track_numbers(call.thread for call in run.calls)
+    for call in run.calls:
+        args: dict[str, Any] = {"path": call.path, "call": call.index, "class": call.type}
+        args["out"] = [str(info) for info in call.outputs]
+        if call.error:
+            args["error"] = call.error
+        yield event(call.path or call.type, FORWARD, call.began, call.seconds, 2 * tracks[call.thread], args)
+
+
+def event(name: str, phase: str, began: float, seconds: float, track: int, args: dict[str, Any]) -> dict[str, Any]:
+    """One complete event; times in microseconds."""
+    at = {"ts": round(began * 1e6, 3), "dur": round(max(0.0, seconds) * 1e6, 3)}
+    return {"ph": "X", "name": name, "cat": phase, "pid": 1, "tid": track, **at, "args": args}
+
+
+def track_numbers(threads: Iterable[int]) -> dict[int, int]:
+    """A small number for each thread, in the order in which they come."""
+    return {thread: number for number, thread in enumerate(dict.fromkeys(threads))}
+
+
+def write_collapsed(path: str | os.PathLike[str], profile: Profile) -> None:
+    """Write a line for each module: the names on the way to it, and the microseconds that it takes by itself."""
+    lines = []
+    for phase in (FORWARD, BACKWARD):
+        for cost in profile.by_path():
+            names = [phase, profile.model, *(cost.path.split(".") if cost.path else [])]
+            microseconds = round(getattr(cost, f"{phase}_self") * 1e6) if profile.repeat else 0
+            if microseconds:
+                lines.append(f"{';'.join(names)} {microseconds}\n")
+    write_text(Path(path), "".join(lines))

@@ -1,0 +1,239 @@
+"""profile: what every module costs, forward and backward: time, FLOPs, memory."""
+
+import copy
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from hookline.errors import RecordError
+from hookline.model.loss import default_loss
+from hookline.model.restore import as_it_was
+from hookline.model.select import Selection, Where, select
+from hookline.model.tensors import tensors
+from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of
+from hookline.record.costs import Costs, costs_of
+from hookline.record.profile import Cost, Profile, median, spread
+from hookline.record.timeline import Span, Timeline
+
+
+def profile(
+    model: Module,
+    *args: Any,
+    loss: Callable[[Any], Tensor] | None = None,
+    where: Where = "**",
+    backward: bool = True,
+    repeat: int = 5,
+    warmup: int = 1,
+    meta: bool = False,
+    **kwargs: Any,
+) -> Profile:
+    """Run the model on these inputs, and say what every module costs: `Profile`.
+
+    A step is a forward and, unless `backward=False`, a backward pass from `loss` of the output (by default its `.loss`,
+    else the mean square). After `warmup` steps `repeat` of them are timed, each beside a plain one without our steps;
+    one more counts FLOPs and the bytes that are kept for the backward pass. The time of a call is the host's, or on any
+    other device that of its stream, by events, without waiting for the device in between. What profiling an empty
+    module costs is taken off each call; what it adds all together is told (`profile.added`).
+
+    Backward times are read at aliases of the arguments, as in `hookline.on(backward=)`. A call none of whose arguments
+    gets a gradient ends, for the clock, where the next begins. What autograd does outside of any call (the loss, adding
+    up gradients of parameters that are used twice) is in the call that is under way, or in none.
+
+    `meta=True` computes nothing and holds no weights: on a copy of the model on the meta device it counts FLOPs and
+    bytes, and times nothing. So it is for a model that is on the meta device already.
+
+    The model's gradients and buffers and the random state are afterwards what they were. Raises SelectionError where
+    `where` (see `select`) picks nothing, RecordError for a number of repeats that is none, or a loss that has no
+    gradient.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> found = hookline.profile(model, torch.ones(3, 4))
+    >>> found["0"].flops, found["0"].backward_flops, found["0"].parameters
+    (192, 192, 160)
+    >>> found.total.flops == 2 * 3 * (4 * 8 + 8 * 2)
+    True
+    """
+    if repeat < 1 or warmup < 0:
+        raise RecordError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
+    if meta or any(parameter.is_meta for parameter in model.parameters()):
+        model, args, kwargs = on_meta(model, args, kwargs)
+        repeat = 0
+    selection = select(model, where)
+    run = partial(step, model, args, kwargs, loss or default_loss, backward)
+    with as_it_was(model, (args, kwargs)), torch.set_grad_enabled(backward), without_gc():
+        for _ in range(warmup if repeat else 0):
+            run()
+        timed = Timed(selection, run, backward=backward)
+        for _ in range(repeat):
+            timed.once()
+        counted = costs_of(selection, run, backward=backward)
+        return timed.profile(counted)
+
+
+def step(
+    model: Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    loss: Callable[[Any], Tensor | None],
+    backward: bool,
+    between: Callable[[], None] = lambda: None,
+) -> None:
+    """One forward, and one backward pass; `between` is called between the two."""
+    output = model(*args, **kwargs)
+    between()
+    if not backward:
+        return
+    scalar = loss(output)
+    if scalar is None or not scalar.requires_grad:
+        raise RecordError("the loss has no gradient; pass loss=, a function of the output, or backward=False")
+    scalar.backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+class Timed:
+    """The timed steps of one profile."""
+
+    def __init__(self, selection: Selection, run: Callable[..., None], *, backward: bool) -> None:
+        self.selection, self.run, self.backward = selection, run, backward
+        self.device = device_of(selection.model)
+        self.clock = Clock(self.device)
+        self.lines: list[list[Span]] = []
+        self.plain: list[tuple[float, float]] = []
+        self.profiled: list[float] = []
+        self.peak: int | None = None
+
+    def once(self) -> None:
+        """A plain step, then one that is read."""
+        if not self.clock.on_host:
+            torch.accelerator.reset_peak_memory_stats(self.device)
+        self.plain.append(self._stretches())
+        if not self.clock.on_host:
+            self.peak = max(self.peak or 0, torch.accelerator.max_memory_allocated(self.device))
+
+        timeline = Timeline(self.clock.read, backward=self.backward, resolve=self.clock.seconds)
+        with timeline.reading(self.selection):
+            self.profiled.append(sum(self._stretches()))
+        self.lines.append(timeline.spans())
+
+    def _stretches(self) -> tuple[float, float]:
+        """Seconds of the forward and of the backward of one step."""
+        readings = [self.clock.read()]
+        self.run(between=lambda: readings.append(self.clock.read()))
+        readings.append(self.clock.read())
+        begin, middle, end = self.clock.seconds(readings)
+        return middle - begin, end - middle
+
+    def profile(self, counted: Costs) -> Profile:
+        """All of it together."""
+        off = cost_of_reading(backward=self.backward) if self.lines and self.clock.on_host else Off()
+        alike = [line for line in self.lines if names(line) == names(counted.flops)]
+        if self.lines and not alike:
+            raise RecordError("the model makes other calls in each step, so their times cannot be told together")
+        longer = [profiled / sum(plain) - 1 for profiled, plain in zip(self.profiled, self.plain, strict=True)]
+        forward, backward = zip(*self.plain, strict=True) if self.plain else ((), ())
+        return Profile(
+            costs(self.selection, counted, [times_of(line, off) for line in alike]),
+            model=type(self.selection.model).__name__,
+            device=str(self.device),
+            repeat=len(self.lines),
+            backward=self.backward,
+            plain=(median(forward), median(backward)),
+            added=median(longer),
+            taken_off=off.total,
+            peak=self.peak,
+            spans=alike[-1] if alike else (),
+        )
+
+
+def names(spans: list[Span]) -> list[tuple[str, int, bool]]:
+    """The calls of a step by path and by which call of the module it is."""
+    first: dict[str, int] = {}
+    return [(span.path, span.index - first.setdefault(span.path, span.index), span.recompute) for span in spans]
+
+
+def costs(selection: Selection, counted: Costs, steps: list[list[Times]]) -> Iterator[Cost]:
+    """The Cost of each call: what was counted, and the median of its times."""
+    numbers = {id(span): number for number, span in enumerate(counted.flops)}
+    for number, (path, index, recompute) in enumerate(names(counted.flops)):
+        flops, kept = counted.flops[number], counted.kept[number]
+        module = selection.modules.get(path)
+        own = 0 if module is None else sizes(module.parameters(recurse=False))
+        yield Cost(
+            path=path,
+            index=index,
+            type=flops.type,
+            parent=None if flops.parent is None else numbers[id(flops.parent)],
+            recompute=recompute,
+            **seconds_of([times[number] for times in steps]),
+            flops=int(flops.forward_total),
+            flops_self=int(flops.forward),
+            backward_flops=int(flops.backward_total),
+            backward_flops_self=int(flops.backward),
+            kept=int(kept.forward_total),
+            kept_self=int(kept.forward),
+            parameters=0 if module is None else sizes(module.parameters()),
+            parameters_self=own,
+            moved=counted.moved[number] + own,
+        )
+
+
+def seconds_of(times: list[Times]) -> dict[str, Any]:
+    """The medians and spreads of one call's times; NaN where nothing was timed."""
+    return {
+        "forward": median([each.forward for each in times]),
+        "forward_self": median([each.forward_self for each in times]),
+        "forward_spread": spread([each.forward for each in times]),
+        "backward": median([each.backward for each in times]),
+        "backward_self": median([each.backward_self for each in times]),
+        "backward_spread": spread([each.backward for each in times]),
+    }
+
+
+def sizes(parameters: Iterable[Parameter]) -> int:
+    """The bytes of parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+# Where it runs
+
+
+def device_of(model: Module) -> torch.device:
+    """The device of a model's first parameter or buffer; the CPU where it has none."""
+    devices = (tensor.device for held in (model.parameters(), model.buffers()) for tensor in held)
+    return next(devices, torch.device("cpu"))
+
+
+def on_meta(model: Module, args: Any, kwargs: Any) -> tuple[Module, Any, Any]:
+    """Copies of a model and its inputs on the meta device; no weight is copied on the way."""
+    held = [*model.parameters(), *model.buffers(), *(tensor for _, tensor in tensors((args, kwargs)))]
+    memo = {id(tensor): as_meta(tensor) for tensor in held}
+    return copy.deepcopy((model, args, kwargs), memo)
+
+
+def as_meta(tensor: Tensor) -> Tensor:
+    """A tensor without data, as the given one in all else."""
+    empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+    if isinstance(tensor, Parameter):
+        return Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty.requires_grad_(tensor.requires_grad)
+
+
+@contextmanager
+def without_gc() -> Iterator[None]:
+    """A block in which the garbage collector does not run."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
