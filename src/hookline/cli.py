@@ -244,6 +244,63 @@ def hooks(
         _console().print(found)
 
 
+PROFILE_HELP = (
+    "Run a model a few times, and show what every module costs: milliseconds of forward and backward, with what is "
+    "inside of it and by itself, FLOPs, bytes kept for the backward pass, parameters.\n\n"
+    "The bars are the share of the module by itself, so that all bars together are the whole. With --meta nothing is "
+    "computed and no weights are held: FLOPs and bytes alone."
+)
+PROFILE_EXAMPLES = """
+[bold]Examples[/bold]
+
+hookline profile  [dim]# the demo[/dim]
+
+hookline profile ./my-bert --inputs 'input_ids=int64\\[8,128]<30522' --repeat 20
+
+hookline profile net.py:Net --inputs net.py:batch --trace trace.json  [dim]# open it at ui.perfetto.dev[/dim]
+
+hookline profile net.py:Net --inputs 'float32\\[2,3,224,224]' --meta --json | jq '.[0].flops'
+"""
+
+
+@app.command(help=PROFILE_HELP, epilog=PROFILE_EXAMPLES)
+def profile(
+    model: Annotated[str, MODEL] = "demo",
+    inputs: Annotated[str | None, INPUTS] = None,
+    where: Annotated[list[str] | None, WHERE] = None,
+    repeat: Annotated[int, typer.Option(metavar="N", help="How many steps are timed.")] = 5,
+    warmup: Annotated[int, typer.Option(metavar="N", help="How many run before these.")] = 1,
+    grads: Annotated[bool, GRADS] = True,
+    train: Annotated[bool | None, TRAIN] = None,
+    meta: Annotated[bool, typer.Option("--meta", help="Count FLOPs and bytes, and compute nothing.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the last step as a trace.")
+    ] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Show what every module of a model costs."""
+    from hookline.tools.profile import profile as profiling
+
+    with _only_result_on_stdout(as_json):
+        subject = _load(model, inputs, train=train)
+        options: dict[str, Any] = {
+            "loss": subject.loss,
+            "backward": grads,
+            "repeat": repeat,
+            "warmup": warmup,
+            "meta": meta,
+        }
+        with _status("profiling"), _model_errors_told():
+            found = profiling(subject.model, *subject.args, where=where or "**", **options, **subject.kwargs)
+    if as_json:
+        typer.echo(json.dumps([cost.as_dict() for cost in found], allow_nan=False))
+    else:
+        _console().print(found)
+    if trace:
+        found.perfetto(trace)
+        typer.echo(f"wrote {trace}", err=True)
+
+
 # What they share
 
 
@@ -290,6 +347,18 @@ def _recorded(watching: AbstractContextManager[Run], subject: Subject, *, grads:
             _tell_failure(error)
             return run, MODEL_FAILED
     return run, 0
+
+
+@contextmanager
+def _model_errors_told() -> Iterator[None]:
+    """A block in which what the model raises is told on stderr, and ends the command."""
+    try:
+        yield
+    except (HooklineError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        _tell_failure(error)
+        raise typer.Exit(MODEL_FAILED) from None
 
 
 def _tell_failure(error: Exception) -> None:

@@ -489,3 +489,63 @@ def test_the_help_of_check_shows_its_options_and_an_example() -> None:
 
     for part in ("MODEL", "--inputs", "--where", "--eval", "--json", "hookline check net.py:Net", "Exit code 0"):
         assert part in text
+
+
+# profile
+
+
+@pytest.mark.usefixtures("folder")
+def test_profile_prints_what_each_module_costs() -> None:
+    result = run("profile", "net.py:Net", "--inputs", "float32[2,4]", "--repeat", "1")
+    assert result.exit_code == 0
+    assert "profiling added" in result.stdout
+    assert [line.split()[0] for line in result.stdout.splitlines()[4:7]] == ["Net", "first", "second"]
+
+
+def test_a_profile_gives_one_json_document_and_a_trace(folder: Path) -> None:
+    result = run(
+        "profile",
+        "net.py:Net",
+        "--inputs",
+        "float32[2,4]",
+        "--repeat",
+        "1",
+        "--json",
+        "--trace",
+        str(folder / "t.json"),
+    )
+    assert [cost["flops"] for cost in json.loads(result.stdout)] == [72, 48, 24]
+    assert json.loads((folder / "t.json").read_text())["traceEvents"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_profile_on_meta_computes_nothing() -> None:
+    result = run("profile", "net.py:Net", "--inputs", "float32[2,4]", "--meta", "--json")
+    assert json.loads(result.stdout)[0]["forward"] is None
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_model_that_raises_in_a_profile_is_told_with_where_and_exit_code_1() -> None:
+    result = run("profile", "net.py:Failing", "--inputs", "float32[2,4]")
+    assert result.exit_code == 1
+    assert "in second (Linear, call 0)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "no model 'nosuch'"),
+        (["demo", "--repeat", "0"], "repeat is 1 or more"),
+        (["demo", "--where", "nosuch"], "matches none"),
+        (["net.py:Net", "--inputs", "float32[2,4]", "--meta", "--trace", "t.json"], "nothing was timed"),
+        (["net.py:Rounded", "--inputs", "float32[2,4]"], "use --no-grads"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_what_is_wrong_with_what_a_profile_is_given_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str
+) -> None:
+    result = run("profile", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1

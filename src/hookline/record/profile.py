@@ -3,10 +3,11 @@
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hookline.errors import RecordError
+from hookline.model.paths import nearest_above
 from hookline.record.timeline import Span
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Cost:
     def intensity(self) -> float:
         """Forward FLOPs for each byte moved; NaN where nothing is."""
         return self.flops / self.moved if self.moved else math.nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON takes it: None where a figure is not known."""
+        figures = asdict(self) | {"intensity": self.intensity}
+        return {name: None if figure != figure else figure for name, figure in figures.items()}
 
 
 SELVES = ("forward", "backward", "flops", "backward_flops", "kept")  # what adds up along the tree
@@ -134,12 +140,19 @@ class Profile(Sequence[Cost]):
 
     def by_path(self) -> list[Cost]:
         """A Cost for each module, in order, with all of its calls. What a recomputation takes counts as backward."""
-        rows = {path: _together([cost for cost in self if cost.path == path]) for path in self.paths}
-        for path, row in reversed([*rows.items()]):
-            inside = [other for other in rows if path_above(other, rows) == path]
-            sums = {name: getattr(row, f"{name}_self") + sum(getattr(rows[i], name) for i in inside) for name in SELVES}
-            rows[path] = replace(row, **sums)
-        return [*rows.values()]
+        grouped: dict[str, list[Cost]] = {}
+        for cost in self:
+            grouped.setdefault(cost.path, []).append(cost)
+        sums: dict[str, dict[str, Any]] = {path: dict.fromkeys(SELVES, 0) for path in grouped}
+        rows = {path: _together(own) for path, own in grouped.items()}
+        above_by_path = nearest_above(rows)
+        for path in sorted(rows, key=len, reverse=True):  # what is inside of another has the longer path
+            above = above_by_path[path]
+            for name in SELVES:
+                sums[path][name] += getattr(rows[path], f"{name}_self")
+                if above is not None:
+                    sums[above][name] += sums[path][name]
+        return [replace(row, **sums[path]) for path, row in rows.items()]
 
     def by_class(self) -> list[Cost]:
         """A Cost for each class, the dearest first; calls inside of another of the same class are in that."""
@@ -166,9 +179,7 @@ class Profile(Sequence[Cost]):
             import pandas
         except ImportError as error:
             raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        return pandas.DataFrame(
-            [cost_row(cost) for cost in self], columns=[*(f.name for f in fields(Cost)), "intensity"]
-        )
+        return pandas.DataFrame([asdict(cost) | {"intensity": cost.intensity} for cost in self])
 
     def perfetto(self, path: "str | os.PathLike[str]") -> None:
         """Write the last repeat as a trace that ui.perfetto.dev and chrome://tracing show, forward and backward."""
@@ -199,25 +210,6 @@ class Profile(Sequence[Cost]):
         from hookline.report.profile import profile_html
 
         return profile_html(self)
-
-
-def path_above(path: str, paths: Iterable[str]) -> str | None:
-    """The nearest of the paths that a path is below; None where there is none.
-
-    >>> path_above("a.b.c", ["", "a", "a.b.c"])
-    'a'
-    """
-    known = set(paths)
-    while path:
-        path = path.rpartition(".")[0]
-        if path in known:
-            return path
-    return None
-
-
-def cost_row(cost: Cost) -> dict[str, Any]:
-    """One Cost as a flat row."""
-    return {**{field.name: getattr(cost, field.name) for field in fields(cost)}, "intensity": cost.intensity}
 
 
 def _together(costs: Sequence[Cost]) -> Cost:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hookline.model.paths import nearest_above
 from hookline.report.text import milliseconds
 
 if TYPE_CHECKING:
@@ -69,25 +70,19 @@ def columns(profile: Profile) -> tuple[str, ...]:
 
 
 def headline(profile: Profile) -> str:
-    """What was profiled, in a line."""
-    total, parts = profile.total, []
+    """What was profiled, in two lines."""
+    total, first = profile.total, profile.model
     if profile.repeat:
         forward, backward = profile.plain
-        step = f"{milliseconds(forward)} ms forward" + (
-            f" + {milliseconds(backward)} backward" if profile.backward else ""
-        )
-        parts.append(
-            f"{step} plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
-        )
-    flops = f"{engineering(total.flops)}FLOP" + (
-        f" + {engineering(total.backward_flops)}FLOP" if profile.backward else ""
-    )
-    parts.append(flops)
+        first += f": {milliseconds(forward)} ms forward"
+        first += f" + {milliseconds(backward)} backward" if profile.backward else ""
+        first += f" plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
+    counted = f"{engineering(total.flops)}FLOP"
     if profile.backward:
-        parts.append(f"{engineering(total.kept)}B kept for backward")
+        counted += f" + {engineering(total.backward_flops)}FLOP backward, {engineering(total.kept)}B kept for it"
     if profile.peak is not None:
-        parts.append(f"{engineering(profile.peak)}B at most on the device")
-    return f"{profile.model}: {'; '.join(parts)}"
+        counted += f", {engineering(profile.peak)}B at most on the device"
+    return f"{first}\n{counted}"
 
 
 def by_class_line(profile: Profile, most: int = 6) -> str:
@@ -120,12 +115,8 @@ def bar(share: float) -> str:
 
 def depth_by_path(rows: list[Cost]) -> dict[str, int]:
     """How deep each module is among those of the table."""
-    from hookline.record.profile import path_above
-
-    paths = [row.path for row in rows]
     depths: dict[str, int] = {}
-    for path in paths:
-        above = path_above(path, paths) if path else None
+    for path, above in nearest_above([row.path for row in rows]).items():
         depths[path] = 0 if above is None else depths.get(above, 0) + 1
     return depths
 

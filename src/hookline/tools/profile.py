@@ -36,8 +36,8 @@ def profile(
     """Run the model on these inputs, and say what every module costs: `Profile`.
 
     A step is a forward and, unless `backward=False`, a backward pass from `loss` of the output (by default its `.loss`,
-    else the mean square). After `warmup` steps `repeat` of them are timed, each beside a plain one without our steps;
-    one more counts FLOPs and the bytes that are kept for the backward pass. The time of a call is the host's, or on any
+    else the mean square). The first step counts FLOPs and the bytes that are kept for the backward pass; after `warmup`
+    more, `repeat` are timed, each beside a plain one without our steps. The time of a call is the host's, or on any
     other device that of its stream, by events, without waiting for the device in between. What profiling an empty
     module costs is taken off each call; what it adds all together is told (`profile.added`).
 
@@ -68,12 +68,12 @@ def profile(
     selection = select(model, where)
     run = partial(step, model, args, kwargs, loss or default_loss, backward)
     with as_it_was(model, (args, kwargs)), torch.set_grad_enabled(backward), without_gc():
+        counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then
         for _ in range(warmup if repeat else 0):
             run()
         timed = Timed(selection, run, backward=backward)
         for _ in range(repeat):
             timed.once()
-        counted = costs_of(selection, run, backward=backward)
         return timed.profile(counted)
 
 

@@ -1,0 +1,318 @@
+"""profile: times, FLOPs and bytes are in the right module, add up to the whole, and the model is left as it was."""
+
+import json
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+import hookline
+from hookline import RecordError
+from hookline.testing import assert_unhooked
+
+SLEEP = 0.03
+
+
+class about:
+    """Equal to at least a time and at most twice that: sleeping takes what it takes, and the machine may be busy."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __eq__(self, other):
+        return 0.95 * self.seconds <= other <= 2 * self.seconds
+
+    def __repr__(self):
+        return f"about {self.seconds}"
+
+
+class Sleeps(torch.autograd.Function):
+    """An identity that takes its time, in the forward and in the backward."""
+
+    @staticmethod
+    def forward(ctx, x, forward, backward):
+        ctx.seconds = backward
+        time.sleep(forward)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(ctx.seconds)
+        return gradient, None, None
+
+
+class Slow(nn.Module):
+    def __init__(self, forward=0.0, backward=0.0):
+        super().__init__()
+        self.seconds = forward, backward
+
+    def forward(self, x):
+        return Sleeps.apply(x, *self.seconds)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Sequential(nn.Linear(32, 32), nn.Tanh()), nn.Linear(32, 4))
+
+
+X = torch.ones(8, 16)
+
+
+# Time
+
+
+def test_a_module_that_takes_its_time_is_found_forward_and_backward():
+    model = nn.Sequential(nn.Linear(4, 4), Slow(forward=SLEEP), nn.Sequential(Slow(backward=SLEEP)), nn.Linear(4, 4))
+    found = hookline.profile(model, torch.ones(2, 4), repeat=3)
+    assert found["1"].forward_self == about(SLEEP)
+    assert found["1"].backward_self < SLEEP / 5
+    assert found["2.0"].backward_self == about(SLEEP)
+    assert found["2.0"].forward_self < SLEEP / 5
+    assert found["2"].backward == about(SLEEP)
+    assert found["2"].backward_self < SLEEP / 5
+    assert max(found.by_class(), key=lambda row: row.seconds_self).type == "Slow"
+
+
+def test_two_branches_of_one_tensor_have_each_their_own_time():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.a, self.b = nn.Linear(4, 4), Slow(SLEEP, SLEEP), Slow(2 * SLEEP, 2 * SLEEP)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.a(x) + self.b(x)
+
+    found = hookline.profile(Branches(), torch.ones(2, 4), repeat=3)
+    for path, seconds in (("a", SLEEP), ("b", 2 * SLEEP)):
+        assert found[path].forward_self == about(seconds)
+        assert found[path].backward_self == about(seconds)
+
+
+def test_towers_whose_inputs_need_no_gradient_are_not_charged_for_each_other():
+    class Towers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Sequential(nn.Linear(4, 4), Slow(backward=SLEEP))
+            self.b = nn.Sequential(nn.Linear(4, 4), Slow(backward=3 * SLEEP))
+
+        def forward(self, x):
+            return self.a(x) * self.b(x)
+
+    found = hookline.profile(Towers(), torch.ones(2, 4), repeat=3)
+    assert found["a"].backward == about(SLEEP)
+    assert found["b"].backward == about(3 * SLEEP)
+    assert found["a.0"].backward < SLEEP / 3
+    assert found["b.0"].backward < SLEEP / 3
+
+
+def test_the_times_of_all_modules_by_themselves_are_the_whole():
+    found = hookline.profile(network(), X)
+    total = found.total
+    assert sum(cost.forward_self for cost in found) == pytest.approx(total.forward, rel=0.25)
+    assert sum(row.forward_self for row in found.by_path()) == pytest.approx(found[""].forward)
+    assert sum(row.forward_self for row in found.by_class()) == pytest.approx(found[""].forward)
+
+
+def test_what_a_checkpoint_computes_again_is_time_of_the_backward():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.slow = nn.Linear(4, 4), nn.Sequential(Slow(forward=SLEEP), nn.Linear(4, 4))
+
+        def forward(self, x):
+            return checkpoint(self.slow, self.first(x), use_reentrant=False)
+
+    found = hookline.profile(Checkpointed(), torch.ones(2, 4), repeat=3)
+    assert [cost.recompute for cost in found if cost.path == "slow.0"] == [False, True]
+    assert found["slow.0"].forward == about(SLEEP)
+    assert found["slow.0"].backward == about(SLEEP)
+    assert found["slow"].backward == about(SLEEP)
+    assert found["slow.0"].calls == 1
+
+
+def test_a_module_called_twice_is_one_row_of_two_calls():
+    layer = nn.Linear(4, 4)
+    found = hookline.profile(nn.Sequential(layer, layer), torch.ones(2, 4))
+    assert found["0"].calls == 2
+    assert found["0"].flops == found["0", 0].flops + found["0", 1].flops
+
+
+# FLOPs and bytes
+
+
+def test_flops_are_those_of_pytorchs_counter():
+    model = network()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        forward = model(X)
+        before = counter.get_total_flops()
+        forward.square().mean().backward()
+    found = hookline.profile(model, X)
+    assert found.total.flops == before
+    assert found.total.backward_flops == counter.get_total_flops() - before
+    assert found["2"].flops == found["2.0"].flops == 2 * 8 * 32 * 32
+    assert found["2"].flops_self == 0
+
+
+def test_kept_bytes_are_what_saved_tensors_hooks_see():
+    model = network()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    seen = {}
+
+    def keep(tensor):
+        seen.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(X)
+    del output
+    expected = sum(size for place, size in seen.items() if place not in own)
+    found = hookline.profile(model, X)
+    assert found.total.kept == expected
+    assert sum(cost.kept_self for cost in found) == expected
+
+
+def test_parameters_and_moved_bytes_are_counted():
+    found = hookline.profile(network(), X)
+    assert found["0"].parameters == 4 * (16 * 32 + 32)
+    assert found["0"].moved == 4 * (8 * 16 + 8 * 32) + found["0"].parameters
+    assert found["0"].intensity == found["0"].flops / found["0"].moved
+    assert found[""].parameters == sum(4 * parameter.numel() for parameter in network().parameters())
+
+
+# On meta
+
+
+def test_on_meta_flops_and_bytes_are_the_same_and_nothing_is_timed():
+    model = network()
+    real, meta = hookline.profile(model, X), hookline.profile(model, X, meta=True)
+    assert [cost.flops for cost in meta] == [cost.flops for cost in real]
+    assert [cost.kept for cost in meta] == [cost.kept for cost in real]
+    assert meta.repeat == 0
+    assert meta.total.forward != meta.total.forward  # NaN
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+def test_a_model_without_weights_is_counted():
+    with torch.device("meta"):
+        model = network()
+    assert hookline.profile(model, X).total.flops == hookline.profile(network(), X).total.flops
+
+
+# What it leaves
+
+
+def test_gradients_buffers_and_random_state_are_afterwards_what_they_were():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    model(torch.randn(3, 4)).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    values = [gradient.clone() for gradient in gradients]
+    x = torch.randn(3, 4)
+    buffers, state = [buffer.clone() for buffer in model.buffers()], torch.get_rng_state()
+    hookline.profile(model, x)
+    assert [parameter.grad for parameter in model.parameters()] == gradients
+    assert all(torch.equal(gradient, value) for gradient, value in zip(gradients, values, strict=True))
+    assert all(torch.equal(buffer, old) for buffer, old in zip(model.buffers(), buffers, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_unhooked(model)
+
+
+def test_an_error_of_the_model_reaches_the_caller_and_leaves_nothing():
+    model = network()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        hookline.profile(model, torch.ones(2, 3))
+    assert_unhooked(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repeat": 0}, "repeat is 1 or more"),
+        ({"warmup": -1}, "warmup 0 or more"),
+        ({"loss": lambda output: output.detach().sum()}, "the loss has no gradient; pass loss="),
+    ],
+)
+def test_wrong_input_is_one_clear_error(options, message):
+    with pytest.raises(RecordError, match=message):
+        hookline.profile(network(), X, **options)
+
+
+def test_without_backward_a_model_of_integers_is_profiled():
+    found = hookline.profile(nn.Sequential(nn.Flatten()), torch.ones(2, 2, dtype=torch.int64), backward=False)
+    assert len(found) == 2
+    assert "backward" not in repr(found)
+
+
+# What it shows
+
+
+def test_it_prints_a_tree_with_a_bar_for_each_module():
+    lines = repr(hookline.profile(network(), X)).splitlines()
+    assert lines[0].startswith("Sequential: ")
+    assert "profiling added" in lines[0]
+    assert [line.split()[0] for line in lines[3:9]] == ["Sequential", "0", "1", "2", "0", "1"]
+    assert lines[-1].startswith("by class, without what is inside: ")
+
+
+def test_a_path_that_was_not_called_is_an_error_that_names_some():
+    found = hookline.profile(network(), X)
+    with pytest.raises(RecordError, match="the profile has no 'nosuch'; its paths are"):
+        found["nosuch"]
+
+
+def test_it_becomes_a_data_frame():
+    frame = hookline.profile(network(), X).to_pandas()
+    assert len(frame) == 7
+    assert {"forward", "backward_self", "flops", "kept", "intensity"} <= {*frame.columns}
+
+
+def assert_trace(path):
+    """The rules of Chrome's trace events: complete events with times, of one process, that nest on each track."""
+    trace = json.loads(path.read_text())
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    for event in events:
+        assert {"name", "cat", "ts", "dur", "pid", "tid", "args"} <= {*event}
+        assert event["ts"] >= 0
+        assert event["dur"] >= 0
+    for track in {event["tid"] for event in events}:
+        open_until = []
+        for event in sorted((e for e in events if e["tid"] == track), key=lambda e: (e["ts"], -e["dur"])):
+            while open_until and open_until[-1] <= event["ts"] + 1e-3:
+                open_until.pop()
+            assert not open_until or event["ts"] + event["dur"] <= open_until[-1] + 1e-3
+            open_until.append(event["ts"] + event["dur"])
+    return events
+
+
+def test_the_trace_keeps_chromes_rules_and_has_forward_and_backward(tmp_path):
+    hookline.profile(network(), X).perfetto(tmp_path / "trace.json")
+    events = assert_trace(tmp_path / "trace.json")
+    assert [event["name"] for event in events if event["cat"] == "forward"][1:] == ["0", "1", "2", "2.0", "2.1", "3"]
+    assert {event["cat"] for event in events} == {"forward", "backward"}
+
+
+def test_a_run_has_a_trace_too(tmp_path):
+    model = network()
+    with hookline.watch(model) as run:
+        model(X)
+    run.perfetto(tmp_path / "run.json")
+    assert len(assert_trace(tmp_path / "run.json")) == 7
+
+
+def test_collapsed_stacks_are_a_line_for_each_module_with_its_microseconds(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Slow(SLEEP, SLEEP)))
+    hookline.profile(model, torch.ones(2, 4), repeat=1).collapsed(tmp_path / "stacks.txt")
+    lines = dict(line.rsplit(" ", 1) for line in (tmp_path / "stacks.txt").read_text().splitlines())
+    assert int(lines["forward;Sequential;1;0"]) == about(SLEEP * 1e6)
+    assert int(lines["backward;Sequential;1;0"]) == about(SLEEP * 1e6)
+
+
+def test_what_was_not_timed_has_no_trace(tmp_path):
+    with pytest.raises(RecordError, match="nothing was timed"):
+        hookline.profile(network(), X, meta=True).perfetto(tmp_path / "trace.json")
+    assert [*tmp_path.iterdir()] == []
