@@ -35,13 +35,13 @@ class Row:
         if not self.wanted:
             return True
         bound = float(self.wanted[1:])
-        return self.ratio >= bound if self.wanted[0] == "≥" else self.ratio <= bound
+        return self.ratio >= bound if self.wanted.startswith("≥") else self.ratio <= bound
 
 
 def compare(
     what: str, ours: Program, beside: str, theirs: Program, *, wanted: str, number: int, rounds: int = ROUNDS
 ) -> Row:
-    """One row: the median over the rounds of theirs over ours (wanted "≥...") or ours over theirs (wanted "≤...")."""
+    """One row: the median over the rounds of theirs over ours (wanted "≥..."), else of ours over theirs."""
     for program in (ours, theirs) * 2:
         seconds_of(program, number)
 
@@ -50,7 +50,7 @@ def compare(
         first, second = (ours, theirs) if round % 2 else (theirs, ours)
         times = {first: seconds_of(first, number), second: seconds_of(second, number)}
         pairs.append((times[ours], times[theirs]))
-    ratio = statistics.median(b / a if wanted[0] == "≥" else a / b for a, b in pairs)
+    ratio = statistics.median(b / a if wanted.startswith("≥") else a / b for a, b in pairs)
     mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
     return Row(what, beside, mine, other, ratio, wanted)
 
