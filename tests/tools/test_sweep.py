@@ -77,6 +77,27 @@ def test_dropout_draws_the_same_in_every_place_and_the_random_state_stays():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_buffers_are_the_same_in_every_place_and_afterwards():
+    model = nn.Sequential(nn.Identity(), nn.BatchNorm1d(4)).train()
+    before = model[1].running_mean.clone()
+    hookline.sweep(model, "**", edits.scale(2.0), total, [torch.randn(8, 4)])
+    assert torch.equal(model[1].running_mean, before)
+
+
+def test_batches_that_are_others_the_next_time_are_refused(model):
+    loader = torch.utils.data.DataLoader(
+        torch.randn(64, 4), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.raises(EditError, match="batch 0 is another than the first time"):
+        hookline.sweep(model, "*", edits.zero(), total, loader)
+
+
+def test_two_functions_of_one_name_are_two_edits(model, tmp_path):
+    hookline.sweep(model, "0", lambda tensor: tensor * 0, total, BATCHES, save=tmp_path / "sweep")
+    with pytest.raises(StoreError, match="a sweep of another edit"):
+        hookline.sweep(model, "0", lambda tensor: tensor * 100, total, BATCHES, save=tmp_path / "sweep")
+
+
 def test_the_model_is_unhooked_afterwards_also_after_an_error(model):
     with pytest.raises(EditError, match="does not fit"):
         hookline.sweep(model, "*", edits.replace(torch.ones(3)), total, BATCHES)
@@ -124,27 +145,27 @@ class Interrupted(Exception):
     pass
 
 
-def breaking(after):
-    """A metric that fails once it was asked that often, under the name of `total`."""
-    asked = []
+ASKED = []
+ENOUGH = [0]
 
-    def metric(output, batch):
-        asked.append(1)
-        if len(asked) > after:
-            raise Interrupted
-        return total(output, batch)
 
-    metric.__qualname__ = "total"
-    return metric, asked
+def breaking(output, batch):
+    """A metric that fails once it was asked often enough."""
+    ASKED.append(1)
+    if len(ASKED) > ENOUGH[0]:
+        raise Interrupted
+    return total(output, batch)
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(model, tmp_path):
-    metric, _ = breaking(after=5)  # the baseline and one place
+    ASKED.clear()
+    ENOUGH[0] = 5  # the baseline and one place
     with pytest.raises(Interrupted):
-        hookline.sweep(model, "*", edits.zero(), metric, BATCHES, save=tmp_path / "sweep")
-    metric, asked = breaking(after=100)
-    swept = hookline.sweep(model, "*", edits.zero(), metric, BATCHES, save=tmp_path / "sweep")
-    assert len(asked) == 6  # the baseline and two places
+        hookline.sweep(model, "*", edits.zero(), breaking, BATCHES, save=tmp_path / "sweep")
+    ASKED.clear()
+    ENOUGH[0] = 100
+    swept = hookline.sweep(model, "*", edits.zero(), breaking, BATCHES, save=tmp_path / "sweep")
+    assert len(ASKED) == 6  # the baseline and two places
     whole = hookline.sweep(model, "*", edits.zero(), total, BATCHES)
     assert [*swept] == [*whole]
 
@@ -157,6 +178,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(model, tmp_path):
         ("labels", {"over": {"first": (..., 0)}}),
         ("baseline", {"batches": [torch.ones(3, 4), torch.ones(2, 4)]}),
         ("metric", {"metric": lambda output, batch: output.sum()}),
+        ("edit", {"edit": lambda tensor: tensor * 100}),
     ],
 )
 def test_a_folder_of_another_sweep_is_refused(model, tmp_path, name, change):

@@ -101,7 +101,8 @@ class clamp(Edit):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class noise(Edit):
     """Normal noise of standard deviation `std` on top. It comes from a generator of its own, seeded by `seed`, the
-    module's path and which call it is: the model's random state is left alone, and the same run has the same noise."""
+    module's path and which call it is: the model's random state is left alone, and the same run has the same noise. Two
+    that are put on one module apart need seeds of their own."""
 
     std: float
     seed: int = 0
@@ -132,10 +133,15 @@ class swap(Edit):
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The tensor with the places swapped."""
-        size = tensor.shape[self.axis]
-        order = torch.arange(size)
-        places = torch.arange(size)
-        order[self.first], order[self.second] = places[self.second], places[self.first]
+        places = torch.arange(tensor.shape[self.axis])
+        order = places.clone()
+        try:
+            first, second = places[self.first].reshape(-1), places[self.second].reshape(-1)
+        except IndexError as error:
+            raise EditError(f"{self} does not fit a tensor of shape {[*tensor.shape]}: {error}") from None
+        if len(first) != len(second) or len({*first.tolist(), *second.tolist()}) != 2 * len(first):
+            raise EditError(f"{self} takes as many places on one side as on the other, each once")
+        order[first], order[second] = second, first
         return tensor.index_select(self.axis, order.to(tensor.device))
 
 
@@ -196,6 +202,6 @@ def misfit(value: Tensor, tensor: Tensor) -> EditError:
 
 def generator_for(seed: int, spot: Spot, device: torch.device) -> torch.Generator:
     """A generator that belongs to one spot of one call."""
-    name = repr((seed, spot.path, spot.index, spot.part, spot.keys)).encode()
+    name = repr((seed, spot.path, spot.index, spot.part, spot.keys, spot.place)).encode()
     number = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
     return torch.Generator(device).manual_seed(number)

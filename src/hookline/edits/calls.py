@@ -1,17 +1,18 @@
 """Which calls an edit is at work in: the nth of a module, a step of a generation, or whatever a predicate says."""
 
-from collections import deque
+import operator
+import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch._C import _current_graph_task_id as current_pass
 
+from hookline.edits.segments import segment
 from hookline.engine.call import Call, Origin
-
-REMEMBERED = 4096  # calls of one module between two backward passes
 
 When: TypeAlias = int | slice | Collection[int] | Callable[[Call], bool]
 
@@ -34,8 +35,8 @@ def covers(wanted: Any, number: int) -> bool:
     >>> covers(2, 2), covers(slice(1, None), 0), covers([1, 3], 3)
     (True, False, True)
     """
-    if isinstance(wanted, int):
-        return number == wanted
+    if isinstance(wanted, SupportsIndex):
+        return number == operator.index(wanted)
     if isinstance(wanted, slice):
         return number in range(*wanted.indices(number + 1))
     return number in wanted
@@ -80,56 +81,64 @@ def cached(cache: Any) -> int:
 
 class Counted:
     """Which of each module's calls are to be changed, counted from when the edit was put on. The calls that activation
-    checkpointing repeats are not counted, and are changed where the call that they repeat was; they come last first."""
+    checkpointing repeats are not counted, and are changed where the call that they repeat was."""
 
     def __init__(self, when: Any) -> None:
         self.when = when.steps if isinstance(when, generation_step) else when
-        self.by_step = isinstance(when, generation_step)
-        self.steps = Steps()
-        self.tallies: dict[int, Tally] = {}
+        self.steps = Steps() if isinstance(when, generation_step) else None
+        self.counts: dict[int, int] = {}
         self.chosen: WeakKeyDictionary[Origin, int] = WeakKeyDictionary()
+        self.segments: dict[int, Repeats] = {}
 
     def begin(self, call: Call) -> bool:
         """Decide about a call; whether it is to be changed."""
-        tally = self.tallies.setdefault(id(call.module), Tally())
-        if call.recompute and tally.decided:
-            number, wanted = tally.again()
+        running = segment()
+        repeats = None if running is None else self._repeats(running)
+        if call.recompute and repeats is not None:
+            decided = repeats.next(id(call.module))
         else:
-            number, wanted = tally.next(lambda number: self._wants(call, number))
-        if wanted:
-            self.chosen[call.origin()] = number
-        return wanted
+            decided = self._decide(call)
+            if repeats is not None:
+                repeats.calls.setdefault(id(call.module), []).append(decided)
+        if decided is not None:
+            self.chosen[call.origin()] = decided
+        return decided is not None
 
-    def _wants(self, call: Call, number: int) -> bool:
+    def _decide(self, call: Call) -> int | None:
+        """The number of a new call where that is to be changed, else None."""
+        number = self.counts.get(id(call.module), 0)
+        self.counts[id(call.module)] = number + 1
         if self.when is None:
-            return True
-        if callable(self.when):
-            return bool(self.when(call))
-        return covers(self.when, self.steps.now if self.by_step else number)
+            wanted = True
+        elif callable(self.when):
+            wanted = bool(self.when(call))
+        else:
+            wanted = covers(self.when, number if self.steps is None else self.steps.now)
+        return number if wanted else None
+
+    def _repeats(self, running: Any) -> "Repeats":
+        """What is remembered of a segment, for as long as PyTorch keeps that."""
+        key = id(running)
+        if key not in self.segments:
+            segments = self.segments
+            self.segments[key] = Repeats(weakref.ref(running, lambda _: segments.pop(key, None)))
+        return self.segments[key]
 
 
-class Tally:
-    """One module's calls: how many, what was decided about the last of them, and how many were repeated since."""
+class Repeats:
+    """What was decided about each module's calls in one checkpointed segment, and which of them each backward pass
+    repeats next."""
 
-    __slots__ = ("count", "decided", "repeated")
+    __slots__ = ("calls", "places", "segment")
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.repeated = 0
-        self.decided: deque[bool] = deque(maxlen=REMEMBERED)
+    def __init__(self, segment: Any) -> None:
+        self.segment = segment  # a weak reference, which forgets this when the segment is gone
+        self.calls: dict[int, list[int | None]] = {}
+        self.places: dict[tuple[int, int], int] = {}
 
-    def next(self, wants: Callable[[int], bool]) -> tuple[int, bool]:
-        """The number of a new call, and what is decided about it."""
-        if self.repeated:
-            self.repeated = 0
-            self.decided.clear()
-        number, wanted = self.count, wants(self.count)
-        self.count += 1
-        self.decided.append(wanted)
-        return number, wanted
-
-    def again(self) -> tuple[int, bool]:
-        """The number of the call that is repeated, and what was decided about it."""
-        back = self.repeated % len(self.decided)
-        self.repeated += 1
-        return self.count - 1 - back, self.decided[-1 - back]
+    def next(self, module: int) -> int | None:
+        """What was decided about the call that is repeated now."""
+        key = current_pass(), module
+        place = self.places[key] = self.places.get(key, -1) + 1
+        calls = self.calls.get(module, [None])
+        return calls[place % len(calls)]

@@ -91,19 +91,34 @@ def take_directions(edit: Edit) -> None:
             f"{type(edit).__name__} takes a vector, or several as the rows of a matrix, of a floating dtype; "
             f"not {[*directions.shape]} of {directions.dtype}"
         )
-    if not bool((directions.detach().norm(dim=-1) > 0).all()):
+    rows = directions if directions.dim() == 2 else directions[None]
+    if not bool((rows.detach().norm(dim=-1) > 0).all()):
         raise EditError(f"{type(edit).__name__} was given a direction of length zero")
-    object.__setattr__(edit, "directions", directions if directions.dim() == 2 else directions[None])
+    if rows.requires_grad and int(torch.linalg.matrix_rank(rows.detach().float())) < len(rows):
+        raise EditError(f"{type(edit).__name__} cannot train directions of which one follows from the others")
+    object.__setattr__(edit, "directions", rows)
 
 
 def along(edit: Edit, directions: Tensor, tensor: Tensor) -> Tensor:
     """The part of a tensor in the span of the directions, by an orthonormal basis of it."""
     fits(edit, directions.shape[-1], tensor)
     exact = torch.promote_types(tensor.dtype, torch.float32)
-    basis, _ = torch.linalg.qr(directions.to(tensor.device, exact).mT)
+    basis = basis_of(directions.to(tensor.device, exact))
     wide = tensor.to(exact)
     part: Tensor = (wide @ basis) @ basis.mT
     return part.to(tensor.dtype)
+
+
+def basis_of(directions: Tensor) -> Tensor:
+    """An orthonormal basis of what the rows span, in columns: fewer than rows where one follows from others."""
+    if directions.requires_grad:
+        basis: Tensor = torch.linalg.qr(directions.mT).Q
+        return basis
+    sizes: Tensor
+    right: Tensor
+    _, sizes, right = torch.linalg.svd(directions, full_matrices=False)
+    smallest = sizes.max() * max(directions.shape) * torch.finfo(directions.dtype).eps
+    return right[sizes > smallest].mT
 
 
 def fits(edit: Edit, size: int, tensor: Tensor) -> None:

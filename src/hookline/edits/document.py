@@ -1,9 +1,7 @@
 """Edits on disk: a JSON document and the tensors it names, as runs are saved."""
 
-import hashlib
-import json
+import math
 import os
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -35,7 +33,8 @@ def save(edit: Edit, folder: str | os.PathLike[str]) -> None:
     something else.
     """
     tensors: dict[str, Tensor] = {}
-    write(folder, {"edit": _encode(edit, "edit", tensors)}, tensors, kind="edit")
+    document = {"edit": _encode(edit, "edit", tensors)}
+    write(folder, document, {name: tensor.detach() for name, tensor in tensors.items()}, kind="edit")
 
 
 def load(folder: str | os.PathLike[str]) -> Edit:
@@ -58,19 +57,6 @@ def load(folder: str | os.PathLike[str]) -> Edit:
     return edit
 
 
-def fingerprint(edit: Edit) -> str:
-    """An edit in a line: as it prints, and a hash of what it holds. Of functions only the name counts."""
-    tensors: dict[str, Tensor] = {}
-    try:
-        text = json.dumps(_encode(edit, "edit", tensors), sort_keys=True)
-    except EditError:
-        return repr(edit)
-    found = hashlib.blake2b(text.encode(), digest_size=8)
-    for tensor in tensors.values():
-        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"{edit!r} {found.hexdigest()}"
-
-
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Edit):
         kind = type(value).__name__
@@ -78,11 +64,15 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             raise EditError(
                 f"{value!r} cannot be saved: only the edits of hookline.edits can, not functions or classes"
             )
-        held = [field.name for field in fields(value) if field.init]  # type: ignore[arg-type]
-        return {"edit": kind, **{key: _encode(getattr(value, key), f"{name}.{key}", tensors) for key in held}}
+        return {"edit": kind, **{key: _encode(part, f"{name}.{key}", tensors) for key, part in value.held().items()}}
     if isinstance(value, Tensor):
-        tensors[name] = value.detach()
-        return {"tensor": name, "trained": isinstance(value, torch.nn.Parameter)}
+        known = next((key for key, tensor in tensors.items() if tensor is value), name)  # one that two edits share
+        tensors[known] = value
+        return {"tensor": known, "trained": value.requires_grad}
+    if isinstance(value, slice):
+        return {"slice": [value.start, value.stop, value.step]}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
     if isinstance(value, Run):
         document, own = to_document(value)
         tensors.update({f"{name}/{key}": tensor for key, tensor in own.items()})
@@ -101,8 +91,14 @@ def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
     if "edit" in data:
         return KINDS[data["edit"]](**{key: _decode(value, tensors) for key, value in data.items() if key != "edit"})
     if "tensor" in data:
-        tensor = tensors[data["tensor"]]
-        return torch.nn.Parameter(tensor) if data["trained"] else tensor
+        name = data["tensor"]
+        if data["trained"] and not tensors[name].requires_grad:
+            tensors[name] = torch.nn.Parameter(tensors[name])
+        return tensors[name]
+    if "slice" in data:
+        return slice(*data["slice"])
+    if "float" in data:
+        return float(data["float"])
     if "run" in data:
         prefix = data["name"] + "/"
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,18 +11,23 @@ from torch import Tensor
 from hookline.engine.notes import describe
 from hookline.errors import EditError
 from hookline.model.pick import Keys
+from hookline.record.document import to_document
+from hookline.record.record import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
     """Where an edit is at work: in which call of which module (`index` counts from when the edit was put on), on which
-    part of the call ("input", "output", "grad_output", "grad_input"), at which keys and which index of that."""
+    part of the call ("input", "output", "grad_output", "grad_input"), at which keys and which index of that; the shape
+    of the whole tensor there, and which edit of a chain it is."""
 
     path: str
     index: int
     part: str
     keys: Keys
     at: Any = None
+    shape: tuple[int, ...] = ()
+    place: int = 0
 
 
 class Edit(ABC):
@@ -41,8 +46,11 @@ class Edit(ABC):
 
     def parameters(self) -> list[Tensor]:
         """What an optimizer can train: the tensors of this edit that require a gradient."""
-        held = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
-        return [value for value in held if isinstance(value, Tensor) and value.requires_grad]
+        return [value for value in self.held().values() if isinstance(value, Tensor) and value.requires_grad]
+
+    def held(self) -> dict[str, Any]:
+        """What it holds, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     def __rshift__(self, other: Any) -> "chain":
         return chain((self, as_edit(other)))
@@ -53,15 +61,14 @@ class Edit(ABC):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
-        return all(same(getattr(self, name), getattr(other, name)) for name in names)
+        others = other.held()
+        return all(same(value, others[name]) for name, value in self.held().items())
 
     def __hash__(self) -> int:
         return hash(repr(self))
 
     def __repr__(self) -> str:
-        held = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        shown = (f"{name}={describe(value)}" for name, value in held.items() if value is not None)
+        shown = (f"{name}={describe(value)}" for name, value in self.held().items() if value is not None)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -87,8 +94,8 @@ class chain(Edit):
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """What the last edit makes of what those before it made."""
-        for edit in self.edits:
-            tensor = edit.change(tensor, spot)
+        for place, edit in enumerate(self.edits):
+            tensor = edit.change(tensor, replace(spot, place=place) if edit.located else spot)
         return tensor
 
     def parameters(self) -> list[Tensor]:
@@ -139,6 +146,13 @@ def as_edit(value: Any) -> Edit:
     return apply(value)
 
 
+def same_runs(one: Any, other: Any) -> bool:
+    """Whether two runs, each as a document and its tensors, hold the same."""
+    (document, tensors), (other_document, other_tensors) = one, other
+    alike = document == other_document and tensors.keys() == other_tensors.keys()
+    return alike and all(same(tensor, other_tensors[name]) for name, tensor in tensors.items())
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal, tensors element by element."""
     if isinstance(one, Tensor):
@@ -147,6 +161,8 @@ def same(one: Any, other: Any) -> bool:
             and (one.dtype, one.shape, one.device) == (other.dtype, other.shape, other.device)
             and torch.equal(one, other)
         )
+    if isinstance(one, Run):
+        return isinstance(other, Run) and (one is other or same_runs(to_document(one), to_document(other)))
     if isinstance(one, tuple):
         return isinstance(other, tuple) and len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)

@@ -32,7 +32,9 @@ class at:
             raise EditError("edits.at needs position=, head= with heads=, or unit=")
         if (self.head is None) != (self.heads is None) or (self.head is not None and self.unit is not None):
             raise EditError("edits.at takes head= together with heads=, how many there are, and without unit=")
-        if sum(isinstance(value, list | tuple) for value in given) > 1:
+        if self.heads is not None and self.heads < 1:
+            raise EditError(f"edits.at takes heads= of 1 or more, not {self.heads}")
+        if sum(isinstance(value, list | tuple | range) for value in given) > 1:
             raise EditError("edits.at takes one list: give a list of positions, or of heads or units, not of both")
 
     def __repr__(self) -> str:
@@ -54,13 +56,17 @@ class at:
             return _listed(self.unit)
         if size % self.heads:
             raise EditError(f"the last axis has {size} units, which are not {self.heads} equal heads")
-        width = size // self.heads
-        chosen = range(self.heads)[self.head] if not isinstance(self.head, list | tuple) else self.head
+        width, every = size // self.heads, range(self.heads)
+        try:
+            listed = isinstance(self.head, list | tuple | range)
+            chosen = [every[head] for head in self.head] if listed else every[self.head]
+        except IndexError:
+            raise EditError(f"head={self.head!r} is not there; there are {self.heads} heads, the first is 0") from None
         if isinstance(chosen, int):
-            return slice(chosen % self.heads * width, (chosen % self.heads + 1) * width)
+            return slice(chosen * width, (chosen + 1) * width)
         if isinstance(chosen, range) and chosen.step == 1:
             return slice(chosen.start * width, chosen.stop * width)
-        return [head % self.heads * width + unit for head in chosen for unit in range(width)]
+        return [head * width + unit for head in chosen for unit in range(width)]
 
 
 def _listed(value: Any) -> Any:
@@ -69,4 +75,6 @@ def _listed(value: Any) -> Any:
 
 def index_in(tensor: Tensor, place: Any) -> Any:
     """The index of a tensor that `at=` stands for; None for the whole."""
+    if isinstance(place, str):
+        raise EditError(f"at={place!r} is no index; give one of the tensor, or hookline.edits.at(...)")
     return place.index(tensor) if isinstance(place, at) else place

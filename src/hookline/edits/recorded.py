@@ -1,12 +1,12 @@
 """Edits that take values from a recorded run: patch, mean, resample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hookline.edits.arithmetic import generator_for, instead_of
+from hookline.edits.arithmetic import generator_for, instead_of, misfit
 from hookline.edits.edit import Edit, Spot
 from hookline.errors import EditError
 from hookline.model.pick import named, part_at, what_is_in
@@ -53,10 +53,11 @@ class mean(Edit):
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The mean, for each example."""
+        whole = replace(spot, at=None)
         total: Tensor | None = None
         count = 0
         for call in self.run.calls_of(spot.path):
-            value = recorded(call, spot)
+            value = recorded(call, whole)
             part = value.sum(self.over, keepdim=True, dtype=torch.float64)
             if total is not None and part.shape != total.shape:
                 raise EditError(
@@ -66,7 +67,7 @@ class mean(Edit):
             total = part if total is None else total + part
             count += value.numel() // max(part.numel(), 1)
         assert total is not None  # a path without calls is an error of the run's
-        return instead_of(tensor, total / count)
+        return instead_of(tensor, part_of(total / count, tensor, spot))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -80,15 +81,27 @@ class resample(Edit):
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """An example drawn for each."""
-        rows = [row for call in self.run.calls_of(spot.path) for row in recorded(call, spot)]
-        fitting = [row for row in rows if row.shape == tensor.shape[1:]]
+        shape = spot.shape or tuple(tensor.shape)
+        rows = [row for call in self.run.calls_of(spot.path) for row in recorded(call, replace(spot, at=None))]
+        fitting = [row for row in rows if row.shape == shape[1:]]
         if not fitting:
             raise EditError(
-                f"the run has no example of {spot.path!r} of shape {[*tensor.shape[1:]]}; it has {what_is_in(rows)}"
+                f"the run has no example of {spot.path!r} of shape {[*shape[1:]]}; it has {what_is_in(rows)}"
             )
         generator = generator_for(self.seed, spot, torch.device("cpu"))
-        drawn = torch.randint(len(fitting), (tensor.shape[0],), generator=generator)
-        return instead_of(tensor, torch.stack([fitting[place] for place in drawn]))
+        drawn = torch.randint(len(fitting), shape[:1], generator=generator)
+        whole = torch.stack([fitting[place] for place in drawn])
+        return instead_of(tensor, whole if spot.at is None else whole[spot.at])
+
+
+def part_of(mean: Tensor, tensor: Tensor, spot: Spot) -> Tensor:
+    """The part of a mean, which broadcasts to the whole tensor, that takes the place of a part of that."""
+    if spot.at is None:
+        return mean
+    try:
+        return mean.expand(spot.shape)[spot.at]
+    except RuntimeError:
+        raise misfit(mean, tensor) from None
 
 
 def recorded(call: CallRecord, spot: Spot) -> Tensor:

@@ -38,7 +38,7 @@ def edit_calls(
     numbered = when is not None or any(change.located for change in parts.values())
     count = Counted(when) if numbered else None
     handles = [without_fast_path(selection)]
-    if isinstance(when, generation_step) and count is not None:
+    if count is not None and count.steps is not None:
         handles.append(attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf)))
     try:
         steps = _steps(parts, skip, key, at, count)
@@ -75,7 +75,7 @@ def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None
             return
         keys = pick(value, key, whose=f"the {part}")
         tensor = part_at(value, keys)
-        spot = Spot(call.path, number, part, keys, index_in(tensor, at))
+        spot = Spot(call.path, number, part, keys, index_in(tensor, at), tuple(tensor.shape))
         put(call, with_part(value, keys, _changed(change, tensor, spot)))
 
     return step

@@ -3,8 +3,9 @@
 import inspect
 import sys
 from collections.abc import Collection
-from typing import Any
+from typing import Any, SupportsIndex
 
+from torch import Tensor
 from torch.nn import Module
 
 from hookline.edits.calls import When, generation_step
@@ -84,15 +85,22 @@ def edit(
 def refuse_other_calls(when: Any) -> None:
     """EditError for a `when` that is none, or counts from the end, which nobody knows."""
     wanted = when.steps if isinstance(when, generation_step) else when
-    known = wanted is None or callable(wanted) or isinstance(wanted, int | slice | Collection)
-    if not known or isinstance(wanted, str):
+    known = wanted is None or is_number(wanted) or isinstance(wanted, slice)
+    known = known or (callable(wanted) and not isinstance(wanted, type))
+    listed = isinstance(wanted, Collection) and not isinstance(wanted, str)
+    if not known and not (listed and all(map(is_number, wanted))):
         raise EditError(
             f"when={when!r} picks no calls; it is a number, a slice or a collection of numbers, "
             "hookline.edits.generation_step(...), or a function of the Call"
         )
-    bounds = (wanted.start, wanted.stop) if isinstance(wanted, slice) else (wanted,)
-    if any(isinstance(bound, int) and bound < 0 for bound in bounds):
+    bounds = (wanted.start, wanted.stop) if isinstance(wanted, slice) else wanted if listed else (wanted,)
+    if any(is_number(bound) and bound < 0 for bound in bounds):
         raise EditError(f"when={when!r} counts from the end, which is not known; the first call is 0")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value counts calls: a whole number, numpy's too, but no truth value."""
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool | Tensor)
 
 
 def refuse_compiled(model: Module, selection: Selection) -> None:

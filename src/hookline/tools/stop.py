@@ -88,5 +88,7 @@ def _until_stopped(
         del waiting[call]
     missing = [path for path in wanted if path not in found]
     if missing:
-        raise EditError(f"the forward ended without a call of {', '.join(missing)}")
+        raise EditError(
+            f"the forward ended without a call of {', '.join(missing)}; it never came, or another stop_after was first"
+        )
     return {path: found[path] for path in wanted}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.edits.document import fingerprint
 from hookline.edits.edit import Edit, as_edit
+from hookline.edits.fingerprint import fingerprint
 from hookline.edits.steps import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
 from hookline.engine.hook import make_hooks
 from hookline.errors import EditError, StoreError
+from hookline.model.restore import as_it_was
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
 
@@ -151,12 +151,14 @@ def sweep(
     for a second axis: the `at=` of `hookline.edit`, several of them by label, or in a list, such as
     `[edits.at(position=i) for i in range(8)]`.
 
-    The model runs without gradients, in the mode that it is in, from the same random state in each place; the random
-    state is left as it was. `save` names a folder that holds what was measured after each place: a sweep that was
-    interrupted goes on from there, where model, edit, places, metric and baseline are the same. Progress is shown on a
-    terminal.
+    The model runs without gradients, in the mode that it is in, from the same random state and buffers in each place;
+    both are afterwards what they were. The batches have to be the same each time that they are gone through. `save`
+    names a folder that holds what was measured after each place: a sweep that was interrupted goes on from there, where
+    model, edit, places, metric and baseline are the same (of functions their code and what they enclose; not what they
+    find in their module by name). Progress is shown on a terminal.
 
-    Raises EditError for what is no edit, from an edit that does not fit, and for a metric that gives no number;
+    Raises EditError for what is no edit, from an edit that does not fit, for a metric that gives no number, and for
+    batches that are others the next time, as of a loader that shuffles;
     StoreError where the folder holds something else.
 
     >>> import torch, hookline
@@ -173,9 +175,15 @@ def sweep(
     parts = by_label(over)
     held = batches if not isinstance(batches, Iterator) else [*batches]
 
+    prints: list[str] = []
+
     def measure() -> tuple[float, ...]:
-        with torch.no_grad(), same_random_state(model):
-            return tuple(number(metric((call or call_with)(model, batch), batch), metric) for batch in held)
+        values = []
+        with torch.no_grad(), as_it_was(model, ()):
+            for place, batch in enumerate(held):
+                refuse_other_batch(prints, place, fingerprint(batch))
+                values.append(number(metric((call or call_with)(model, batch), batch), metric))
+        return tuple(values)
 
     called: set[str] = set()
     with without_fast_path(selection), attach(selection, make_hooks(before=lambda call: called.add(call.path))):
@@ -230,13 +238,15 @@ def number(value: Any, metric: Metric) -> float:
         raise EditError(f"the metric {name} gave a {type(value).__name__}{shape}, not a number") from None
 
 
-@contextmanager
-def same_random_state(model: Module) -> Iterator[None]:
-    """A block that leaves the random state of the CPU and of the model's devices as it found it."""
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type not in ("cpu", "meta")}
-    kinds = {device.type for device in devices} or {"cuda"}
-    with torch.random.fork_rng([device.index for device in devices], device_type=kinds.pop()):
-        yield
+def refuse_other_batch(prints: list[str], place: int, own: str) -> None:
+    """EditError where a batch is another than it was the first time."""
+    if place == len(prints):
+        prints.append(own)
+    elif prints[place] != own:
+        raise EditError(
+            f"batch {place} is another than the first time, so that places cannot be compared; "
+            "give a list of batches, or a loader that neither shuffles nor augments"
+        )
 
 
 def shown(places: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, str]]:
@@ -286,11 +296,11 @@ def settings(result: Sweep, change: Edit, part: str, key: Any, parts: dict[str, 
     """What two sweeps have in common where one can go on with the other."""
     return {
         "model": result.model,
-        "edit": fingerprint(change),
+        "edit": f"{change!r} {fingerprint(change)}",
         "part": part,
         "key": repr(key),
         "places": result.paths,
         "labels": [f"{label}: {place!r}" for label, place in parts.items()],
-        "metric": getattr(metric, "__qualname__", type(metric).__name__),
+        "metric": f"{getattr(metric, '__qualname__', type(metric).__name__)} {fingerprint(metric)}",
         "baseline": [*map(str, result.baselines)],
     }

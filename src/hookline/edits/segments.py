@@ -1,0 +1,44 @@
+"""Which checkpointed segment is running: the same object in the forward and when a backward pass computes it again."""
+
+import sys
+from types import FrameType
+from typing import Any
+
+from torch import is_grad_enabled
+from torch._C import _current_graph_task_id as current_pass
+from torch._C._autograd import _top_saved_tensors_default_hooks as top_hooks
+from torch.utils import checkpoint
+
+FILE = checkpoint.__file__
+
+
+def segment() -> Any:
+    """What `torch.utils.checkpoint` keeps of the innermost segment that is running on this thread; None outside of one.
+
+    It is found in PyTorch's own calls on the stack: without reentrant autograd its `_CheckpointFrame`, with it the
+    context of its `CheckpointFunction`.
+    """
+    if is_grad_enabled() and current_pass() == -1 and top_hooks(True) is None:  # no segment runs like this
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == FILE:
+            found = _held(frame)
+            if found is not None:
+                return found
+        frame = frame.f_back
+    return None
+
+
+def _held(frame: FrameType) -> Any:
+    """What one call of PyTorch's knows of the segment that it runs."""
+    names = frame.f_locals
+    match frame.f_code.co_name:
+        case "forward" | "backward":
+            return names.get("ctx")
+        case "unpack_hook":
+            return names.get("frame")
+        case "checkpoint":
+            running = getattr(names.get("gen"), "gi_frame", None)
+            return None if running is None else running.f_locals.get("new_frame")
+    return None
