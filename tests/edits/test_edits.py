@@ -108,6 +108,19 @@ def test_swap_exchanges_places_along_an_axis(x):
     assert torch.equal(changed(edits.swap([0, 1], [2, 3]), x), x[..., [2, 3, 0, 1]])
 
 
+@pytest.mark.parametrize(("first", "second"), [(0, 9), ([0, 1], [1, 2]), ([0], [1, 2])])
+def test_a_swap_that_is_none_says_so(x, first, second):
+    with pytest.raises(EditError, match="does not fit a tensor of shape|each once"):
+        changed(edits.swap(first, second), x)
+
+
+def test_two_noises_of_a_chain_are_two_noises():
+    one, both = (
+        changed(edit, torch.zeros(10_000)) for edit in (edits.noise(1.0), edits.noise(1.0) >> edits.noise(1.0))
+    )
+    assert abs(both.std().item() - 2**0.5 * one.std().item()) < 0.05
+
+
 # Directions
 
 
@@ -126,6 +139,17 @@ def test_project_on_and_project_out_make_up_the_whole(x):
 
 def test_projections_work_in_half_precision(x):
     assert changed(edits.project_out([1.0, 0, 0, 0]), x.half())[..., 0].abs().max() == 0
+
+
+def test_directions_that_follow_from_others_take_out_no_more_than_they_span():
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    assert torch.allclose(changed(edits.project_out([[1.0, 0, 0], [2.0, 0, 0]]), x), torch.tensor([[0.0, 2, 3]]))
+    assert torch.allclose(changed(edits.project_on([[1.0, 0, 0], [2.0, 0, 0]]), x), torch.tensor([[1.0, 0, 0]]))
+
+
+def test_trained_directions_that_follow_from_others_are_an_error():
+    with pytest.raises(EditError, match="cannot train directions of which one follows from the others"):
+        edits.project_out(nn.Parameter(torch.ones(2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -252,6 +276,21 @@ def test_mean_over_calls_of_different_lengths_asks_for_more_axes():
     assert changed(edits.mean(run, over=(0, 1)), torch.zeros(2, 9, 4), Spot("0", 0, "output", ())).shape == (2, 9, 4)
 
 
+def test_a_mean_of_one_example_is_that_over_the_batch(model):
+    run = recorded(model, torch.randn(3, 4))
+    with hookline.edit(model, "0", output=edits.mean(run), at=1), hookline.watch(model, keep="copy") as edited:
+        model(torch.zeros(2, 4))
+    assert torch.allclose(edited["0"].output.value[1], run["0"].output.value.mean(0))
+
+
+def test_resample_of_a_part_takes_that_part_of_whole_examples(model):
+    run = recorded(model, torch.randn(8, 4))
+    rows = run["0"].output.value[:, 2].tolist()
+    with hookline.edit(model, "0", output=edits.resample(run), at=(0, 2)), hookline.watch(model, keep="copy") as edited:
+        model(torch.zeros(2, 4))
+    assert edited["0"].output.value[0, 2].item() in rows
+
+
 def test_resample_gives_each_example_what_another_one_had(model):
     run = recorded(model, torch.randn(8, 4))
     rows = [row.tolist() for row in run["0"].output.value]
@@ -306,6 +345,8 @@ SAVED = [
     edits.clamp(max=1.0),
     edits.noise(0.1, seed=3),
     edits.swap([0, 1], [2, 3], axis=1),
+    edits.swap(slice(0, 2), slice(2, 4)),
+    edits.clamp(min=float("-inf"), max=3),
     edits.project_out([[1.0, 0.0], [0.0, 1.0]]),
     edits.project_on([1.0, 0.0]),
     edits.low_rank.of(4, rank=1),
@@ -329,6 +370,14 @@ def test_an_edit_from_a_run_is_saved_with_the_run(model, tmp_path):
     edits.save(edits.patch(run, index=0) >> edits.mean(run), tmp_path / "edit")
     loaded = edits.load(tmp_path / "edit")
     assert torch.equal(loaded.edits[0].run["0"].output.value, run["0"].output.value)
+    assert loaded == edits.patch(run, index=0) >> edits.mean(run)
+    assert loaded != edits.patch(recorded(model, torch.zeros(2, 4)), index=0) >> edits.mean(run)
+
+
+def test_a_parameter_that_two_edits_share_is_loaded_as_one(tmp_path):
+    vector = nn.Parameter(torch.ones(3))
+    edits.save(edits.add(vector) >> edits.scale(vector), tmp_path / "edit")
+    assert len(edits.load(tmp_path / "edit").parameters()) == 1
 
 
 def test_an_edit_that_is_a_function_cannot_be_saved_and_leaves_nothing(tmp_path):
@@ -355,12 +404,21 @@ def test_at_names_positions_heads_and_units(x):
     assert torch.equal(x[edits.at(head=1, heads=2).index(x)], x[..., 2:])
     assert torch.equal(x[edits.at(head=-1, heads=4).index(x)], x[..., 3:])
     assert torch.equal(x[edits.at(head=[0, 3], heads=4).index(x)], x[..., [0, 3]])
+    assert torch.equal(x[edits.at(head=range(2), heads=4).index(x)], x[..., :2])
     assert torch.equal(x[edits.at(unit=2).index(x)], x[..., 2])
     assert torch.equal(x[edits.at(position=slice(1, None), head=slice(0, 2), heads=4).index(x)], x[:, 1:, :2])
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"head": 1}, {"heads": 2}, {"head": 1, "heads": 2, "unit": 1}, {"position": [0], "unit": [1]}]
+    "wrong",
+    [
+        {},
+        {"head": 1},
+        {"heads": 2},
+        {"head": 1, "heads": 2, "unit": 1},
+        {"position": [0], "unit": [1]},
+        {"head": 0, "heads": 0},
+    ],
 )
 def test_at_says_what_it_needs(wrong):
     with pytest.raises(EditError, match="edits.at"):
@@ -370,6 +428,9 @@ def test_at_says_what_it_needs(wrong):
 def test_at_that_does_not_fit_the_tensor_says_so(x):
     with pytest.raises(EditError, match="4 units, which are not 3 equal heads"):
         edits.at(head=1, heads=3).index(x)
+    for head in (4, [5], -5):
+        with pytest.raises(EditError, match="is not there; there are 4 heads"):
+            edits.at(head=head, heads=4).index(x)
     with pytest.raises(EditError, match=r"tensor of 3 axes or more; this one is \[4\]"):
         edits.at(position=1, unit=2).index(torch.zeros(4))
 

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 import hookline
@@ -276,29 +285,118 @@ def test_when_asks_a_predicate_of_the_call():
         assert model(2 * torch.ones(())).item() == 0
 
 
-def test_a_negative_call_is_an_error(model):
+@pytest.mark.parametrize("when", [-1, [0, -1], slice(-2, None)])
+def test_a_call_counted_from_the_end_is_an_error(model, when):
     with pytest.raises(EditError, match="counts from the end, which is not known"):
-        hookline.edit(model, "0", output=edits.zero(), when=-1)
+        hookline.edit(model, "0", output=edits.zero(), when=when)
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_when_picks_steps_of_each_generation(use_cache):
-    torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=50, n_positions=32, bos_token_id=0, eos_token_id=49)
-    model = GPT2LMHeadModel(config).eval()
+STEPS, FIRST = edits.generation_step([0, 2]), edits.generation_step(0)
+SMALL = {"vocab_size": 50, "eos_token_id": 49}
+
+
+def gpt2():
+    return GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, n_positions=32, bos_token_id=0, **SMALL))
+
+
+def t5():
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    return T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0, **SMALL))
+
+
+def mamba():
+    return MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, state_size=4, **SMALL))
+
+
+def generate(model, length, **options):
     model.generation_config.pad_token_id = 0
+    prompt = torch.arange(1, 1 + length).reshape(1, -1)
+    model.eval().generate(prompt, max_new_tokens=4, min_new_tokens=4, do_sample=False, **options)
+
+
+@pytest.mark.parametrize("make", [gpt2, t5, mamba])
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"use_cache": False, "num_beams": 3}], ids=str)
+def test_when_picks_steps_of_each_generation(make, options):
+    torch.manual_seed(0)
+    model = make()
+    calls, seen = [], []
+
+    def note(tensor):
+        seen.append(len(calls) - 1)
+        return tensor
+
+    with (
+        hookline.on(model, "lm_head", before=lambda call: calls.append(call.index), order=-1),
+        hookline.edit(model, "lm_head", output=note, when=STEPS),
+    ):
+        for length in (4, 5, 3):
+            calls.clear()
+            generate(model, length, **options)
+    assert seen == [0, 2] * 3
+    assert_unhooked(model)
+
+
+def test_an_encoder_runs_in_the_first_step_of_each_generation():
+    torch.manual_seed(0)
+    model = t5()
     seen = []
 
     def note(tensor):
-        seen.append(tensor.shape[1])
+        seen.append(tensor)
         return tensor
 
-    with hookline.edit(model, "lm_head", output=note, when=edits.generation_step([0, 2])):
-        for length in (4, 5, 3):
-            prompt = torch.arange(1, 1 + length).reshape(1, -1)
-            model.generate(prompt, max_new_tokens=4, min_new_tokens=4, do_sample=False, use_cache=use_cache)
-    assert len(seen) == 6
-    assert_unhooked(model)
+    with hookline.edit(model, "encoder.block.0.layer.0.SelfAttention.q", output=note, when=FIRST):
+        for _ in range(2):
+            generate(model, 4)
+    assert len(seen) == 2
+
+
+def test_a_model_whose_steps_cannot_be_told_says_so():
+    model = Gives(lambda x: torch.ones(2))
+    with (
+        hookline.edit(model, "", output=edits.zero(), when=FIRST),
+        pytest.raises(EditError, match="neither tokens nor"),
+    ):
+        model(None)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("backwards", ["in order", "in reverse", "summed", "twice"])
+def test_checkpointed_calls_are_changed_as_the_calls_that_they_repeat(reentrant, backwards):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def twice(self, x):
+            return self.layer(self.layer(x))
+
+        def forward(self, x, run):
+            return run(self.twice, run(self.twice, x))
+
+    def plainly(function, x):
+        return function(x)
+
+    def through(function, x):
+        return checkpoint(function, x, use_reentrant=reentrant)
+
+    def gradients(run):
+        torch.manual_seed(0)
+        model = Checkpointed()
+        with hookline.edit(model, "layer", output=edits.noise(0.1) >> edits.scale(3.0), when=[0, 3, 5, 9, 10]):
+            losses = []
+            for _ in range(3):
+                losses.append(model(torch.ones(2, 3, requires_grad=True), run).square().mean())
+                with torch.no_grad():
+                    model(torch.ones(2, 3), plainly)
+            for loss in {"summed": [sum(losses)], "in reverse": losses[::-1]}.get(backwards, losses):
+                loss.backward(retain_graph=backwards == "twice")
+            for loss in losses if backwards == "twice" else ():
+                loss.backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for recomputed, expected in zip(gradients(through), gradients(plainly), strict=True):
+        assert torch.allclose(recomputed, expected)
 
 
 def test_checkpointed_calls_are_changed_again_as_they_were():
@@ -380,11 +478,25 @@ def test_skip_of_some_calls():
         assert model(torch.ones(())).item() == 10
 
 
-def test_skip_of_a_module_that_gives_a_tuple_asks_for_a_function():
-    with pytest.raises(
-        EditError, match=r"give skip= a function of the call, such as lambda call: \(call.args\[0\], None\)"
-    ):
-        hookline.edit(bert(), "encoder.layer.0.attention.self", skip=True)
+class Written(nn.Module):
+    def forward(self, x):
+        outputs = (x,)
+        return outputs + (None,)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [bert().encoder.layer[0].attention, nn.LSTM(2, 2), nn.GRU(2, 2), nn.MultiheadAttention(2, 1), Written()],
+    ids=lambda module: type(module).__name__,
+)
+def test_skip_of_a_module_that_gives_a_tuple_asks_for_a_function(module):
+    with pytest.raises(EditError, match="give skip= a function of the call, such as lambda call: "):
+        hookline.edit(nn.ModuleList([module]), "0", skip=True)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(2, 2), nn.GRUCell(2, 2), nn.TransformerEncoderLayer(4, 2), nn.ReLU()])
+def test_skip_of_a_module_that_gives_a_tensor_is_allowed(module):
+    hookline.edit(module, "", skip=True).remove()
 
 
 def test_the_answer_of_a_skipped_module_can_be_edited_too(model, x):
@@ -461,6 +573,8 @@ def test_an_edited_model_is_traced_with_the_edit(model, x):
         ({"output": "zero"}, "'zero' is no edit; give a function"),
         ({"output": edits.zero}, "is no edit"),
         ({"output": edits.zero(), "when": "first"}, "when='first' picks no calls"),
+        ({"output": edits.zero(), "when": True}, "when=True picks no calls"),
+        ({"output": edits.zero(), "when": nn.Linear}, "picks no calls"),
         ({"skip": 3}, "skip= is True or a function of the call, not 3"),
         ({"skip": True, "key": 0}, "with skip= alone there is none"),
     ],

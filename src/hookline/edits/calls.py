@@ -10,9 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from torch._C import _current_graph_task_id as current_pass
+from torch.nn import Module
 
 from hookline.edits.segments import segment
 from hookline.engine.call import Call, Origin
+from hookline.errors import EditError
+from hookline.model.pick import named
 
 When: TypeAlias = int | slice | Collection[int] | Callable[[Call], bool]
 
@@ -22,8 +25,9 @@ class generation_step:
     """For `edit(when=...)`: the nth step of each generation, 0 the call that reads the prompt; a number, a slice or a
     collection of them.
 
-    A call of the model goes on with a generation where it is given a filled cache, or, without a cache, the tokens of
-    the call before and one more.
+    A call of the model goes on with a generation where it is given a cache that holds something, or, without a cache,
+    the same prompt and one token more than the call before. What runs before the model's first call, as an encoder
+    does, is in step 0.
     """
 
     steps: Any
@@ -45,45 +49,74 @@ def covers(wanted: Any, number: int) -> bool:
 class Steps:
     """Counts the steps of a generation, by what the model is called with."""
 
-    __slots__ = ("now", "tokens")
+    __slots__ = ("length", "now", "prompt")
 
     def __init__(self) -> None:
         self.now = 0
-        self.tokens: Tensor | None = None
+        self.length = 0
+        self.prompt: Tensor | None = None
 
     def see(self, call: Call) -> None:
         """The model is called."""
         if call.recompute:
             return
-        tokens = call.kwargs.get("input_ids", call.args[0] if call.args else None)
-        cache = call.kwargs.get("past_key_values")
-        goes_on = cached(cache) > 0 if cache is not None else self._is_one_more(tokens)
+        given = named(call.args, call.kwargs)
+        tokens = next((given[name] for name in TOKENS if isinstance(given.get(name), Tensor)), None)
+        cache = next((given[name] for name in CACHES if given.get(name) is not None), None)
+        if tokens is None and cache is None:
+            raise EditError(
+                "generation_step cannot tell which step this call is: it is given neither tokens nor a cache"
+            )
+        if cache is not None and holds_nothing(cache) is not None:
+            goes_on = not holds_nothing(cache)
+        elif cache is not None:
+            goes_on = tokens is not None and tokens.shape[1:2] == (1,)
+        else:
+            goes_on = tokens is not None and self._is_one_more(tokens)
         self.now = self.now + 1 if goes_on else 0
-        self.tokens = tokens.detach().clone() if isinstance(tokens, Tensor) and cache is None else None
+        if not goes_on and isinstance(tokens, Tensor):
+            self.prompt = tokens.detach().clone()
+        self.length = tokens.shape[1] if isinstance(tokens, Tensor) and tokens.dim() > 1 else 0
 
-    def _is_one_more(self, tokens: Any) -> bool:
-        before = self.tokens
-        if before is None or not isinstance(tokens, Tensor) or tokens.dim() < 2:
+    def _is_one_more(self, tokens: Tensor) -> bool:
+        """Whether these are the tokens of the call before and one more: the same prompt, though beams may have changed
+        places."""
+        prompt = self.prompt
+        if prompt is None or tokens.dim() < 2 or tokens.shape[1] != self.length + 1 or len(tokens) != len(prompt):
             return False
-        one_more = tokens.shape[:1] == before.shape[:1] and tokens.shape[1] == before.shape[1] + 1
-        return one_more and torch.equal(tokens[:, :-1], before)
+        return torch.equal(tokens[:, : prompt.shape[1]], prompt)
 
-
-def cached(cache: Any) -> int:
-    """How many positions a cache of keys and values holds."""
-    if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length())
-    try:
-        return int(cache[0][0].shape[-2])
-    except (IndexError, TypeError, AttributeError, KeyError):
+    def of(self, call: Call, model: Module) -> int:
+        """The step that a call belongs to; what runs before the model is called, as the encoder of a pair, is in the
+        first."""
+        around: Call | None = call
+        while around is not None:
+            if around.module is model:
+                return self.now
+            around = around.parent
         return 0
+
+
+TOKENS = ("decoder_input_ids", "input_ids", "decoder_inputs_embeds", "inputs_embeds", 0)
+CACHES = ("past_key_values", "cache_params")
+
+
+def holds_nothing(cache: Any) -> bool | None:
+    """Whether a cache of keys and values is empty; None where it does not tell."""
+    try:
+        if hasattr(cache, "get_seq_length"):
+            return int(cache.get_seq_length()) == 0
+        return int(cache[0][0].shape[-2]) == 0
+    except (IndexError, TypeError, AttributeError, KeyError, ValueError):
+        return None
 
 
 class Counted:
     """Which of each module's calls are to be changed, counted from when the edit was put on. The calls that activation
     checkpointing repeats are not counted, and are changed where the call that they repeat was."""
 
-    def __init__(self, when: Any) -> None:
+    def __init__(self, when: Any, model: Module) -> None:
+        self.model = model
         self.when = when.steps if isinstance(when, generation_step) else when
         self.steps = Steps() if isinstance(when, generation_step) else None
         self.counts: dict[int, int] = {}
@@ -113,7 +146,7 @@ class Counted:
         elif callable(self.when):
             wanted = bool(self.when(call))
         else:
-            wanted = covers(self.when, number if self.steps is None else self.steps.now)
+            wanted = covers(self.when, number if self.steps is None else self.steps.of(call, self.model))
         return number if wanted else None
 
     def _repeats(self, running: Any) -> "Repeats":

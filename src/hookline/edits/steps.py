@@ -36,7 +36,7 @@ def edit_calls(
 ) -> Handle:
     """Put the changes of these parts on the selected modules, as `hookline.edit` says; all of it, or nothing."""
     numbered = when is not None or any(change.located for change in parts.values())
-    count = Counted(when) if numbered else None
+    count = Counted(when, selection.model) if numbered else None
     handles = [without_fast_path(selection)]
     if count is not None and count.steps is not None:
         handles.append(attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf)))

@@ -1,12 +1,14 @@
 """edit: change what modules take, give, or get back as gradient, for a block or until the handle is removed."""
 
+import ast
 import inspect
 import sys
+import textwrap
 from collections.abc import Collection
 from typing import Any, SupportsIndex
 
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNCellBase
 
 from hookline.edits.calls import When, generation_step
 from hookline.edits.edit import as_edit
@@ -48,8 +50,9 @@ def edit(
     - `order` is that of steps, as in `on`.
 
     Recomputed calls of activation checkpointing are changed as the calls that they repeat. Gradients are changed as in
-    `on(..., backward=)`. Raises EditError for what is no edit, for a compiled model, whose calls nobody sees, and from
-    the call, with a note that says where, for an edit that does not fit; SelectionError where `where` picks nothing.
+    `on(..., backward=)`. A model that is called through what `torch.compile(model)` gave runs without the edit: call it
+    eager. Raises EditError for what is no edit, for a model that is compiled itself, and from the call, with a
+    note that says where, for an edit that does not fit; SelectionError where `where` picks nothing.
 
     >>> import torch, hookline
     >>> from hookline import edits
@@ -119,11 +122,36 @@ def is_compiled(module: Module) -> bool:
 
 
 def refuse_tuples(selection: Selection) -> None:
-    """EditError where a module says that it gives a tuple: a tensor in its place would be taken apart."""
+    """EditError where a module gives a tuple, as far as its code tells: a tensor in its place would be taken apart."""
     for path, module in selection:
-        says = inspect.signature(type(module).forward).return_annotation
-        if str(says).removeprefix("typing.").lower().startswith("tuple"):
+        if gives_tuple(module.__class__):
             raise EditError(
-                f"{path or 'the model'} gives {says}, and skip=True gives back one tensor; "
+                f"{path or 'the model'} gives a tuple, and skip=True gives back one tensor; "
                 "give skip= a function of the call, such as lambda call: (call.args[0], None)"
             )
+
+
+def gives_tuple(kind: type[Module]) -> bool:
+    """Whether the forward of a class says that it gives a tuple, or returns one that is written as such."""
+    says = str(inspect.signature(kind.forward).return_annotation).removeprefix("typing.").lower()
+    if says.startswith("tuple") or issubclass(kind, RNNBase | RNNCellBase | MultiheadAttention):
+        return not issubclass(kind, RNNCell | GRUCell)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind.forward)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    named = {
+        name.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and is_tuple(node.value, set())
+        for name in node.targets
+        if isinstance(name, ast.Name)
+    }
+    return any(isinstance(node, ast.Return) and is_tuple(node.value, named) for node in ast.walk(tree))
+
+
+def is_tuple(node: ast.expr | None, named: set[str]) -> bool:
+    """Whether an expression is a tuple as it is written: one, a sum with one, or a name that such a value has."""
+    if isinstance(node, ast.BinOp):
+        return is_tuple(node.left, named) or is_tuple(node.right, named)
+    return isinstance(node, ast.Tuple) or (isinstance(node, ast.Name) and node.id in named)
