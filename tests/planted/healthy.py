@@ -33,6 +33,18 @@ def loop(model: nn.Module, step: Callable[[Tensor, Tensor], None], *, count: int
     return findings
 
 
+def warmed_up(model: nn.Module, optimizer: torch.optim.Optimizer) -> Findings:
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=8)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+
+    return loop(model, step, count=10)
+
+
 @healthy
 def plain_sgd() -> Findings:
     model = perceptron(activation=nn.ReLU())
@@ -111,6 +123,51 @@ def low_rank_adapters_that_start_at_zero() -> Findings:
 
     model = nn.Sequential(*(Adapted() for _ in range(4)))
     return trained(model, AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3), count=6)
+
+
+@healthy
+def adapters_that_start_at_zero_and_warm_up() -> Findings:
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Linear(8, 8).requires_grad_(False)
+            self.down, self.up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+            nn.init.zeros_(self.up.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    model = nn.Sequential(*(Adapted() for _ in range(4)))
+    optimizer = AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3)
+    return warmed_up(model, optimizer)
+
+
+@healthy
+def the_same_with_momentum() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
+    nn.init.zeros_(model[2].weight)
+    return warmed_up(model, SGD(model.parameters(), lr=1e-2, momentum=0.9))
+
+
+@healthy
+def tokens_and_a_head_that_start_next_to_zero() -> Findings:
+    class Pictures(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Linear(8, 16)
+            self.token = nn.Parameter(torch.randn(1, 1, 16) * 1e-6)
+            self.places = nn.Parameter(torch.zeros(1, 5, 16))
+            self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.head = nn.Linear(16, 4)
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            patches = self.patches(x)[:, None].expand(-1, 4, -1)
+            tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1)
+            return self.head(self.layer(tokens + self.places)[:, 0])
+
+    model = Pictures()
+    return warmed_up(model, AdamW(model.parameters(), lr=1e-3))
 
 
 @healthy

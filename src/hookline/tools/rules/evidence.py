@@ -16,19 +16,21 @@ class ParameterFacts:
     """What became of one parameter while a check watched.
 
     - `path`: of the module that holds it; `parameter`: itself;
-    - `nan`, `inf`: how many elements were not finite before anything ran; `bad_pass`: the first call of the model from
-      outside that began with an element that was not finite, None where none did;
+    - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, None
+      where that cannot be told; `bad_pass`: the first call of the model from outside that began with an element that
+      was not finite, None where none did;
     - `gradients`: how often a gradient arrived; `largest_gradient`: the largest magnitude in any of them, NaN or Inf
       where one held that, None where none arrived;
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
-      own before it, of steps that began with a norm above zero; both None without a step.
+      own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
     """
 
     path: str
     parameter: Tensor
     nan: int
     inf: int
+    norm: float | None
     bad_pass: int | None
     gradients: int
     largest_gradient: float | None

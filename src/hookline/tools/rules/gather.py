@@ -22,7 +22,7 @@ from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
 from hookline.tools.rules.evidence import Evidence, Suspect
-from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, tally_for
+from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for
 
 LAST = float("inf")
 Given: TypeAlias = "tuple[str, int | None, str, weakref.ref[Tensor], int]"  # path, call, name, tensor, version
@@ -206,7 +206,7 @@ def _tallies(model: Module) -> dict[str, ParameterTally]:
         for name, parameter in module._parameters.items():
             if parameter is None or is_lazy(parameter) or id(parameter) in found:
                 continue
-            tally = ParameterTally(own[0], parameter)
+            tally = ParameterTally(own[0], parameter, norm=norm_of(parameter))
             found[id(parameter)] = f"{own[0]}.{name}".removeprefix("."), tally
             largest = largest_of(parameter)
             if largest is not None and not bool(largest.isfinite()):

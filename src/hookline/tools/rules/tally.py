@@ -13,6 +13,7 @@ from hookline.tools.rules.evidence import ParameterFacts, UnitFacts
 NEARLY_ALL = 0.999
 FLAT = 0.01  # as far from the end of its range as this, and a sigmoid or tanh passes on a gradient 25 times smaller
 NEVER = 2**31
+NEXT_TO_NOTHING = 1e-3  # root mean square of a weight that starts as good as at 0: a usual step is as large
 Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
 
 
@@ -25,6 +26,7 @@ class ParameterTally:
     parameter: Tensor
     nan: int = 0
     inf: int = 0
+    norm: Tensor | None = None
     bad_pass: Tensor | None = None
     gradients: int = 0
     largest_gradient: Tensor | None = None
@@ -57,6 +59,9 @@ class ParameterTally:
         norm = torch.linalg.vector_norm(before, dtype=wide)
         change = torch.linalg.vector_norm(self.parameter.detach().to(wide) - before)
         ratio = torch.where(norm > 0, change / norm, 0.0).real
+        if self.norm is not None:  # what began next to nothing is all of what its first steps made
+            nothing = self.norm < NEXT_TO_NOTHING * before.numel() ** 0.5
+            ratio = torch.where(nothing, 0.0, ratio)
         self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
         moved = (self.parameter.detach() != before).any()
         self.moved = moved if self.moved is None else self.moved | moved
@@ -69,6 +74,7 @@ class ParameterTally:
             parameter=self.parameter,
             nan=self.nan,
             inf=self.inf,
+            norm=None if self.norm is None else float(self.norm),
             bad_pass=None if bad_pass == NEVER else bad_pass,
             gradients=self.gradients,
             largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
@@ -86,6 +92,15 @@ def largest_of(tensor: Tensor) -> Tensor | None:
         values = tensor.detach()
         values = values.coalesce().values() if values.layout == torch.sparse_coo else values
         return values.abs().amax().float() if values.numel() and not values.is_meta else None
+    return None
+
+
+def norm_of(tensor: Tensor) -> Tensor | None:
+    """The L2 norm, a tensor of one element; None of what cannot be read."""
+    with suppress(Exception), torch.no_grad():  # as above
+        values = tensor.detach()
+        wide = torch.promote_types(values.dtype, torch.float32)
+        return None if values.is_meta else torch.linalg.vector_norm(values, dtype=wide)
     return None
 
 

@@ -17,7 +17,7 @@ TOLD = re.compile(r"Tensor \[(?P<shape>[\d, ]*)\].* is at version (?P<now>\d+); 
 )
 def large_update(evidence: Evidence) -> Iterator[Finding]:
     """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
-    that start at 0 are left out."""
+    that start at 0, or next to it, are left out."""
     for name, facts in (evidence.parameters or {}).items():
         if facts.ratio is not None and facts.parameter.dim() > 1 and facts.ratio >= WHOLE:
             message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
