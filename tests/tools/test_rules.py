@@ -249,6 +249,38 @@ def test_a_layer_that_starts_at_zero_is_a_note() -> None:
     assert told(hookline.check(model, X), "constant-output") == [("0", "note")]
 
 
+def test_a_head_that_starts_at_zero_is_a_note_whatever_its_bias() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    nn.init.zeros_(model[2].weight)
+
+    assert told(hookline.check(model, X), "constant-output") == [("", "note")]
+
+
+def test_as_is_one_that_gives_its_bias_alone() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+    nn.init.zeros_(model[2].weight)
+    nn.init.constant_(model[2].bias, -4.6)
+
+    assert told(hookline.check(model, X), "constant-output") == [("2", "note")]
+
+
+def test_another_layer_that_starts_at_zero_excuses_no_model() -> None:
+    model = Held(lambda self, x: self.last((x + self.first(x)).mean(dim=0).expand_as(x)), first=nn.Linear(4, 4))
+    model.last = nn.Linear(4, 4)
+    nn.init.zeros_(model.first.weight)
+
+    assert told(hookline.check(model, X), "constant-output") == [("", "warning")]
+
+
+def test_a_module_called_by_itself_may_give_every_sample_the_same() -> None:
+    places = nn.Parameter(torch.randn(4))
+    model = nn.ModuleDict({"places": Gives(lambda x: places.expand(len(x), -1)), "body": nn.Linear(4, 2)})
+    with hookline.check(model) as findings:
+        model["body"](X + model["places"](X)).square().mean().backward()
+
+    assert told(findings, "constant-output") == []
+
+
 def test_the_same_for_every_sample_is_fine_where_the_samples_are_the_same() -> None:
     assert told(hookline.check(toy(), torch.arange(4.0).repeat(8, 1)), "constant-output") == []
 

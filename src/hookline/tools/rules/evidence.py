@@ -78,7 +78,7 @@ class Evidence:
     - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts by path of the module;
     - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
-    - `same_samples`: paths of outermost calls that gave the same for every sample of batches that differ;
+    - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
     - `autocast`: paths of modules that ran under autocast; `ungraded`: of outermost calls that ran without gradients;
     - `suspects`: tensors that were changed in place after they were used.
     """
@@ -91,7 +91,7 @@ class Evidence:
     error: BaseException | None = None
     steps: int | None = None
     other_steps: int | None = None
-    same_samples: frozenset[str] | None = None
+    same_samples: bool | None = None
     autocast: frozenset[str] | None = None
     ungraded: frozenset[str] | None = None
     suspects: tuple[Suspect, ...] | None = None

@@ -41,7 +41,7 @@ class Gathering:
     other_steps: int = 0
     begun: int = 0
     versions: tuple[int | None, ...] = ()
-    same_samples: dict[str, Tensor] = field(default_factory=dict)
+    same_samples: Tensor | None = None
     autocast: set[str] = field(default_factory=set)
     ungraded: set[str] = field(default_factory=set)
     given: dict[tuple[str, str, int], Given] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Gathering:
             if tally is not None:
                 self.units[call.path] = tally
                 tally.see(call.module, first.detach())
-            if call.parent is None:
+            if call.parent is None and call.module is self.selection.model:
                 self._compare_samples(call, first.detach())
 
     def before_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -119,7 +119,7 @@ class Gathering:
             error=self.error,
             steps=self.steps,
             other_steps=self.other_steps,
-            same_samples=frozenset(path for path, always in self.same_samples.items() if bool(always)),
+            same_samples=self.same_samples is not None and bool(self.same_samples),
             autocast=frozenset(self.autocast),
             ungraded=frozenset(self.ungraded),
             suspects=(*self._suspects(), *self.changed),
@@ -167,7 +167,7 @@ class Gathering:
         given = first.detach()
         differ, equal = (given != given[:1]).any(), (output == output[:1]).all()
         if bool(differ):
-            self.same_samples[call.path] = self.same_samples.get(call.path, equal) & equal
+            self.same_samples = equal if self.same_samples is None else self.same_samples & equal
 
 
 def _readable(tensor: Tensor) -> bool:
