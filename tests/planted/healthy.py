@@ -188,6 +188,85 @@ def training_and_validation_in_turn() -> Findings:
 
 
 @healthy
+def labels_that_the_model_makes_for_itself() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        with torch.no_grad():
+            labels = (model(x) + model(x + 0.1)).argmax(dim=1)
+        optimizer.zero_grad()
+        cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
+def a_generator_that_makes_samples_without_gradients() -> Findings:
+    pair = nn.ModuleDict(
+        {"generator": nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))}
+    )
+    pair["critic"] = nn.Sequential(nn.Linear(8, 16), nn.LeakyReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+    optimizers = {name: AdamW(each.parameters(), lr=1e-4) for name, each in pair.items()}
+
+    def scored(name: str, given: Tensor, truth: float) -> None:
+        optimizers[name].zero_grad()
+        scores = pair["critic"](given)
+        binary_cross_entropy_with_logits(scores, torch.full_like(scores, truth)).backward()
+        optimizers[name].step()
+
+    def step(x: Tensor, y: Tensor) -> None:
+        for _ in range(2):
+            scored("generator", pair["generator"](torch.randn(len(x), 4)), 1.0)
+        with torch.no_grad():
+            fake = pair["generator"](torch.randn(len(x), 4))
+        scored("critic", fake, 0.0)
+        scored("critic", x, 1.0)
+
+    return loop(pair, step)
+
+
+@healthy
+def a_generator_alone_beside_its_critic() -> Findings:
+    generator = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))
+    critic = nn.Linear(8, 1)
+    making, judging = AdamW(generator.parameters(), lr=1e-4), AdamW(critic.parameters(), lr=1e-4)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        making.zero_grad()
+        (-critic(generator(torch.randn(len(x), 4))).mean()).backward()
+        making.step()
+        generator.eval()
+        fake = generator(torch.randn(len(x), 4)).detach()
+        generator.train()
+        with torch.no_grad():
+            fake = torch.cat([fake, generator(torch.randn(len(x), 4))])
+        judging.zero_grad()
+        (critic(fake).mean() - critic(x).mean()).backward()
+        judging.step()
+
+    return loop(generator, step)
+
+
+@healthy
+def an_attack_in_evaluation_before_each_step() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.eval()
+        x = x.requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(x), y), x)
+        model.train()
+        optimizer.zero_grad()
+        cross_entropy(model((x + 0.1 * gradient.sign()).detach()), y).backward()
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
 def autocast_to_bfloat16() -> Findings:
     model = perceptron()
     optimizer = AdamW(model.parameters(), lr=1e-3)

@@ -71,6 +71,18 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """One outermost call: whose and which, in which mode, whether with gradients, and how many optimizer steps had been
+    made on parameters of the model when it began."""
+
+    path: str
+    index: int
+    training: bool
+    graded: bool
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
 
@@ -79,7 +91,7 @@ class Evidence:
     - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
     - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
-    - `autocast`: paths of modules that ran under autocast; `ungraded`: of outermost calls that ran without gradients;
+    - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
     - `suspects`: tensors that were changed in place after they were used.
     """
 
@@ -93,7 +105,7 @@ class Evidence:
     other_steps: int | None = None
     same_samples: bool | None = None
     autocast: frozenset[str] | None = None
-    ungraded: frozenset[str] | None = None
+    uses: tuple[Use, ...] | None = None
     suspects: tuple[Suspect, ...] | None = None
 
     def module(self, path: str) -> Module | None:

@@ -21,7 +21,7 @@ from hookline.model.tensors import tensors
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
-from hookline.tools.rules.evidence import Evidence, Suspect
+from hookline.tools.rules.evidence import Evidence, Suspect, Use
 from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for
 
 LAST = float("inf")
@@ -43,7 +43,7 @@ class Gathering:
     versions: tuple[int | None, ...] = ()
     same_samples: Tensor | None = None
     autocast: set[str] = field(default_factory=set)
-    ungraded: set[str] = field(default_factory=set)
+    uses: list[Use] = field(default_factory=list)
     given: dict[tuple[str, str, int], Given] = field(default_factory=dict)
     many: int = 1000
     changed: list[Suspect] = field(default_factory=list)
@@ -56,8 +56,8 @@ class Gathering:
         if call.recompute:
             return
         self._look_at_parameters()
-        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-            self.ungraded.add(call.path)
+        graded = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        self.uses.append(Use(call.path, call.index, call.module.training, graded, self.steps))
         self._forget_what_is_gone()
         for name, each in self.parameters.items():
             self._note(each.path, None, f"its parameter {name.rpartition('.')[2]}", each.parameter)
@@ -121,7 +121,7 @@ class Gathering:
             other_steps=self.other_steps,
             same_samples=self.same_samples is not None and bool(self.same_samples),
             autocast=frozenset(self.autocast),
-            ungraded=frozenset(self.ungraded),
+            uses=tuple(self.uses),
             suspects=(*self._suspects(), *self.changed),
         )
 
