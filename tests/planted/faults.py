@@ -617,6 +617,44 @@ def steps_that_are_lost_in_rounding() -> Findings:
     return findings
 
 
+@planted("unchanged-weight", "")
+def a_backward_pass_that_was_forgotten() -> Findings:
+    """optimizer.step() runs, and loss.backward() was forgotten."""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with hookline.check(model) as findings:
+        for x, y in batches():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y)
+            optimizer.step()
+    return findings
+
+
+@planted("unchanged-weight", "")
+def a_loss_that_is_detached_from_the_model() -> Findings:
+    """What the model gave is detached before the loss, and asked for a gradient again."""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with hookline.check(model) as findings:
+        for x, y in batches():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x).detach().requires_grad_(), y).backward()
+            optimizer.step()
+    return findings
+
+
+@planted("unchanged-weight", "")
+def a_step_that_was_forgotten() -> Findings:
+    """loss.backward() runs, and optimizer.step() was forgotten."""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with hookline.check(model) as findings:
+        for x, y in batches(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+    return findings
+
+
 @planted("changed-in-place", "1", also=("raised",))
 def an_output_changed_in_place() -> Findings:
     """What a sigmoid gave is added to in place, and its backward needs it."""

@@ -95,6 +95,52 @@ def gradients_accumulated_over_batches() -> Findings:
 
 
 @healthy
+def a_part_of_the_accumulation_of_gradients() -> Findings:
+    model = perceptron()
+    return loop(model, lambda x, y: cross_entropy(model(x), y).backward(), count=8)
+
+
+@healthy
+def a_step_that_is_written_by_hand() -> Findings:
+    model = perceptron()
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.zero_grad()
+        cross_entropy(model(x), y).backward()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.data.sub_(parameter.grad, alpha=0.1)
+
+    return loop(model, step)
+
+
+@healthy
+def gradients_taken_of_a_model_in_evaluation() -> Findings:
+    model = perceptron().eval()
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.zero_grad()
+        cross_entropy(model(x), y).backward()
+
+    return loop(model, step, count=8)
+
+
+@healthy
+def gradients_that_are_put_in_by_hand() -> Findings:
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        names = dict(model.named_parameters())
+        gradients = torch.autograd.grad(cross_entropy(model(x), y), [*names.values()])
+        for parameter, gradient in zip(names.values(), gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
 def a_head_on_a_frozen_trunk() -> Findings:
     model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU()) for _ in range(3)))
     model.requires_grad_(False).eval()

@@ -475,6 +475,25 @@ def test_a_learning_rate_of_zero_is_a_note_in_the_first_step() -> None:
     assert {severity for _, severity in told(steps(model, optimizer), "unchanged-weight")} == {"warning"}
 
 
+def test_gradients_that_add_up_without_a_step_are_a_note() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    with hookline.check(model) as findings:
+        for _ in range(3):
+            model(X).square().mean().backward()
+
+    assert told(findings, "unchanged-weight") == [("", "note")]
+
+
+def test_a_few_gradients_without_a_step_say_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    with hookline.check(model) as findings:
+        for _ in range(2):
+            model.zero_grad()
+            model(X).square().mean().backward()
+
+    assert told(findings, "unchanged-weight") == []
+
+
 def test_optimizers_of_other_models_beside_the_models_own_do_not_count() -> None:
     model, other = toy(), toy()
     optimizer, others = SGD(model.parameters(), lr=1e-3), SGD(other.parameters(), lr=1e-3)

@@ -16,11 +16,12 @@ class ParameterFacts:
     """What became of one parameter while a check watched.
 
     - `path`: of the module that holds it; `parameter`: itself;
-    - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, None
-      where that cannot be told; `bad_pass`: the first call of the model from outside that began with an element that
-      was not finite, None where none did;
-    - `gradients`: how often a gradient arrived; `largest_gradient`: the largest magnitude in any of them, NaN or Inf
-      where one held that, None where none arrived;
+    - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, and
+      `norm_now` when the check ended, None where that cannot be told; `bad_pass`: the first call of the model from
+      outside that began with an element that was not finite, None where none did;
+    - `gradients`: how often a gradient arrived; `renewed`: how often one arrived where another had been and was taken
+      away, as `zero_grad` does; `largest_gradient`: the largest magnitude in any of them, NaN or Inf where one held
+      that, None where none arrived;
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
       own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
@@ -31,8 +32,10 @@ class ParameterFacts:
     nan: int
     inf: int
     norm: float | None
+    norm_now: float | None
     bad_pass: int | None
     gradients: int
+    renewed: int
     largest_gradient: float | None
     steps: int
     rate: float | None

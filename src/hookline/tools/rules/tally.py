@@ -1,5 +1,7 @@
 """Tallies: running facts on a parameter, and on what the units of an activation or a softmax give, over all calls."""
 
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +19,10 @@ NEXT_TO_NOTHING = 1e-3  # root mean square of a weight that starts as good as at
 Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
 
 
+def nothing() -> None:
+    """Where no gradient has arrived yet."""
+
+
 @dataclass(slots=True)
 class ParameterTally:
     """What is known of one parameter so far. Tensors in it are single numbers on the parameter's device, which nothing
@@ -29,6 +35,8 @@ class ParameterTally:
     norm: Tensor | None = None
     bad_pass: Tensor | None = None
     gradients: int = 0
+    renewed: int = 0
+    latest: Callable[[], Tensor | None] = nothing
     largest_gradient: Tensor | None = None
     steps: int = 0
     rate: float | None = None
@@ -38,7 +46,9 @@ class ParameterTally:
 
     def see_gradient(self, parameter: Tensor) -> None:
         """Count a gradient that has arrived."""
+        self.renewed += self.gradients > 0 and self.latest() is not parameter.grad
         self.gradients += 1
+        self.latest = nothing if parameter.grad is None else weakref.ref(parameter.grad)
         largest = None if parameter.grad is None else largest_of(parameter.grad)
         if largest is not None:
             known = self.largest_gradient
@@ -69,6 +79,7 @@ class ParameterTally:
     def facts(self) -> ParameterFacts:
         """What came of it."""
         bad_pass = None if self.bad_pass is None else int(self.bad_pass)
+        now = norm_of(self.parameter)
         return ParameterFacts(
             path=self.path,
             parameter=self.parameter,
@@ -76,7 +87,9 @@ class ParameterTally:
             inf=self.inf,
             norm=None if self.norm is None else float(self.norm),
             bad_pass=None if bad_pass == NEVER else bad_pass,
+            norm_now=None if now is None else float(now),
             gradients=self.gradients,
+            renewed=self.renewed,
             largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
             steps=self.steps,
             rate=self.rate,
