@@ -484,6 +484,43 @@ def validation_in_training_mode() -> Findings:
     return findings
 
 
+def modal() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Dropout(0.5), nn.Linear(16, 4))
+
+
+@planted("wrong-mode", "")
+def validation_in_training_mode_between_steps() -> Findings:
+    """After every three steps the model is measured under torch.no_grad(), and model.eval() was forgotten."""
+    model = modal()
+    optimizer = SGD(model.parameters(), lr=0.01)
+    with hookline.check(model) as findings:
+        for number, (x, y) in enumerate(batches(6)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            if number % 3 == 2:
+                with torch.no_grad():
+                    model(x)
+    return findings
+
+
+@planted("wrong-mode", "")
+def training_goes_on_in_evaluation_mode() -> Findings:
+    """model.train() was called once, and not again after the first validation."""
+    model = modal()
+    optimizer = SGD(model.parameters(), lr=0.01)
+    with hookline.check(model) as findings:
+        for number, (x, y) in enumerate(batches(6)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            if number % 3 == 2:
+                model.eval()
+                with torch.no_grad():
+                    model(x)
+    return findings
+
+
 @planted("one-value-norm", "1", also=("raised",))
 def batch_norm_of_one_sample() -> Findings:
     """A batch of one sample reaches a batch norm in training, which raises."""
@@ -577,6 +614,44 @@ def steps_that_are_lost_in_rounding() -> Findings:
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x.bfloat16()).float(), y).backward()
             optimizer.step()
+    return findings
+
+
+@planted("unchanged-weight", "")
+def a_backward_pass_that_was_forgotten() -> Findings:
+    """optimizer.step() runs, and loss.backward() was forgotten."""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with hookline.check(model) as findings:
+        for x, y in batches():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y)
+            optimizer.step()
+    return findings
+
+
+@planted("unchanged-weight", "")
+def a_loss_that_is_detached_from_the_model() -> Findings:
+    """What the model gave is detached before the loss, and asked for a gradient again."""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with hookline.check(model) as findings:
+        for x, y in batches():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x).detach().requires_grad_(), y).backward()
+            optimizer.step()
+    return findings
+
+
+@planted("unchanged-weight", "")
+def a_step_that_was_forgotten() -> Findings:
+    """loss.backward() runs, and optimizer.step() was forgotten."""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with hookline.check(model) as findings:
+        for x, y in batches(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
     return findings
 
 

@@ -33,6 +33,18 @@ def loop(model: nn.Module, step: Callable[[Tensor, Tensor], None], *, count: int
     return findings
 
 
+def warmed_up(model: nn.Module, optimizer: torch.optim.Optimizer) -> Findings:
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=8)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+
+    return loop(model, step, count=10)
+
+
 @healthy
 def plain_sgd() -> Findings:
     model = perceptron(activation=nn.ReLU())
@@ -83,6 +95,52 @@ def gradients_accumulated_over_batches() -> Findings:
 
 
 @healthy
+def a_part_of_the_accumulation_of_gradients() -> Findings:
+    model = perceptron()
+    return loop(model, lambda x, y: cross_entropy(model(x), y).backward(), count=8)
+
+
+@healthy
+def a_step_that_is_written_by_hand() -> Findings:
+    model = perceptron()
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.zero_grad()
+        cross_entropy(model(x), y).backward()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.data.sub_(parameter.grad, alpha=0.1)
+
+    return loop(model, step)
+
+
+@healthy
+def gradients_taken_of_a_model_in_evaluation() -> Findings:
+    model = perceptron().eval()
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.zero_grad()
+        cross_entropy(model(x), y).backward()
+
+    return loop(model, step, count=8)
+
+
+@healthy
+def gradients_that_are_put_in_by_hand() -> Findings:
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        names = dict(model.named_parameters())
+        gradients = torch.autograd.grad(cross_entropy(model(x), y), [*names.values()])
+        for parameter, gradient in zip(names.values(), gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
 def a_head_on_a_frozen_trunk() -> Findings:
     model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU()) for _ in range(3)))
     model.requires_grad_(False).eval()
@@ -114,6 +172,51 @@ def low_rank_adapters_that_start_at_zero() -> Findings:
 
 
 @healthy
+def adapters_that_start_at_zero_and_warm_up() -> Findings:
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Linear(8, 8).requires_grad_(False)
+            self.down, self.up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+            nn.init.zeros_(self.up.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    model = nn.Sequential(*(Adapted() for _ in range(4)))
+    optimizer = AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3)
+    return warmed_up(model, optimizer)
+
+
+@healthy
+def the_same_with_momentum() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
+    nn.init.zeros_(model[2].weight)
+    return warmed_up(model, SGD(model.parameters(), lr=1e-2, momentum=0.9))
+
+
+@healthy
+def tokens_and_a_head_that_start_next_to_zero() -> Findings:
+    class Pictures(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Linear(8, 16)
+            self.token = nn.Parameter(torch.randn(1, 1, 16) * 1e-6)
+            self.places = nn.Parameter(torch.zeros(1, 5, 16))
+            self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.head = nn.Linear(16, 4)
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            patches = self.patches(x)[:, None].expand(-1, 4, -1)
+            tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1)
+            return self.head(self.layer(tokens + self.places)[:, 0])
+
+    model = Pictures()
+    return warmed_up(model, AdamW(model.parameters(), lr=1e-3))
+
+
+@healthy
 def training_and_validation_in_turn() -> Findings:
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
     optimizer = SGD(model.parameters(), lr=0.1)
@@ -126,6 +229,85 @@ def training_and_validation_in_turn() -> Findings:
         model.eval()
         with torch.no_grad():
             model(x)
+
+    return loop(model, step)
+
+
+@healthy
+def labels_that_the_model_makes_for_itself() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        with torch.no_grad():
+            labels = (model(x) + model(x + 0.1)).argmax(dim=1)
+        optimizer.zero_grad()
+        cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    return loop(model, step)
+
+
+@healthy
+def a_generator_that_makes_samples_without_gradients() -> Findings:
+    pair = nn.ModuleDict(
+        {"generator": nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))}
+    )
+    pair["critic"] = nn.Sequential(nn.Linear(8, 16), nn.LeakyReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+    optimizers = {name: AdamW(each.parameters(), lr=1e-4) for name, each in pair.items()}
+
+    def scored(name: str, given: Tensor, truth: float) -> None:
+        optimizers[name].zero_grad()
+        scores = pair["critic"](given)
+        binary_cross_entropy_with_logits(scores, torch.full_like(scores, truth)).backward()
+        optimizers[name].step()
+
+    def step(x: Tensor, y: Tensor) -> None:
+        for _ in range(2):
+            scored("generator", pair["generator"](torch.randn(len(x), 4)), 1.0)
+        with torch.no_grad():
+            fake = pair["generator"](torch.randn(len(x), 4))
+        scored("critic", fake, 0.0)
+        scored("critic", x, 1.0)
+
+    return loop(pair, step)
+
+
+@healthy
+def a_generator_alone_beside_its_critic() -> Findings:
+    generator = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))
+    critic = nn.Linear(8, 1)
+    making, judging = AdamW(generator.parameters(), lr=1e-4), AdamW(critic.parameters(), lr=1e-4)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        making.zero_grad()
+        (-critic(generator(torch.randn(len(x), 4))).mean()).backward()
+        making.step()
+        generator.eval()
+        fake = generator(torch.randn(len(x), 4)).detach()
+        generator.train()
+        with torch.no_grad():
+            fake = torch.cat([fake, generator(torch.randn(len(x), 4))])
+        judging.zero_grad()
+        (critic(fake).mean() - critic(x).mean()).backward()
+        judging.step()
+
+    return loop(generator, step)
+
+
+@healthy
+def an_attack_in_evaluation_before_each_step() -> Findings:
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        model.eval()
+        x = x.requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(x), y), x)
+        model.train()
+        optimizer.zero_grad()
+        cross_entropy(model((x + 0.1 * gradient.sign()).detach()), y).backward()
+        optimizer.step()
 
     return loop(model, step)
 

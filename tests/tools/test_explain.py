@@ -62,7 +62,8 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], str]] = {
     "a missing batch axis before a BatchNorm2d": (
         lambda: nn.BatchNorm2d(3),
         lambda: torch.ones(3, 8, 8),
-        "BatchNorm2d(num_features=3) takes [batch, 3, height, width] and was given [3, 8, 8]. The batch axis is missing.",
+        "BatchNorm2d(num_features=3) takes [batch, 3, height, width] and was given [3, 8, 8]. "
+        "Is the batch axis missing, or the channels?",
     ),
     "channels last into a BatchNorm2d": (
         lambda: nn.BatchNorm2d(3),

@@ -249,6 +249,38 @@ def test_a_layer_that_starts_at_zero_is_a_note() -> None:
     assert told(hookline.check(model, X), "constant-output") == [("0", "note")]
 
 
+def test_a_head_that_starts_at_zero_is_a_note_whatever_its_bias() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    nn.init.zeros_(model[2].weight)
+
+    assert told(hookline.check(model, X), "constant-output") == [("", "note")]
+
+
+def test_as_is_one_that_gives_its_bias_alone() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+    nn.init.zeros_(model[2].weight)
+    nn.init.constant_(model[2].bias, -4.6)
+
+    assert told(hookline.check(model, X), "constant-output") == [("2", "note")]
+
+
+def test_another_layer_that_starts_at_zero_excuses_no_model() -> None:
+    model = Held(lambda self, x: self.last((x + self.first(x)).mean(dim=0).expand_as(x)), first=nn.Linear(4, 4))
+    model.last = nn.Linear(4, 4)
+    nn.init.zeros_(model.first.weight)
+
+    assert told(hookline.check(model, X), "constant-output") == [("", "warning")]
+
+
+def test_a_module_called_by_itself_may_give_every_sample_the_same() -> None:
+    places = nn.Parameter(torch.randn(4))
+    model = nn.ModuleDict({"places": Gives(lambda x: places.expand(len(x), -1)), "body": nn.Linear(4, 2)})
+    with hookline.check(model) as findings:
+        model["body"](X + model["places"](X)).square().mean().backward()
+
+    assert told(findings, "constant-output") == []
+
+
 def test_the_same_for_every_sample_is_fine_where_the_samples_are_the_same() -> None:
     assert told(hookline.check(toy(), torch.arange(4.0).repeat(8, 1)), "constant-output") == []
 
@@ -441,6 +473,25 @@ def test_a_learning_rate_of_zero_is_a_note_in_the_first_step() -> None:
 
     assert {severity for _, severity in told(steps(model, optimizer, count=1), "unchanged-weight")} == {"note"}
     assert {severity for _, severity in told(steps(model, optimizer), "unchanged-weight")} == {"warning"}
+
+
+def test_gradients_that_add_up_without_a_step_are_a_note() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    with hookline.check(model) as findings:
+        for _ in range(3):
+            model(X).square().mean().backward()
+
+    assert told(findings, "unchanged-weight") == [("", "note")]
+
+
+def test_a_few_gradients_without_a_step_say_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    with hookline.check(model) as findings:
+        for _ in range(2):
+            model.zero_grad()
+            model(X).square().mean().backward()
+
+    assert told(findings, "unchanged-weight") == []
 
 
 def test_optimizers_of_other_models_beside_the_models_own_do_not_count() -> None:

@@ -72,7 +72,7 @@ def _batch_norm(module: Any, given: Tensor) -> str | None:
     layer = f"{_name(module)}(num_features={module.num_features})"
     told = f"{layer} takes [batch, {module.num_features}, {axes}] and was given {[*given.shape]}."
     if given.dim() == dims[0] - 1 and given.shape[:1] == (module.num_features,):
-        return f"{told} The batch axis is missing."
+        return f"{told} Is the batch axis missing, or the channels?"
     return told + (_elsewhere(module.num_features, given, 1) if given.dim() in dims else "")
 
 

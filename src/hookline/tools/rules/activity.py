@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from math import isfinite
 
 from hookline.record.record import CallRecord
-from hookline.tools.rules.evidence import Evidence, by_path, floating, is_below, is_models_own
+from hookline.tools.rules.evidence import (
+    Evidence,
+    ParameterFacts,
+    by_path,
+    floating,
+    is_below,
+    is_models_own,
+    passes,
+)
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 ENOUGH = 64  # values seen of a unit, or of a whole bank, before its silence says something
@@ -87,7 +95,7 @@ def _unless_confident(evidence: Evidence, path: str) -> Severity:
 )
 def constant_output(evidence: Evidence) -> Iterator[Finding]:
     """A module that gave one and the same number everywhere, of inputs that were not; a model that gave every sample of
-    a batch the same. A note where that number is 0, as of a layer that starts at 0."""
+    a batch the same. A note where that number is 0, or the weight of that layer, or of the last one, starts at 0."""
     flat = {path: calls for path, calls in by_path(evidence.run, _may_vary).items() if all(map(_is_flat, calls))}
     for path, calls in flat.items():
         if any(other != path and is_below(other, path) for other in flat):
@@ -99,11 +107,29 @@ def constant_output(evidence: Evidence) -> Iterator[Finding]:
             path,
             f"gave {value.min:g} in all {count} places",
             evidence={"value": value.min, "count": count},
-            severity="note" if value.min == 0 else None,
+            severity="note" if value.min == 0 or _starts_at_zero(evidence, path) else None,
         )
-    for path in sorted(evidence.same_samples or ()):
-        if not flat:
-            yield Finding(path, "gives every sample of a batch the same, though the samples differ")
+    if evidence.same_samples and not flat:
+        message = "gives every sample of a batch the same, though the samples differ"
+        yield Finding("", message, severity="note" if _starts_at_zero(evidence, _last_weighted(evidence)) else None)
+
+
+def _starts_at_zero(evidence: Evidence, path: str | None) -> bool:
+    """Whether a module holds a weight, and all its weights were 0 before anything ran."""
+    weights = [facts for facts in (evidence.parameters or {}).values() if facts.path == path and _is_weight(facts)]
+    return bool(weights) and all(facts.norm == 0 for facts in weights)
+
+
+def _last_weighted(evidence: Evidence) -> str | None:
+    """The module with a weight of its own that the model called last: its head."""
+    holders = {facts.path for facts in (evidence.parameters or {}).values() if _is_weight(facts)}
+    first = next((calls for calls in passes(evidence.run) if calls[-1].path == ""), [])
+    called = [call for call in first if call.path in holders]
+    return max(called, key=lambda call: call.number).path if called else None
+
+
+def _is_weight(facts: ParameterFacts) -> bool:
+    return facts.parameter.dim() > 1
 
 
 def _may_vary(call: CallRecord) -> bool:

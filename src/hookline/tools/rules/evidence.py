@@ -16,21 +16,26 @@ class ParameterFacts:
     """What became of one parameter while a check watched.
 
     - `path`: of the module that holds it; `parameter`: itself;
-    - `nan`, `inf`: how many elements were not finite before anything ran; `bad_pass`: the first call of the model from
+    - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, and
+      `norm_now` when the check ended, None where that cannot be told; `bad_pass`: the first call of the model from
       outside that began with an element that was not finite, None where none did;
-    - `gradients`: how often a gradient arrived; `largest_gradient`: the largest magnitude in any of them, NaN or Inf
-      where one held that, None where none arrived;
+    - `gradients`: how often a gradient arrived; `renewed`: how often one arrived where another had been and was taken
+      away, as `zero_grad` does; `largest_gradient`: the largest magnitude in any of them, NaN or Inf where one held
+      that, None where none arrived;
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
-      own before it, of steps that began with a norm above zero; both None without a step.
+      own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
     """
 
     path: str
     parameter: Tensor
     nan: int
     inf: int
+    norm: float | None
+    norm_now: float | None
     bad_pass: int | None
     gradients: int
+    renewed: int
     largest_gradient: float | None
     steps: int
     rate: float | None
@@ -69,6 +74,18 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """One outermost call: whose and which, in which mode, whether with gradients, and how many optimizer steps had been
+    made on parameters of the model when it began."""
+
+    path: str
+    index: int
+    training: bool
+    graded: bool
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
 
@@ -76,8 +93,8 @@ class Evidence:
     - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts by path of the module;
     - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
-    - `same_samples`: paths of outermost calls that gave the same for every sample of batches that differ;
-    - `autocast`: paths of modules that ran under autocast; `ungraded`: of outermost calls that ran without gradients;
+    - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
+    - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
     - `suspects`: tensors that were changed in place after they were used.
     """
 
@@ -89,9 +106,9 @@ class Evidence:
     error: BaseException | None = None
     steps: int | None = None
     other_steps: int | None = None
-    same_samples: frozenset[str] | None = None
+    same_samples: bool | None = None
     autocast: frozenset[str] | None = None
-    ungraded: frozenset[str] | None = None
+    uses: tuple[Use, ...] | None = None
     suspects: tuple[Suspect, ...] | None = None
 
     def module(self, path: str) -> Module | None:

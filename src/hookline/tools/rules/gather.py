@@ -21,8 +21,8 @@ from hookline.model.tensors import tensors
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
-from hookline.tools.rules.evidence import Evidence, Suspect
-from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, tally_for
+from hookline.tools.rules.evidence import Evidence, Suspect, Use
+from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for
 
 LAST = float("inf")
 Given: TypeAlias = "tuple[str, int | None, str, weakref.ref[Tensor], int]"  # path, call, name, tensor, version
@@ -41,9 +41,9 @@ class Gathering:
     other_steps: int = 0
     begun: int = 0
     versions: tuple[int | None, ...] = ()
-    same_samples: dict[str, Tensor] = field(default_factory=dict)
+    same_samples: Tensor | None = None
     autocast: set[str] = field(default_factory=set)
-    ungraded: set[str] = field(default_factory=set)
+    uses: list[Use] = field(default_factory=list)
     given: dict[tuple[str, str, int], Given] = field(default_factory=dict)
     many: int = 1000
     changed: list[Suspect] = field(default_factory=list)
@@ -56,8 +56,8 @@ class Gathering:
         if call.recompute:
             return
         self._look_at_parameters()
-        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-            self.ungraded.add(call.path)
+        graded = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        self.uses.append(Use(call.path, call.index, call.module.training, graded, self.steps))
         self._forget_what_is_gone()
         for name, each in self.parameters.items():
             self._note(each.path, None, f"its parameter {name.rpartition('.')[2]}", each.parameter)
@@ -82,7 +82,7 @@ class Gathering:
             if tally is not None:
                 self.units[call.path] = tally
                 tally.see(call.module, first.detach())
-            if call.parent is None:
+            if call.parent is None and call.module is self.selection.model:
                 self._compare_samples(call, first.detach())
 
     def before_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -119,9 +119,9 @@ class Gathering:
             error=self.error,
             steps=self.steps,
             other_steps=self.other_steps,
-            same_samples=frozenset(path for path, always in self.same_samples.items() if bool(always)),
+            same_samples=self.same_samples is not None and bool(self.same_samples),
             autocast=frozenset(self.autocast),
-            ungraded=frozenset(self.ungraded),
+            uses=tuple(self.uses),
             suspects=(*self._suspects(), *self.changed),
         )
 
@@ -167,7 +167,7 @@ class Gathering:
         given = first.detach()
         differ, equal = (given != given[:1]).any(), (output == output[:1]).all()
         if bool(differ):
-            self.same_samples[call.path] = self.same_samples.get(call.path, equal) & equal
+            self.same_samples = equal if self.same_samples is None else self.same_samples & equal
 
 
 def _readable(tensor: Tensor) -> bool:
@@ -206,7 +206,7 @@ def _tallies(model: Module) -> dict[str, ParameterTally]:
         for name, parameter in module._parameters.items():
             if parameter is None or is_lazy(parameter) or id(parameter) in found:
                 continue
-            tally = ParameterTally(own[0], parameter)
+            tally = ParameterTally(own[0], parameter, norm=norm_of(parameter))
             found[id(parameter)] = f"{own[0]}.{name}".removeprefix("."), tally
             largest = largest_of(parameter)
             if largest is not None and not bool(largest.isfinite()):

@@ -128,7 +128,8 @@ def no_gradient(evidence: Evidence) -> Iterator[Finding]:
 
 def _cut_off(evidence: Evidence) -> bool:
     """Whether the model gave numbers, in grad mode, none of which asks for a gradient, though its parameters do."""
-    outer = [calls[-1] for calls in passes(evidence.run) if calls[-1].path not in (evidence.ungraded or ())]
+    ungraded = {(use.path, use.index) for use in evidence.uses or () if not use.graded}
+    outer = [calls[-1] for calls in passes(evidence.run) if (calls[-1].path, calls[-1].index) not in ungraded]
     numbers = [info for call in outer if call.path == "" for info in floating(call.outputs)]
     asked = any(
         facts.parameter.requires_grad and facts.path in evidence.run for facts in (evidence.parameters or {}).values()

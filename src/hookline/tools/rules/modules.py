@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from hookline.record.record import CallRecord
-from hookline.tools.rules.evidence import Evidence, floating, is_below, passes, starred
+from hookline.tools.rules.evidence import Evidence, Use, floating, is_below, starred
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
@@ -78,19 +78,53 @@ def wrong_mode(evidence: Evidence) -> Iterator[Finding]:
     counts = Counter(type(modal[path]).__name__ for path, calls in called.items() if calls)
     if not counts:
         return
-    outer = [calls[-1] for calls in passes(evidence.run)]
     figures = {"modules": dict(counts), "steps": evidence.steps}
     told = " and ".join(f"{count} {name}" for name, count in counts.items())
 
-    idle = any(_is_in_training_part(evidence, path) for path in modal)
-    if evidence.steps and idle and not any(call.training for call in outer):
-        message = f"an optimizer stepped, and the model was in eval mode throughout: {told} did not do their part"
-        yield Finding(outer[0].path, message, evidence=figures)
-    ungraded = [call for call in outer if call.path in (evidence.ungraded or ()) and call.training]
-    if ungraded and not any(info.requires_grad for call in ungraded for info in call.outputs):
+    if any(_is_in_training_part(evidence, path) for path in modal):
+        yield from _trained_in_evaluation(evidence, told, figures)
+    measured = _measured_in_training(evidence, modal)
+    if measured is not None:
         message = f"used without gradients in training mode: {told} act as in training"
-        yield Finding(ungraded[0].path, message, call=ungraded[0].index, evidence=figures)
+        yield Finding(measured.path, message, call=measured.index, evidence=figures)
     yield from _mixed(called)
+
+
+def _trained_in_evaluation(evidence: Evidence, told: str, figures: dict[str, Any]) -> Iterator[Finding]:
+    """Steps all of whose forwards ran in evaluation: all steps, or some of them."""
+    uses, steps = evidence.uses or (), evidence.steps or 0
+    if not steps or not uses:
+        return
+    if not any(use.training for use in uses):
+        message = f"an optimizer stepped, and the model was in eval mode throughout: {told} did not do their part"
+        yield Finding(uses[0].path, message, evidence=figures)
+        return
+    before: dict[int, list[Use]] = {}
+    for use in uses:
+        if use.graded and use.steps < steps:
+            before.setdefault(use.steps, []).append(use)
+    idle = [own[0] for own in before.values() if not any(use.training for use in own)]
+    if idle:
+        message = f"{len(idle)} of {steps} steps were made in eval mode: {told} did not do their part in them"
+        yield Finding(idle[0].path, message, call=idle[0].index, evidence=figures)
+
+
+def _measured_in_training(evidence: Evidence, modal: Mapping[str, Module]) -> Use | None:
+    """The first use without gradients, in training mode, that is no part of the steps: one where no call had gradients
+    at all; one after the last step; one of those that at most a third of the steps have before them."""
+    uses, steps = evidence.uses or (), evidence.steps or 0
+    graded = {(call.path, call.index) for call in evidence.run if any(info.requires_grad for info in call.outputs)}
+    found = [use for use in uses if use.training and not use.graded and (use.path, use.index) not in graded]
+    found = [use for use in found if any(is_below(path, use.path) for path in modal)]
+    if not found:
+        return None
+    if not graded:
+        return found[0]
+    trained = {use.steps for use in uses if use.graded and use.path == found[0].path and use.steps < steps}
+    rare = 3 * len({use.steps for use in found}) <= len(trained)
+    over = [use for use in found if use.steps == steps and trained and not evidence.other_steps]
+    later = [use for use in found if use.steps > 0]  # before the first step something may be set up
+    return next(iter(later if rare else over), None)
 
 
 def _is_in_training_part(evidence: Evidence, path: str) -> bool:

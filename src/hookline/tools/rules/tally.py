@@ -1,5 +1,7 @@
 """Tallies: running facts on a parameter, and on what the units of an activation or a softmax give, over all calls."""
 
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +15,12 @@ from hookline.tools.rules.evidence import ParameterFacts, UnitFacts
 NEARLY_ALL = 0.999
 FLAT = 0.01  # as far from the end of its range as this, and a sigmoid or tanh passes on a gradient 25 times smaller
 NEVER = 2**31
+NEXT_TO_NOTHING = 1e-3  # root mean square of a weight that starts as good as at 0: a usual step is as large
 Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
+
+
+def nothing() -> None:
+    """Where no gradient has arrived yet."""
 
 
 @dataclass(slots=True)
@@ -25,8 +32,11 @@ class ParameterTally:
     parameter: Tensor
     nan: int = 0
     inf: int = 0
+    norm: Tensor | None = None
     bad_pass: Tensor | None = None
     gradients: int = 0
+    renewed: int = 0
+    latest: Callable[[], Tensor | None] = nothing
     largest_gradient: Tensor | None = None
     steps: int = 0
     rate: float | None = None
@@ -36,7 +46,9 @@ class ParameterTally:
 
     def see_gradient(self, parameter: Tensor) -> None:
         """Count a gradient that has arrived."""
+        self.renewed += self.gradients > 0 and self.latest() is not parameter.grad
         self.gradients += 1
+        self.latest = nothing if parameter.grad is None else weakref.ref(parameter.grad)
         largest = None if parameter.grad is None else largest_of(parameter.grad)
         if largest is not None:
             known = self.largest_gradient
@@ -57,6 +69,9 @@ class ParameterTally:
         norm = torch.linalg.vector_norm(before, dtype=wide)
         change = torch.linalg.vector_norm(self.parameter.detach().to(wide) - before)
         ratio = torch.where(norm > 0, change / norm, 0.0).real
+        if self.norm is not None:  # what began next to nothing is all of what its first steps made
+            nothing = self.norm < NEXT_TO_NOTHING * before.numel() ** 0.5
+            ratio = torch.where(nothing, 0.0, ratio)
         self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
         moved = (self.parameter.detach() != before).any()
         self.moved = moved if self.moved is None else self.moved | moved
@@ -64,13 +79,17 @@ class ParameterTally:
     def facts(self) -> ParameterFacts:
         """What came of it."""
         bad_pass = None if self.bad_pass is None else int(self.bad_pass)
+        now = norm_of(self.parameter)
         return ParameterFacts(
             path=self.path,
             parameter=self.parameter,
             nan=self.nan,
             inf=self.inf,
+            norm=None if self.norm is None else float(self.norm),
             bad_pass=None if bad_pass == NEVER else bad_pass,
+            norm_now=None if now is None else float(now),
             gradients=self.gradients,
+            renewed=self.renewed,
             largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
             steps=self.steps,
             rate=self.rate,
@@ -86,6 +105,15 @@ def largest_of(tensor: Tensor) -> Tensor | None:
         values = tensor.detach()
         values = values.coalesce().values() if values.layout == torch.sparse_coo else values
         return values.abs().amax().float() if values.numel() and not values.is_meta else None
+    return None
+
+
+def norm_of(tensor: Tensor) -> Tensor | None:
+    """The L2 norm, a tensor of one element; None of what cannot be read."""
+    with suppress(Exception), torch.no_grad():  # as above
+        values = tensor.detach()
+        wide = torch.promote_types(values.dtype, torch.float32)
+        return None if values.is_meta else torch.linalg.vector_norm(values, dtype=wide)
     return None
 
 

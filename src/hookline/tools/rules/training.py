@@ -2,11 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 
 from hookline.tools.rules.evidence import Evidence, ParameterFacts, Suspect
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 WHOLE = 1.0
+SEVERAL = 3
+CALL_BACKWARD = (
+    "Call backward() on a loss that is made of what the model gave, with no detach(), item() or torch.tensor() between."
+)
+CALL_STEP = "Call optimizer.step() after backward(); where gradients are taken for their own sake, in model.eval()."
 IN_PLACE = "modified by an inplace operation"
 TOLD = re.compile(r"Tensor \[(?P<shape>[\d, ]*)\].* is at version (?P<now>\d+); expected version (?P<version>\d+)")
 
@@ -17,7 +23,7 @@ TOLD = re.compile(r"Tensor \[(?P<shape>[\d, ]*)\].* is at version (?P<now>\d+); 
 )
 def large_update(evidence: Evidence) -> Iterator[Finding]:
     """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
-    that start at 0 are left out."""
+    that start at 0, or next to it, are left out."""
     for name, facts in (evidence.parameters or {}).items():
         if facts.ratio is not None and facts.parameter.dim() > 1 and facts.ratio >= WHOLE:
             message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
@@ -31,8 +37,14 @@ def large_update(evidence: Evidence) -> Iterator[Finding]:
     "learning rate and its schedule; keep weights in float32 where steps are small.",
 )
 def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
-    """A parameter with a gradient that no step of an optimizer changed."""
+    """A parameter with a gradient that no step of an optimizer changed; steps that no gradient came to; gradients that
+    no step was made of, a note where they may be on the way to one."""
     if not evidence.steps and not evidence.other_steps:
+        yield from _never_stepped(evidence)
+        return
+    if _stepped_on_nothing(evidence):
+        message = f"an optimizer stepped {evidence.steps} times, and no gradient came from what the model gave"
+        yield Finding("", message, evidence={"steps": evidence.steps}, advice=CALL_BACKWARD)
         return
     if not evidence.steps and evidence.backward_ran:
         message = "has gradients, and the optimizer that stepped holds none of its parameters"
@@ -47,6 +59,29 @@ def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
             told.add((facts.path, message))
             figures = {"parameter": name, "steps": facts.steps, "learning_rate": facts.rate}
             yield Finding(facts.path, f"its {_last(name)} {message}", evidence=figures, severity=severity)
+
+
+def _stepped_on_nothing(evidence: Evidence) -> bool:
+    """Whether there were steps on parameters of the model, and calls of it that could have been trained by, and yet no
+    gradient came, and nothing moved."""
+    facts = (evidence.parameters or {}).values()
+    if not evidence.steps or evidence.ended_early or evidence.backward_ran or any(each.moved for each in facts):
+        return False
+    return any(info.requires_grad for call in evidence.run if call.parent is None for info in call.outputs)
+
+
+def _never_stepped(evidence: Evidence) -> Iterator[Finding]:
+    """Gradients that came several times in training mode, while nobody changed a parameter."""
+    asking = [facts for facts in (evidence.parameters or {}).values() if facts.parameter.requires_grad]
+    count = max((facts.gradients for facts in asking), default=0)
+    thrown_away = max((facts.renewed for facts in asking), default=0)
+    training = all(use.training for use in evidence.uses or () if use.graded)
+    if count < SEVERAL or not training or evidence.ended_early:
+        return
+    if all(facts.norm == facts.norm_now and isfinite(facts.largest_gradient or 0.0) for facts in asking):
+        message = f"gradients came {count} times, and no optimizer stepped"
+        severity: Severity = "warning" if thrown_away >= SEVERAL - 1 else "note"
+        yield Finding("", message, evidence={"gradients": count}, severity=severity, advice=CALL_STEP)
 
 
 def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
