@@ -54,9 +54,12 @@ class ChangedTensorError(RecordError):
 class NonFiniteError(HooklineError, ArithmeticError):
     """A guard found NaN or Inf in a training step.
 
-    - `path`, `index`: the call that made it, as far as is known; in the backward pass the one through whose backward it
-      came. `index` is None where it is the gradient of a parameter, to which every call of the module adds;
-    - `phase`: "forward" or "backward"; `step`: how many calls of the model the guard had seen before this one;
+    - `path`, `index`: the call that made it, as far as is known: in the forward the one that gave it, or in whose own
+      code it was made, and of what came from outside the first that gave it on; in the backward the one that took the
+      tensor, or where that is not sure the one that gave it. `index` is None where it is the gradient of a parameter,
+      to which every call of the module adds;
+    - `phase`: "forward" or "backward"; `step`: how many outermost calls, of the model or of modules in it that were
+      called by themselves, the guard had seen before this one;
     - `run`: a `Run` of the last calls before it, and of those around them.
     """
 

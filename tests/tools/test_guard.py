@@ -177,6 +177,93 @@ def test_parameters_that_are_not_finite_already_are_named() -> None:
     assert "Its own weight is not finite already." in str(error)
 
 
+def in_two_calls() -> nn.ModuleDict:
+    """Two parts that a loop calls itself; the first makes NaN."""
+    return nn.ModuleDict({"first": chain(with_value(NAN)), "second": nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize("device", ["at once", "deferred"])
+def test_what_an_earlier_call_of_the_loop_spoiled_is_told_of_once(device: str, request: pytest.FixtureRequest) -> None:
+    if device == "deferred":
+        request.getfixturevalue("deferred")
+    model, told = in_two_calls(), []
+    with hookline.guard(model, then=told.append):
+        for _ in range(2):
+            model["second"](model["first"](torch.ones(3, 4))).sum().backward()
+
+    assert [(error.path, error.step) for error in told] == [("first.1", 0), ("first.1", 2)]
+
+
+def test_what_the_loop_itself_spoils_between_two_calls_is_told_of() -> None:
+    model, told = nn.ModuleDict({"first": nn.Linear(4, 2), "second": nn.Linear(2, 2)}), []
+    with hookline.guard(model, then=told.append):
+        model["second"](model["first"](torch.ones(3, 4)) * NAN)
+
+    assert [(error.path, error.step) for error in told] == [("second", 1)]
+    assert "What it was given had NaN already; no watched module gave that." in str(told[0])
+
+
+def test_a_gradient_spoiled_in_a_later_call_of_the_loop_names_that_call() -> None:
+    model = nn.ModuleDict({"first": chain(torch.relu), "second": gives(lambda x: (x * 0).sqrt())})
+    with hookline.guard(model), pytest.raises(NonFiniteError) as caught:
+        model["second"](model["first"](torch.ones(3, 4))).sum().backward()
+
+    assert (caught.value.path, caught.value.phase) == ("second", "backward")
+
+
+class Block(nn.Module):
+    """Two layers, with code of the block's own between them."""
+
+    def __init__(self, between: Any) -> None:
+        super().__init__()
+        self.first, self.last, self.between = nn.Linear(4, 4), nn.Linear(4, 4), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.between(self.first(x)))
+
+
+@pytest.mark.parametrize("device", ["at once", "deferred"])
+def test_a_container_whose_own_code_spoils_what_it_gives_to_a_child_is_named(
+    device: str, request: pytest.FixtureRequest
+) -> None:
+    if device == "deferred":
+        request.getfixturevalue("deferred")
+    error = found_in(nn.Sequential(Block(lambda x: (x * 0 - 1).log())), backward=True)
+
+    assert (error.path, error.index, error.phase) == ("0", 0, "forward")
+    assert str(error).startswith("NaN in the output of 0.last (Linear, call 0)")
+    assert "it was made in the code of 0 (Block, call 0)" in str(error)
+
+
+@pytest.mark.parametrize("device", ["at once", "deferred"])
+def test_a_container_that_hands_on_a_part_of_its_input_is_not_named(
+    device: str, request: pytest.FixtureRequest
+) -> None:
+    if device == "deferred":
+        request.getfixturevalue("deferred")
+
+    class Half(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x[:, :4])
+
+    error = found_in(nn.Sequential(Half(None)), torch.full((3, 8), NAN), backward=True)
+
+    assert error.path == "0.first"
+    assert "no watched module gave that" in str(error)
+
+
+def test_a_mask_that_a_container_makes_is_not_blamed_for_what_a_child_makes_of_it() -> None:
+    class Masks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.softmax = nn.Softmax(dim=-1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.softmax(x - INF)
+
+    assert found_in(Masks()).path == "softmax"
+
+
 def test_an_operation_in_place_on_what_another_module_gave_is_seen() -> None:
     error = found_in(chain(lambda x: x.mul_(NAN)))
 
@@ -213,6 +300,44 @@ def test_a_gradient_that_the_loss_spoils_names_the_module_that_gave_what_the_los
 
     assert (caught.value.path, caught.value.phase) == ("3", "backward")
     assert "No one watched module is known to take that output" in str(caught.value)
+
+
+def test_where_a_tensor_left_the_model_too_the_module_that_took_it_is_not_named() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.body(x)
+            return self.head(hidden), hidden
+
+    model = Hidden()
+    nn.init.zeros_(model.body.weight)
+    nn.init.zeros_(model.body.bias)
+    with hookline.guard(model), pytest.raises(NonFiniteError) as caught:
+        output, hidden = model(torch.ones(3, 4))
+        (output.sum() + hidden.square().sum(1).sqrt().mean()).backward()
+
+    assert (caught.value.path, caught.value.phase) == ("body", "backward")
+    assert "That output went to head (Linear, call 0), and out of the model (Hidden, call 0) too" in str(caught.value)
+
+
+def test_after_a_backward_that_raised_the_next_on_the_same_graph_is_looked_at() -> None:
+    def refuse(_: Tensor) -> None:
+        raise KeyError("mine")
+
+    model = nn.Linear(4, 1)
+    with hookline.guard(model), pytest.raises(NonFiniteError) as caught:
+        loss = model(torch.ones(3, 4)).sum()
+        refusing = model.weight.register_hook(refuse)
+        with contextlib.suppress(KeyError):
+            loss.backward(retain_graph=True)
+        refusing.remove()
+        model.weight.register_hook(lambda gradient: gradient * NAN)
+        loss.backward()
+
+    assert "NaN in the gradient of the parameter weight" in str(caught.value)
 
 
 def test_the_gradient_of_a_parameter_is_looked_at_when_the_pass_is_over() -> None:

@@ -26,14 +26,15 @@ class Look:
       and for the gradient of a parameter; `info`: what is known of it; `phase`: "forward" or "backward";
     - `low`, `high`: the bounds, both NaN where an element is; None where they are not known;
     - `waiting`: the bounds as they stand on a device, until `read` has fetched them;
-    - `inputs`: the looks at what that call was given; `takers`: the calls that were given this tensor.
+    - `inputs`: the looks at what that call was given; `takers`: the calls that were given this tensor; `leaves`: the
+      calls around that gave it on.
 
     It keeps no tensor alive but the two figures that wait.
     """
 
     __slots__ = (
-        "__weakref__", "high", "info", "inputs", "low", "name", "phase", "record", "reference", "takers", "version",
-        "waiting",
+        "__weakref__", "high", "info", "inputs", "leaves", "low", "name", "phase", "record", "reference", "takers",
+        "version", "waiting",
     )  # fmt: skip
 
     low: float | None
@@ -48,6 +49,7 @@ class Look:
         self.low = self.high = self.waiting = None
         self.inputs: tuple[Look, ...] = ()
         self.takers: list[CallRecord] = []
+        self.leaves: list[CallRecord] = []
 
     def of(self, tensor: Tensor) -> bool:
         """Whether this is the tensor that was looked at, unchanged since."""
@@ -85,6 +87,11 @@ class Look:
             self.waiting = cast("tuple[Tensor, Tensor]", bounds)
         else:
             self.low, self.high = low, cast(float, high)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has what is not finite, and is no mask."""
+        return not self.finite and not self.masks
 
     @property
     def has_mask(self) -> bool:

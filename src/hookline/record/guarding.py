@@ -32,6 +32,7 @@ from hookline.record.unfinite import failure, maker_of
 
 Then: TypeAlias = Literal["raise", "log"] | Callable[[NonFiniteError], Any]
 LAST = float("inf")
+MOST_RECENT = 64  # outputs of outermost calls that are recognized where a later one is given them
 MOST_WAITING = 4096  # looks on a device that wait for a backward pass, which may never come
 logger = logging.getLogger("hookline")
 
@@ -52,15 +53,21 @@ def guarding(
         return Handle(undo.pop_all().close)
 
 
-class Step:
-    """One call of the model with all that follows from it: how many came before, what was looked at, what waits on a
-    device, whether something was found, and whether a backward pass is to be expected."""
+def nothing() -> None:
+    """Where no backward pass runs."""
 
-    __slots__ = ("expects", "found", "known", "number", "waiting")
+
+class Step:
+    """One outermost call, of the model or of a module that the loop calls itself, with all that follows from it: how
+    many came before, what was looked at, what each call was given, what waits on a device, whether something was found,
+    and whether a backward pass is to be expected."""
+
+    __slots__ = ("expects", "found", "given", "known", "number", "waiting")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.known: dict[int, Look] = {}
+        self.given: dict[int, tuple[Look, ...]] = {}
         self.waiting: list[Look] = []
         self.found = self.expects = False
 
@@ -84,7 +91,7 @@ class Guard:
         self.own = threading.local()
         self.unread: list[Step] = []  # with looks that wait
         self.reading = threading.RLock()
-        self.passing = False  # whether a backward pass will tell the guard of its end
+        self.passing: Callable[[], object] = nothing  # what a backward pass will call at its end, while there is one
         self.calls = 0
         self.began = time.perf_counter()
         self.open = True
@@ -110,6 +117,7 @@ class Guard:
         record.args = tuple([mirror(value, given) for value in call.args])
         record.kwargs = {name: mirror(value, given) for name, value in call.kwargs.items()}
         self.running[call] = record, tuple(looks)
+        self._step.given[record.number] = tuple(looks)
         record.began = time.perf_counter() - self.began
 
     def end(self, call: Call) -> None:
@@ -130,6 +138,7 @@ class Guard:
             look.inputs = inputs
             self._settle(step, look)
         if record.parent is None:
+            mirror(call.output, partial(self._remember, step, record))
             self._expect_backward(step, call)
 
     def leave(self, call: Call) -> None:
@@ -145,7 +154,7 @@ class Guard:
         return step
 
     def _next_step(self) -> None:
-        self.passing = False  # a pass that an error ended does not tell
+        self.own.recent = deque((look for look in self._recent if look.reference() is not None), MOST_RECENT)
         looks = sum(len(step.waiting) for step in self.unread)
         if looks > MOST_WAITING or not all(step.expects for step in self.unread):
             self._read()
@@ -160,7 +169,7 @@ class Guard:
     def _given(self, step: Step, record: CallRecord, looks: list[Look], tensor: Tensor) -> TensorInfo:
         """What is known of an argument. One that no guarded module gave is looked at where that is needed; on a device
         now, because later it may be gone."""
-        look = step.look_at(tensor)
+        look = step.look_at(tensor) or self._look_at_recent(step, tensor)
         if look is None:
             info = describe(tensor)
             if step.found or not can_be_unfinite(tensor):
@@ -177,6 +186,7 @@ class Guard:
         """What is known of an output, which is looked at unless an inner module gave it, and it is unchanged."""
         known = step.look_at(tensor)
         if known is not None and known.looked:
+            known.leaves.append(record)
             return known.info
         info = describe(tensor)
         if step.found or not can_be_unfinite(tensor):
@@ -188,6 +198,26 @@ class Guard:
             step.expects = True
             on_gradient(tensor, partial(self._see_gradient, step, look))
         return info
+
+    def _remember(self, step: Step, record: CallRecord, tensor: Tensor) -> None:
+        """Know again what an outermost call gave, where the loop gives it to another."""
+        if can_be_unfinite(tensor):
+            self._recent.append(step.look_at(tensor) or Look(tensor, describe(tensor), record))
+
+    @property
+    def _recent(self) -> deque[Look]:
+        """The looks at what the last outermost calls in this thread gave, of tensors that are alive."""
+        recent: deque[Look] | None = getattr(self.own, "recent", None)
+        if recent is None:
+            recent = self.own.recent = deque(maxlen=MOST_RECENT)
+        return recent
+
+    def _look_at_recent(self, step: Step, tensor: Tensor) -> Look | None:
+        """The look at a tensor that an earlier outermost call gave, if it has not changed since."""
+        look = next((look for look in self._recent if look.of(tensor)), None)
+        if look is not None:
+            step.known[id(tensor)] = look
+        return look
 
     def _expect_backward(self, step: Step, call: Call) -> None:
         """Without a look at gradients, have the backward pass tell of its end where looks wait for it."""
@@ -210,15 +240,16 @@ class Guard:
         info = describe(gradient)
         look.info._grad = Slot(info)
         seen = Look(gradient, info, look.record, phase="backward")
-        seen.takers = look.takers
+        seen.takers, seen.leaves = look.takers, look.leaves
         seen.look()
         self._settle(step, seen)
 
     def _await_end(self, step: Step) -> None:
         """Be called once when this backward pass is through, and not for those that it runs inside of itself."""
-        if not self.passing:
-            self.passing = True
-            Variable._execution_engine.queue_callback(partial(self._end_of_pass, step))
+        if self.passing() is None:
+            tell = partial(self._end_of_pass, step)
+            self.passing = weakref.ref(tell)  # the pass alone holds it: one that an error ended holds it no more
+            Variable._execution_engine.queue_callback(tell)
 
     def _end_of_pass(self, step: Step) -> None:
         try:
@@ -226,7 +257,7 @@ class Guard:
                 self._look_at_parameters(step)
             self._read()
         finally:
-            self.passing = False
+            self.passing = nothing
 
     def _look_at_parameters(self, step: Step) -> None:
         seen: set[int] = set()
@@ -279,13 +310,15 @@ class Guard:
                 self.before.append(look)
             return
         step.found = True
-        self._tell(step, look, bad)
+        if not any(given.record is not None and given.broken for given in bad):  # else an earlier call's was told of
+            self._tell(step, look, bad)
 
     def _tell(self, step: Step, look: Look, bad_inputs: Sequence[Look]) -> None:
-        maker = maker_of(look)
+        maker = maker_of(look, bad_inputs, step.given)
         module = self.modules.get(look.name.rpartition(".")[0] if maker is None else maker.path)
         error = failure(
             look,
+            maker=maker,
             model=self.model,
             step=step.number,
             bad_inputs=bad_inputs,
@@ -324,3 +357,4 @@ class Guard:
         finally:
             self.open = False
             self.before.clear()
+            self.own = threading.local()

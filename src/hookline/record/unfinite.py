@@ -1,7 +1,7 @@
 """What is said of a value that is not finite: which call made it, with what before it, as an error and as a run."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch.nn import Module
@@ -14,11 +14,17 @@ SHOWN = 5
 
 
 def failure(
-    look: Look, *, model: str, step: int, bad_inputs: Sequence[Look], before: Sequence[Look], module: Module | None
+    look: Look,
+    *,
+    maker: CallRecord | None,
+    model: str,
+    step: int,
+    bad_inputs: Sequence[Look],
+    before: Sequence[Look],
+    module: Module | None,
 ) -> NonFiniteError:
-    """The error about one tensor that is not finite: `before` are the looks that came before, oldest first, `module` is
-    the one that is asked whether its parameters were so already."""
-    maker = maker_of(look)
+    """The error about one tensor that is not finite: `maker` is the call that made it, `before` are the looks that came
+    before, oldest first, `module` is the one that is asked whether its parameters were so already."""
     path, index = (look.name.rpartition(".")[0], None) if maker is None else (maker.path, maker.index)
     parts = [
         f"{_kind(look)} in {_what(look)}, in the {look.phase} of step {step}{_amount(look)}.",
@@ -32,14 +38,40 @@ def failure(
     return NonFiniteError(message, path=path, index=index, phase=look.phase, step=step, run=run)
 
 
-def maker_of(look: Look) -> CallRecord | None:
-    """The call that made it. A gradient is made by the call that took the tensor: where several took it, or none that
-    is known, only the call that gave the tensor is sure."""
+def maker_of(look: Look, bad_inputs: Sequence[Look], given: Mapping[int, Sequence[Look]]) -> CallRecord | None:
+    """The call that made it, as far as that is sure: in the forward the one that gave it, or the one around in whose
+    code the arguments of that were made so; in the backward the one that took the tensor, if that is one, and the
+    tensor did not leave a call around that one too; else the one that gave it. `given` are the looks at what each call
+    was given, by its number."""
     if look.phase == "forward":
-        return look.record
+        arounds = (_made_around(bad, given) for bad in bad_inputs if bad.broken)
+        return next((call for call in arounds if call is not None), look.record)
+    taker = _taker(look)
+    return look.record if taker is None or _outside(look, taker) is not None else taker
+
+
+def _made_around(bad: Look, given: Mapping[int, Sequence[Look]]) -> CallRecord | None:
+    """The call in whose code an argument was made that no guarded call gave; None where it came from outside."""
+    while bad.record is None and bad.takers and bad.takers[0].parent is not None:
+        around = bad.takers[0].parent
+        came_in = [look for look in given.get(around.number, ()) if look.now().broken]
+        if not came_in:
+            return around
+        bad = came_in[0]
+    return None
+
+
+def _taker(look: Look) -> CallRecord | None:
+    """The one innermost call that took a tensor; None where there are several, or none is known."""
     around = {id(above) for taker in look.takers for above in _above(taker)}
     innermost = [taker for taker in look.takers if id(taker) not in around]
-    return innermost[0] if len(innermost) == 1 else look.record
+    return innermost[0] if len(innermost) == 1 else None
+
+
+def _outside(look: Look, taker: CallRecord) -> CallRecord | None:
+    """The call around a taker that a tensor left too, if there is one: what comes after may have taken it as well."""
+    around = {id(above) for above in _above(taker)}
+    return next((call for call in look.leaves if id(call) in around), None)
 
 
 def run_of(looks: Iterable[Look], *, model: str) -> Run:
@@ -95,9 +127,17 @@ def _origin(look: Look, maker: CallRecord | None, bad_inputs: Sequence[Look]) ->
         if not bad_inputs:
             return "What it was given was finite, as far as is known: it was made there."
         given = " and ".join(dict.fromkeys(_kind(given) for given in bad_inputs))
+        if maker is not None and maker is not look.record:
+            made = f"it was made in the code of {name_of(maker)}, or of a module in it that is not watched"
+            return f"What it was given had {given} already, which no watched module gave: {made}."
         return f"What it was given had {given} already; no watched module gave that."
     if look.record is None:
         return "The gradients of all outputs were finite: it was made where that parameter is used."
+    taker = _taker(look)
+    outside = None if taker is None else _outside(look, taker)
+    if taker is not None and outside is not None:
+        made = f"it was made in the backward of that, or of what comes after {name_of(outside)}"
+        return f"That output went to {name_of(taker)}, and out of {name_of(outside)} too: {made}."
     if maker is None or maker is look.record:
         return "No one watched module is known to take that output: it was made in the backward of what does."
     return f"That output went to {name_of(maker)}: it was made in the backward of that, or of what is computed beside."
