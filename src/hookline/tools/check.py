@@ -1,7 +1,5 @@
 """check: what is wrong with a model or its training, where it began, and what to do about it."""
 
-import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.parameter import is_lazy
 
 from hookline.errors import HooklineError, RecordError
+from hookline.model.as_it_was import as_it_was
 from hookline.model.loss import default_loss
-from hookline.model.paths import walk
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
 from hookline.record.record import Run
@@ -109,7 +106,7 @@ def _run_once(
     error: BaseException | None = None
     model = selection.model
     with (
-        _as_it_was(model, (args, kwargs)),
+        as_it_was(model, (args, kwargs)),
         torch.inference_mode(False),
         torch.enable_grad(),
         recording(selection, inputs="stats", grads=True) as run,
@@ -126,47 +123,3 @@ def _run_once(
         except Exception as raised:
             error = raised
         _settle(findings, rules, run, gathered, error)
-
-
-@contextmanager
-def _as_it_was(model: Module, inputs: Any) -> Iterator[None]:
-    """A block after which buffers, gradients and the state of random generators are what they were before it."""
-    leaves = [*model.parameters(), *(tensor for _, tensor in tensors(inputs) if tensor.is_leaf)]
-    gradients = [(leaf, leaf.grad) for leaf in leaves if leaf.requires_grad]
-    changing = [*_changed_by_a_forward(model)]
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    numbers = numpy.random.get_state() if numpy is not None else None
-    devices = sorted({leaf.device.index or 0 for leaf in leaves if leaf.device.type == "cuda"})
-    for leaf, _ in gradients:
-        leaf.grad = None
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        if numpy is not None:
-            numpy.random.set_state(numbers)
-        for leaf, gradient in gradients:
-            leaf.grad = gradient
-        for holder, name, tensor, copy in changing:
-            if holder[name] is not tensor and isinstance(holder, dict):  # a scripted module makes a new one each time
-                holder[name] = tensor
-            _put_back(tensor, copy)
-
-
-def _changed_by_a_forward(model: Module) -> Iterator[tuple[Any, str, Tensor, Tensor]]:
-    """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows;
-    where each is held, its name there, itself, and a copy."""
-    for _, module in walk(model):
-        held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
-        if getattr(module, "max_norm", None) is not None:
-            held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
-        for holder, name, tensor in held:
-            if not is_lazy(tensor):
-                yield holder, name, tensor, tensor.detach().clone()
-
-
-def _put_back(tensor: Tensor, copy: Tensor) -> None:
-    with torch.no_grad():
-        if not torch.equal(tensor, copy):
-            tensor.copy_(copy)

@@ -1,0 +1,67 @@
+"""as_it_was: a block in which a model may run, after which it and the random generators are what they were."""
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+from hookline.model.paths import walk
+from hookline.model.tensors import tensors
+
+
+@contextmanager
+def as_it_was(model: Module, inputs: Any) -> Iterator[None]:
+    """A block after which buffers, gradients and the state of random generators are what they were before it; inside of
+    it the weights and the inputs have no gradients yet.
+
+    >>> model, x = torch.nn.BatchNorm1d(1), torch.ones(4, 1)
+    >>> with as_it_was(model, x):
+    ...     _ = model(x)
+    >>> model.running_mean
+    tensor([0.])
+    """
+    leaves = [*model.parameters(), *(tensor for _, tensor in tensors(inputs) if tensor.is_leaf)]
+    gradients = [(leaf, leaf.grad) for leaf in leaves if leaf.requires_grad]
+    changing = [*_changed_by_a_forward(model)]
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    numbers = numpy.random.get_state() if numpy is not None else None
+    devices = sorted({leaf.device.index or 0 for leaf in leaves if leaf.device.type == "cuda"})
+    for leaf, _ in gradients:
+        leaf.grad = None
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(numbers)
+        for leaf, gradient in gradients:
+            leaf.grad = gradient
+        for holder, name, tensor, copy in changing:
+            if holder[name] is not tensor and isinstance(holder, dict):  # a scripted module makes a new one each time
+                holder[name] = tensor
+            _put_back(tensor, copy)
+
+
+def _changed_by_a_forward(model: Module) -> Iterator[tuple[Any, str, Tensor, Tensor]]:
+    """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows;
+    where each is held, its name there, itself, and a copy."""
+    for _, module in walk(model):
+        held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
+        if getattr(module, "max_norm", None) is not None:
+            held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
+        for holder, name, tensor in held:
+            if not is_lazy(tensor):
+                yield holder, name, tensor, tensor.detach().clone()
+
+
+def _put_back(tensor: Tensor, copy: Tensor) -> None:
+    with torch.no_grad():
+        if not torch.equal(tensor, copy):
+            tensor.copy_(copy)
