@@ -1,12 +1,16 @@
 """hookline: PyTorch's module call, rebuilt. See what every module of any model does, and change nothing by looking."""
 
 from hookline import edits
+from hookline.compare.fingerprint import fingerprint
+from hookline.compare.result import Diff, Pair
+from hookline.compare.tensors import Difference
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle
 from hookline.errors import (
     AttachError,
     ChangedTensorError,
+    CompareError,
     EditError,
     GradientError,
     HooklineError,
@@ -19,6 +23,7 @@ from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.check import check
+from hookline.tools.diff import diff
 from hookline.tools.edit import edit
 from hookline.tools.inventory import HookInfo, Hooks, hooks
 from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
@@ -32,6 +37,9 @@ __all__ = [
     "Call",
     "CallRecord",
     "ChangedTensorError",
+    "CompareError",
+    "Diff",
+    "Difference",
     "EditError",
     "Evidence",
     "Finding",
@@ -42,6 +50,7 @@ __all__ = [
     "HooklineError",
     "Hooks",
     "Module",
+    "Pair",
     "RULES",
     "RecordError",
     "Rule",
@@ -53,9 +62,11 @@ __all__ = [
     "Sweep",
     "TensorInfo",
     "check",
+    "diff",
     "edit",
     "edits",
     "everywhere",
+    "fingerprint",
     "hooks",
     "install",
     "load",

@@ -1,0 +1,326 @@
+"""diff: where two models, or two runs, part; which module makes the difference, and why."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.compare.causes import call_causes, module_causes, other_inputs, weight_causes
+from hookline.compare.isolate import Suspect, Verdict, copied, isolate
+from hookline.compare.judge import Allowed, Tolerances, allowing, compare_calls, judge, with_weight_gradients
+from hookline.compare.keep import Once
+from hookline.compare.match import Matching, match
+from hookline.compare.recorded import compare_values
+from hookline.compare.result import Cause, Diff, Pair, Unmatched, Weight
+from hookline.compare.visible import inside_compiled, is_compiled, seen_from_outside
+from hookline.compare.weights import differing_weights
+from hookline.errors import CompareError, SelectionError
+from hookline.model.as_it_was import as_it_was
+from hookline.model.loss import default_loss
+from hookline.model.paths import walk
+from hookline.model.select import Selection, Where, glob_to_regex, select
+from hookline.model.tensors import tensors
+from hookline.record.keep import Keep, keeper
+from hookline.record.measure import Pending
+from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.recording import recording
+
+
+def diff(
+    a: Module | Run,
+    b: Module | Run,
+    *args: Any,
+    where: Where = "**",
+    mapping: Mapping[str, str] | None = None,
+    tolerances: Tolerances = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    grads: bool = False,
+    keep: Keep = "copy",
+    **kwargs: Any,
+) -> Diff:
+    """Where `b` parts from the reference `a`: a `Diff`, true where a call of the one differs from that of the other;
+    its `first`, the `culprit` that makes the difference, and why.
+
+    - `diff(model_a, model_b, *args, **kwargs)` runs both on copies of the same inputs, from the same random state, in
+      the modes they are in. Then each module that gave something else is run alone on what the reference's was given,
+      innermost first: one that gives something else there makes the difference, the others pass one on. Afterwards
+      gradients, buffers and random state are what they were.
+    - `diff(run_a, run_b)` compares two runs, saved or not. A culprit is told where inputs were recorded too: best of
+      `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)`, which is small.
+
+    Calls are matched by path and index. `mapping` says which paths of `b` stand for which of `a`, with stars and all
+    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides partners are proposed by
+    values, class, shape and order.
+
+    - `where` (see `select`; for runs globs): which calls of `a` are compared.
+    - `tolerances`: (relative, absolute), or these by glob over the paths of `a`. By default those of `torch.testing`
+      for the lower of the two dtypes: an element differs where |b - a| > absolute + relative * |a|.
+    - `grads=True` runs backward too, from `loss` of the output (by default its `.loss`, else its mean square).
+    - `keep`: what is kept of each tensor meanwhile: "copy", or less for large models: `hookline.fingerprint`, "stats".
+
+    An argument of the models' own with one of these names goes with a function around them. What the inside of a
+    compiled model does is not seen. Raises CompareError for a model and a run, and for a mapping that leads nowhere,
+    SelectionError where `where` picks nothing; what a model raises goes on.
+
+    >>> import copy, torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.LayerNorm(4))
+    >>> port = copy.deepcopy(model)
+    >>> port[1].approximate = "tanh"
+    >>> found = hookline.diff(model, port, torch.randn(8, 4))
+    >>> found.culprit.path, found.culprit.why
+    ('1', "approximate is 'none' against 'tanh'")
+    """
+    allowed = allowing(tolerances)
+    if isinstance(a, Run) and isinstance(b, Run):
+        if args or kwargs or loss is not None or grads:
+            raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
+        return _of_runs(a, b, where, mapping, allowed)
+    if not (isinstance(a, Module) and isinstance(b, Module)):
+        kinds = " and ".join(type(each).__name__ for each in (a, b))
+        raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
+    first, second = _selections(a, b, where, mapping)
+    gradient = (loss or default_loss) if grads else None
+    return Models(first, second, (args, kwargs), gradient, keep, allowed).diff(mapping)
+
+
+# Two models
+
+
+def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] | None) -> tuple[Selection, Selection]:
+    """What is recorded of both: of the second all, where its paths may be others."""
+    first = seen_from_outside(select(a, where))
+    if where == "**" or mapping:
+        return first, seen_from_outside(select(b))
+    try:
+        return first, seen_from_outside(select(b, where))
+    except SelectionError:
+        return first, seen_from_outside(select(b))
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Two models at hand, what they are called with, and how they are compared."""
+
+    a: Selection
+    b: Selection
+    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    loss: Callable[[Any], Tensor | None] | None
+    keep: Keep
+    allowed: Allowed
+
+    def diff(self, mapping: Mapping[str, str] | None) -> Diff:
+        """Both run, matched, compared and judged."""
+        run_a, grads_a = self.recorded(self.a)
+        run_b, grads_b = self.recorded(self.b)
+        matching = match(run_a, run_b, mapping=mapping)
+        pairs = compare_calls(run_a, matching, self.allowed)
+        pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
+
+        verdicts = self.verdicts(pairs, matching)
+        pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
+        weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), _partners(self, matching))
+        pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
+        return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), self, weights)
+
+    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo]]:
+        """A run of one of the models, and its parameters' gradients by name."""
+        model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
+        args, kwargs = copied(self.inputs)
+        grads: bool | Any = "input" if self.loss else False
+        with as_it_was(model, (args, kwargs)), torch.inference_mode(False), torch.set_grad_enabled(bool(grads)):
+            with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
+                output = model(*args, **kwargs)
+                scalar = self.loss(output) if self.loss else None
+                if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
+                    torch.autograd.backward(scalar)
+            return run, _weight_gradients(selection, keep) if grads else {}
+
+    def verdicts(self, pairs: list[Pair], matching: Matching) -> dict[int, Verdict]:
+        """What running alone told of each pair that gave something else, by number."""
+        suspects = {
+            (pair.path_a, pair.index): Suspect(
+                self.b.modules[pair.path_b], matching.pairs[pair.number][1], self.allowed(pair.path_a)
+            )
+            for pair in pairs
+            if pair.gives_other and pair.path_b in self.b.modules
+        }
+        if not suspects:
+            return {}
+        args, kwargs = copied(self.inputs)
+        found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
+        return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
+
+    def explained(self, pair: Pair, matching: Matching, weights: list[Weight], verdict: Verdict | None) -> Pair:
+        """The pair with its causes, where it makes a difference."""
+        if not pair.makes_it:
+            return pair
+        called = [path for path in matching.paths if path != pair.path_a]
+        below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
+        one, other = self.a.modules.get(pair.path_a), self.b.modules.get(pair.path_b)
+        causes = _call_causes(pair, matching, alone=verdict is not None and not verdict.reason)
+        if one is not None and other is not None:
+            causes += weight_causes(weights, pair.path_a, called=called)
+            causes += module_causes(one, other, called=below)
+        return replace(pair, causes=(*_in_order(causes), *_concluding(causes, verdict)))
+
+    def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
+        """What to know of the comparison."""
+        for selection in (self.a, self.b):
+            for path, module in selection:
+                if is_compiled(module):
+                    yield f"{path or _name(module)} is compiled: what its modules do inside is not seen"
+        unfit = [verdict.reason for verdict in verdicts.values() if verdict.reason]
+        if unfit:
+            told = f"{len(unfit)} calls could not be run on the reference's inputs, and are judged by what was recorded"
+            yield f"{told}; the first: {unfit[0]}"
+
+
+def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo]:
+    kept = keeper(keep, Pending())
+    own = ((path, module.named_parameters(recurse=False)) for path, module in selection)
+    named = ((f"{path}.{name}".lstrip("."), parameter.grad) for path, each in own for name, parameter in each)
+    return {name: kept(gradient) for name, gradient in named if gradient is not None}
+
+
+def _partners(models: Models, matching: Matching) -> dict[str, str]:
+    """Which modules' weights are compared: those of matched calls, and those of one path that nobody calls."""
+    unseen = {path: path for path, _ in walk(models.a.model) if path not in matching.paths}
+    taken = set(matching.paths.values())
+    return {**{path: path for path in unseen if path not in taken}, **matching.paths}
+
+
+def _name(model: Module) -> str:
+    inner = getattr(model, "_orig_mod", None)
+    return f"compiled {type(inner).__name__}" if isinstance(inner, Module) else type(model).__name__
+
+
+# Two runs
+
+
+def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, allowed: Allowed) -> Diff:
+    first = _narrowed(a, where)
+    matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
+    pairs = judge(compare_calls(first, matching, allowed), {})
+    told = {pair.number for pair in pairs if pair.makes_it}
+    unjudged = Diff((a.model, b.model), tuple(pairs)).first
+    told |= {unjudged.number} if not told and unjudged is not None else set()
+    pairs = [
+        replace(pair, causes=(*_in_order(_recorded_causes(pair, matching)),)) if pair.number in told else pair
+        for pair in pairs
+    ]
+    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(a, b, pairs), None, [])
+
+
+def _narrowed(run: Run, where: Where) -> Run:
+    """A run of the calls that globs pick."""
+    globs = [where] if isinstance(where, str) else where
+    if where == "**":
+        return run
+    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
+        raise CompareError("where= picks calls of runs by globs, such as 'encoder.**'")
+    expressions = [glob_to_regex(glob) for glob in globs]
+    narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
+    narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]
+    if not narrow.calls:
+        raise SelectionError(f"{' or '.join(map(repr, globs))} matches none of the calls of this run of {run.model}")
+    return narrow
+
+
+def _recorded_causes(pair: Pair, matching: Matching) -> list[Cause]:
+    """Why, as far as the records tell."""
+    one, other = matching.pairs[pair.number]
+    causes = _call_causes(pair, matching)
+    if one.training != other.training:
+        modes = ["training" if call.training else "evaluation" for call in (one, other)]
+        causes.append(Cause("mode", f"is in {modes[0]} against {modes[1]} mode"))
+    dtypes = [", ".join(dict.fromkeys(info.dtype_name for info in call.outputs)) for call in (one, other)]
+    if dtypes[0] != dtypes[1]:
+        causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
+    if one.type != other.type:
+        causes.append(Cause("class", f"is a {one.type} against a {other.type}"))
+    if not causes and pair.makes_it:
+        causes.append(Cause("code", "given the same, it gives something else: look at its weights and its code"))
+    return causes
+
+
+def _notes_on_runs(a: Run, b: Run, pairs: list[Pair]) -> Iterator[str]:
+    for pair in pairs:
+        other = [key for key, found in pair.inputs.items() if found.differs]
+        if pair.parent is None and other:
+            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
+    compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
+    if compared and all(basis == "shape" for basis in compared):
+        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
+    given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
+    if given and all(found.basis == "shape" for found in given):
+        yield "inputs were not recorded, so what makes the difference is not known: watch(inputs=hookline.fingerprint)"
+
+
+# What both share
+
+
+def _call_causes(pair: Pair, matching: Matching, *, alone: bool = False) -> list[Cause]:
+    """What the calls tell; their own arguments tell nothing of a module that was run alone, on the reference's."""
+    one, other = matching.pairs[pair.number]
+    given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other)]
+    inside = [(x, y, _gave_other(x, y)) for x, y in matching.pairs if x.parent is one]
+    strays = [
+        Cause("calls", f"calls {call.path.rpartition('.')[2] or call.type}, which has no partner")
+        for calls, holder in ((matching.only_a, one), (matching.only_b, other))
+        for call in calls
+        if call.parent is holder
+    ]
+    return [*given, *call_causes(one, other, inside), *strays[:3]]
+
+
+def _gave_other(one: CallRecord, other: CallRecord) -> bool:
+    return any(found.differs for found in compare_values(one.output, other.output).values())
+
+
+ORDER = ("error", "arguments", "mode", "weights", "buffers", "attribute", "order", "calls", "dtype", "class", "code")
+
+
+def _in_order(causes: list[Cause]) -> list[Cause]:
+    return sorted(causes, key=lambda cause: ORDER.index(cause.kind))
+
+
+def _concluding(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]:
+    """What follows from running the module alone, with its own weights and with the reference's."""
+    if not causes:
+        yield Cause("code", "given the same, and holding the same, its code gives something else")
+    elif verdict is not None and verdict.only_weights is False and any(cause.kind == "weights" for cause in causes):
+        yield Cause("code", "and with the reference's weights it gives something else too")
+
+
+def _diff(
+    names: tuple[str, str],
+    pairs: list[Pair],
+    matching: Matching,
+    notes: Iterator[str],
+    models: Models | None,
+    weights: list[Weight],
+) -> Diff:
+    hidden = [[], []] if models is None else [inside_compiled(each.model) for each in (models.a, models.b)]
+    blind = {*hidden[0], *hidden[1]}
+    return Diff(
+        names=names,
+        pairs=tuple(pairs),
+        weights=tuple(weights),
+        only_a=_told(matching.only_a, blind),
+        only_b=_told(matching.only_b, blind),
+        mapping={path: to for path, to in matching.paths.items() if path != to},
+        proposed=matching.proposed,
+        notes=tuple(notes),
+    )
+
+
+def _told(calls: tuple[CallRecord, ...], blind: set[str]) -> Unmatched:
+    """The calls as a Diff holds them, less those whose partners a compiled model hides."""
+    return tuple((call.path, call.index, call.type) for call in calls if call.path not in blind)
+
+
+def _is_inside(path: str, container: str) -> bool:
+    return path.startswith(f"{container}.") if container else bool(path)
