@@ -109,9 +109,10 @@ class Trial:
             again, reason = _run(suspect, suspect.module, _copied(arguments), states)
             if reason:
                 return Verdict(None, reason=reason)
-            if not _differ(call.output, again, suspect.allowed):
+            wanted = _on_what_it_can_be_given(call, suspect, arguments, states)
+            if not _differ(wanted, again, suspect.allowed):
                 return Verdict(makes_it=False)
-            return Verdict(makes_it=True, only_weights=_only_weights(call, suspect, arguments, states))
+            return Verdict(makes_it=True, only_weights=_only_weights(wanted, call, suspect, arguments, states))
         finally:
             self.busy = False
 
@@ -131,7 +132,38 @@ def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states:
         return None, f"{type(error).__name__}: {error}"
 
 
-def _only_weights(call: Call, suspect: Suspect, arguments: Any, states: Any) -> bool | None:
+def _on_what_it_can_be_given(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
+    """What the reference's module gave; where its arguments do not fit into the partner's dtypes, what it gives on as
+    much of them as does, since the rest was lost before."""
+    args, kwargs = _copied(arguments)
+    rounded = []
+
+    def again(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        there = tensor.to(dtype).to(tensor.dtype)
+        rounded.append(not torch.equal(there.nan_to_num(), tensor.nan_to_num()))
+        return there
+
+    wanted = [info.dtype for _, info in leaves(named(suspect.record.args, suspect.record.kwargs), kind=TensorInfo)]
+    found = [tensor for _, tensor in tensors(named(args, kwargs))]
+    if len(wanted) != len(found):
+        return call.output
+    fitting = {id(t): dtype for t, dtype in zip(found, wanted, strict=True) if _is_narrower(dtype, t.dtype)}
+    given = named(args, kwargs)
+    exchange(given, lambda tensor: again(tensor, fitting[id(tensor)]) if id(tensor) in fitting else tensor, [])
+    if not any(rounded):
+        return call.output
+    args, kwargs = as_arguments(given)
+    with as_it_was(call.module, (args, kwargs)):
+        set_random_states(states)
+        return call.module(*args, **kwargs)
+
+
+def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
+    both = one.is_floating_point and other.is_floating_point
+    return both and torch.finfo(one).eps > torch.finfo(other).eps
+
+
+def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> bool | None:
     """Whether the partner gives the same with the weights and buffers of the reference's module."""
     ours, theirs = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (call.module, suspect.module))
     if not ours or {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
@@ -144,7 +176,7 @@ def _only_weights(call: Call, suspect: Suspect, arguments: Any, states: Any) -> 
         return functional_call(suspect.module, lent, args, kwargs)
 
     again, reason = _run(suspect, borrowing, _copied(arguments), states)
-    return None if reason else not _differ(call.output, again, suspect.allowed)
+    return None if reason else not _differ(wanted, again, suspect.allowed)
 
 
 # Arguments

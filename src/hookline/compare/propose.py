@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from hookline.compare.fingerprint import is_fingerprint
+from hookline.compare.fingerprint import fingerprint, is_fingerprint
 from hookline.record.record import CallRecord, TensorInfo
 
 Calls: TypeAlias = Mapping[str, list[CallRecord]]
@@ -59,20 +59,22 @@ def _by_class(calls: list[CallRecord]) -> Any:
 
 
 def _by_values(calls: list[CallRecord]) -> Any:
-    sizes = [size_of(info) for info in calls[0].outputs]
-    if not sizes or not all(size and math.isfinite(size) for size in sizes):
+    known = [marks_of(info) for info in calls[0].outputs]
+    if not known or not all(norm and math.isfinite(norm) for norm, *_ in known):
         return None
-    return *_by_class(calls), tuple(f"{size:.4g}" for size in sizes)
+    marks = ((f"{norm:.5g}", f"{low:.4g}", f"{high:.4g}", round(mean / norm, 4)) for norm, low, high, mean in known)
+    return *_by_class(calls), tuple(marks)
 
 
-def size_of(info: TensorInfo) -> float | None:
-    """The norm of a recorded tensor, from whatever was kept of it; None where nothing tells."""
-    value = info.value
-    if isinstance(value, Tensor):
-        return float(value.double().norm()) if value.is_floating_point() else None
+def marks_of(info: TensorInfo) -> tuple[float, float, float, float]:
+    """Norm, minimum, maximum and mean of a recorded tensor, from whatever was kept of it; zeros where nothing tells."""
+    value, stats = info.value, info.stats
+    if isinstance(value, Tensor) and value.is_floating_point():
+        value = fingerprint(value)
     if is_fingerprint(value):
-        return float(value["moments"][2])
-    return info.stats.norm if info.stats is not None else None
+        total, _, norm, low, high = value["moments"].tolist()
+        return norm, low, high, total / max(value["count"], 1)
+    return (0.0, 0.0, 0.0, 0.0) if stats is None else (stats.norm, stats.min, stats.max, stats.mean)
 
 
 def _containers(ours: Calls, theirs: Calls, partners: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

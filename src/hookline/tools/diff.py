@@ -115,7 +115,7 @@ class Models:
         """Both run, matched, compared and judged."""
         run_a, grads_a = self.recorded(self.a)
         run_b, grads_b = self.recorded(self.b)
-        matching = match(run_a, run_b, mapping=mapping)
+        matching = _without(match(run_a, run_b, mapping=mapping), self.hidden())
         pairs = compare_calls(run_a, matching, self.allowed)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
 
@@ -123,7 +123,7 @@ class Models:
         pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), _partners(self, matching))
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
-        return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), self, weights)
+        return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
 
     def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo]]:
         """A run of one of the models, and its parameters' gradients by name."""
@@ -165,6 +165,10 @@ class Models:
             causes += weight_causes(weights, pair.path_a, called=called)
             causes += module_causes(one, other, called=below)
         return replace(pair, causes=(*_in_order(causes), *_concluding(causes, verdict)))
+
+    def hidden(self) -> set[str]:
+        """The paths of what runs inside of a compiled module, in either model."""
+        return {*inside_compiled(self.a.model), *inside_compiled(self.b.model)}
 
     def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
         """What to know of the comparison."""
@@ -211,7 +215,7 @@ def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, al
         replace(pair, causes=(*_in_order(_recorded_causes(pair, matching)),)) if pair.number in told else pair
         for pair in pairs
     ]
-    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(a, b, pairs), None, [])
+    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs), [])
 
 
 def _narrowed(run: Run, where: Where) -> Run:
@@ -246,7 +250,7 @@ def _recorded_causes(pair: Pair, matching: Matching) -> list[Cause]:
     return causes
 
 
-def _notes_on_runs(a: Run, b: Run, pairs: list[Pair]) -> Iterator[str]:
+def _notes_on_runs(pairs: list[Pair]) -> Iterator[str]:
     for pair in pairs:
         other = [key for key, found in pair.inputs.items() if found.differs]
         if pair.parent is None and other:
@@ -300,26 +304,30 @@ def _diff(
     pairs: list[Pair],
     matching: Matching,
     notes: Iterator[str],
-    models: Models | None,
     weights: list[Weight],
 ) -> Diff:
-    hidden = [[], []] if models is None else [inside_compiled(each.model) for each in (models.a, models.b)]
-    blind = {*hidden[0], *hidden[1]}
     return Diff(
         names=names,
         pairs=tuple(pairs),
         weights=tuple(weights),
-        only_a=_told(matching.only_a, blind),
-        only_b=_told(matching.only_b, blind),
+        only_a=_told(matching.only_a),
+        only_b=_told(matching.only_b),
         mapping={path: to for path, to in matching.paths.items() if path != to},
         proposed=matching.proposed,
         notes=tuple(notes),
     )
 
 
-def _told(calls: tuple[CallRecord, ...], blind: set[str]) -> Unmatched:
-    """The calls as a Diff holds them, less those whose partners a compiled model hides."""
-    return tuple((call.path, call.index, call.type) for call in calls if call.path not in blind)
+def _told(calls: tuple[CallRecord, ...]) -> Unmatched:
+    return tuple((call.path, call.index, call.type) for call in calls)
+
+
+def _without(matching: Matching, hidden: set[str]) -> Matching:
+    """The matching, in which the calls have gone whose partners nobody sees."""
+    only_a, only_b = (
+        tuple(call for call in calls if call.path not in hidden) for calls in (matching.only_a, matching.only_b)
+    )
+    return replace(matching, only_a=only_a, only_b=only_b)
 
 
 def _is_inside(path: str, container: str) -> bool:
