@@ -211,7 +211,7 @@ class Diff(Sequence[Pair]):
         first, culprit = self.first, self.culprit
         told = f"{head}: {differing:,} of {count:,} calls differ, first {_name(first)}"
         if culprit is None:
-            return told
+            return f"{told}: {first.why}" if first is not None and first.why else told
         more = len({pair.path_a for pair in self.culprits}) - 1
         others = f" and by {more} more" if more else ""
         return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"

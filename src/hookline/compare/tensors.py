@@ -98,10 +98,10 @@ def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Differ
     """
     allowed = allowed if allowed is not None else tolerance(a.dtype, b.dtype)
     told: dict[str, Any] = {
-        "shapes": (tuple(a.shape), tuple(b.shape)),
+        "shapes": (shape_of(a), shape_of(b)),
         "dtypes": (dtype_name(a.dtype), dtype_name(b.dtype)),
     }
-    if a.shape != b.shape or not alike(a.dtype, b.dtype):
+    if told["shapes"][0] != told["shapes"][1] or not alike(a.dtype, b.dtype):
         return Difference(**told, differs=True, identical=False, tolerance=allowed)
     one, other = plain(a), plain(b)
     if one is None or other is None or one.numel() != other.numel():
@@ -136,6 +136,13 @@ def kind_of(name: str | None) -> str:
 def dtype_name(dtype: torch.dtype) -> str:
     """The dtype without `torch.`."""
     return str(dtype).removeprefix("torch.")
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """The shape; only the number of parts where a nested tensor does not tell its sizes."""
+    if tensor.is_nested and tensor.layout == torch.strided:
+        return (tensor.size(0),)
+    return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
