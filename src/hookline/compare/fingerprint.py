@@ -91,9 +91,15 @@ def digest(values: Tensor) -> Tensor:
     words = _words(values)
     for start in range(0, words.numel(), WORDS):
         part = words[start : start + WORDS].to(torch.int64)
-        part = (part ^ (part >> 29)) * _weights(values.device)[: part.numel()]
-        found = found * _signed(ODD) + (part ^ (part >> 32)).sum()
+        part = _folded(part) * _weights(values.device)[: part.numel()]
+        found = found * _signed(ODD) + _folded(part).sum()
     return found
+
+
+def _folded(words: Tensor) -> Tensor:
+    """Each word with its upper half laid over the lower, so that what multiplying moves out at the top counts too; of
+    no two words the same."""
+    return words ^ ((words >> 32) & 0xFFFFFFFF)
 
 
 def _words(values: Tensor) -> Tensor:
