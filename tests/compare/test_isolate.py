@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from toys import Gives
 from torch import Tensor, nn
+from toys import Gives
 
 import hookline
 from hookline.compare.isolate import copied

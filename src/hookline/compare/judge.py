@@ -72,8 +72,9 @@ def _parent(call: CallRecord, numbers: Mapping[int, int]) -> int | None:
 def in_order_of_ending(run: Run) -> dict[int, int]:
     """The place of each call, by its id, in the order in which calls end: one that ran inside of another before it."""
     inside: dict[int | None, list[CallRecord]] = {}
+    known = set(map(id, run.calls))
     for call in run.calls:
-        inside.setdefault(None if call.parent is None else id(call.parent), []).append(call)
+        inside.setdefault(id(call.parent) if id(call.parent) in known else None, []).append(call)
     order: list[CallRecord] = []
     left = [*inside.get(None, [])]
     while left:  # parents before what they hold, later ones first

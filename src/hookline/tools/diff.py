@@ -215,7 +215,7 @@ def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, al
         replace(pair, causes=(*_in_order(_recorded_causes(pair, matching)),)) if pair.number in told else pair
         for pair in pairs
     ]
-    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs), [])
+    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching), [])
 
 
 def _narrowed(run: Run, where: Where) -> Run:
@@ -250,10 +250,10 @@ def _recorded_causes(pair: Pair, matching: Matching) -> list[Cause]:
     return causes
 
 
-def _notes_on_runs(pairs: list[Pair]) -> Iterator[str]:
+def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
     for pair in pairs:
         other = [key for key, found in pair.inputs.items() if found.differs]
-        if pair.parent is None and other:
+        if matching.pairs[pair.number][0].parent is None and other:
             yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
     compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
     if compared and all(basis == "shape" for basis in compared):
