@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.ratios import show
 
-NAMES = ("importing", "calls", "backward", "watching", "editing")
+NAMES = ("importing", "calls", "backward", "watching", "editing", "diffing")
 
 
 def main(names: list[str]) -> int:
