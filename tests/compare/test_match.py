@@ -104,3 +104,7 @@ def test_values_tell_apart_what_order_does_not() -> None:
 def test_a_mapping_that_leads_nowhere_is_told(mapping: dict[str, str], says: str) -> None:
     with pytest.raises(CompareError, match=says.replace("*", r"\*")):
         hookline.diff(toy(), toy(), X, mapping=mapping)
+
+
+def test_a_star_stands_for_a_name_and_not_for_the_model_itself() -> None:
+    assert translate(["", "a", "a.b"], {"*": "layers.*"}) == {"a": "layers.a", "a.b": "layers.a.b"}

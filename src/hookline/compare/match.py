@@ -78,7 +78,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def _star(star: str) -> str:
-    return {"": "", "*": r"([^.]*)", "**": r"(.*?)"}[star]
+    return {"": "", "*": r"([^.]+)", "**": r"(.*?)"}[star]
 
 
 def _filled(right: str, fit: re.Match[str]) -> str:
