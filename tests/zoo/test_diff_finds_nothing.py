@@ -1,4 +1,4 @@
-"""Two models that are the same do not part: over the zoo, in training and in evaluation, forward and backward."""
+"""Two models that are the same do not part, over the zoo, forward and backward; where one weight is another, it is named."""
 
 import copy
 from contextlib import suppress
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import hookline
-from zoo.models import ZOO, Specimen
+from zoo.models import TRANSFORMERS, ZOO, Specimen
 from zoo.runs import expected, one_thread, seed_everything
 
 MADE_BY_A_FORWARD = ("lazy_linear",)  # its weights are drawn anew
@@ -53,3 +53,20 @@ def test_what_a_copy_loses_is_found() -> None:
     assert found.culprit is not None
     assert found.culprit.path == "2"
     assert [key for key, part in found.culprit.grad_inputs.items() if part.differs] == ["weight"]
+
+
+@pytest.mark.parametrize("specimen", TRANSFORMERS, ids=lambda specimen: specimen.name)
+def test_the_module_of_a_changed_weight_is_the_culprit(specimen: Specimen) -> None:
+    with one_thread(), expected((*specimen.warnings, CHECKPOINTS_WITHOUT_GRADIENTS)):
+        one, other = twins(specimen, train=False)
+        holding = [path for path, module in other.named_modules() if "weight" in module._parameters]
+        changed = holding[len(holding) // 2]
+        with torch.no_grad():
+            weight = other.get_submodule(changed).weight
+            weight.copy_(weight * 1.5 + 0.1)
+        args, kwargs = specimen.inputs()
+        found = hookline.diff(one, other, *args, **kwargs)
+
+    assert found.culprit is not None
+    assert found.culprit.path == changed
+    assert {cause.kind for cause in found.culprit.causes} == {"weights"}
