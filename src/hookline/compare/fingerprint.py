@@ -79,7 +79,7 @@ def positions(count: int, device: torch.device) -> Tensor:
     places = [place * count // SAMPLES for place in range(SAMPLES + 1)]
     scattered = ((place + 1) * (count | 1) * ODD % WRAP >> 32 for place in range(SAMPLES))
     chosen = [low + far % (high - low) for low, high, far in zip(places, places[1:], scattered, strict=False)]
-    return torch.tensor(chosen).to(device)
+    return torch.tensor(chosen).to(device, non_blocking=True)
 
 
 def digest(values: Tensor) -> Tensor:

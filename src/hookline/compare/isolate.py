@@ -109,7 +109,7 @@ class Trial:
             again, reason = _run(suspect, suspect.module, _copied(arguments), states)
             if reason:
                 return Verdict(None, reason=reason)
-            wanted = _on_what_it_can_be_given(call, suspect, arguments, states)
+            wanted = _wanted(call, suspect, arguments, states)
             if not _differ(wanted, again, suspect.allowed):
                 return Verdict(makes_it=False)
             return Verdict(makes_it=True, only_weights=_only_weights(wanted, call, suspect, arguments, states))
@@ -132,35 +132,16 @@ def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states:
         return None, f"{type(error).__name__}: {error}"
 
 
-def _on_what_it_can_be_given(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
-    """What the reference's module gave; where its arguments do not fit into the partner's dtypes, what it gives on as
-    much of them as does, since the rest was lost before."""
-    args, kwargs = _copied(arguments)
-    rounded = []
-
-    def again(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        there = tensor.to(dtype).to(tensor.dtype)
-        rounded.append(not torch.equal(there.nan_to_num(), tensor.nan_to_num()))
-        return there
-
-    wanted = [info.dtype for _, info in leaves(named(suspect.record.args, suspect.record.kwargs), kind=TensorInfo)]
-    found = [tensor for _, tensor in tensors(named(args, kwargs))]
-    if len(wanted) != len(found):
+def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
+    """What the reference's module gave; where the partner's dtypes hold less than its arguments, what it gives on as
+    much of these as they hold, since the rest was lost before."""
+    rounded = _rounded(arguments, suspect.record)
+    if rounded is None:
         return call.output
-    fitting = {id(t): dtype for t, dtype in zip(found, wanted, strict=True) if _is_narrower(dtype, t.dtype)}
-    given = named(args, kwargs)
-    exchange(given, lambda tensor: again(tensor, fitting[id(tensor)]) if id(tensor) in fitting else tensor, [])
-    if not any(rounded):
-        return call.output
-    args, kwargs = as_arguments(given)
-    with as_it_was(call.module, (args, kwargs)):
+    args, kwargs = rounded
+    with as_it_was(call.module, rounded):
         set_random_states(states)
         return call.module(*args, **kwargs)
-
-
-def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
-    both = one.is_floating_point and other.is_floating_point
-    return both and torch.finfo(one).eps > torch.finfo(other).eps
 
 
 def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> bool | None:
@@ -215,6 +196,27 @@ def _fitted(tensor: Tensor, info: TensorInfo | None) -> Tensor:
     if info is None or tensor.is_floating_point() != info.dtype.is_floating_point:
         return tensor
     return tensor.to(info.device, info.dtype)
+
+
+def _rounded(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments, rounded to the dtypes that the partner was given and cast back; None where nothing is lost."""
+    given = named(*_copied(arguments))
+    wanted = [info.dtype for _, info in leaves(named(record.args, record.kwargs), kind=TensorInfo)]
+    found = [tensor for _, tensor in tensors(given)]
+    fewer = {id(one): dtype for one, dtype in zip(found, wanted, strict=False) if _is_narrower(dtype, one.dtype)}
+    if len(wanted) != len(found) or not fewer:
+        return None
+
+    def there_and_back(tensor: Tensor) -> Tensor:
+        return tensor.to(fewer[id(tensor)]).to(tensor.dtype) if id(tensor) in fewer else tensor
+
+    exchange(given, there_and_back, [])
+    return as_arguments(given)
+
+
+def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
+    both = one.is_floating_point and other.is_floating_point
+    return both and torch.finfo(one).eps > torch.finfo(other).eps
 
 
 def copied(value: Any) -> Any:

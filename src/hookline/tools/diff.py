@@ -61,8 +61,10 @@ def diff(
     - `grads=True` runs backward too, from `loss` of the output (by default its `.loss`, else its mean square).
     - `keep`: what is kept of each tensor meanwhile: "copy", or less for large models: `hookline.fingerprint`, "stats".
 
-    An argument of the models' own with one of these names goes with a function around them. What the inside of a
-    compiled model does is not seen. Raises CompareError for a model and a run, and for a mapping that leads nowhere,
+    What a forward does to a model beyond its buffers it does here too, several times. An argument of the models' own
+    with one of these names is given by a module around them. What the inside of a compiled model does is not seen.
+
+    Raises CompareError for a model and a run, and for a mapping that leads nowhere,
     SelectionError where `where` picks nothing; what a model raises goes on.
 
     >>> import copy, torch, hookline
@@ -314,7 +316,7 @@ def _diff(
         only_b=_told(matching.only_b),
         mapping={path: to for path, to in matching.paths.items() if path != to},
         proposed=matching.proposed,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
