@@ -259,3 +259,48 @@ def test_where_that_picks_nothing_is_refused() -> None:
 def test_what_a_model_raises_goes_on() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         hookline.diff(toy(), toy(), torch.ones(3, 5))
+
+
+def test_weights_below_a_renamed_module_that_nobody_calls_are_compared() -> None:
+    class Around(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+            setattr(self, name, nn.MultiheadAttention(4, 2, batch_first=True))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return getattr(self, self.name)(x, x, x)[0]
+
+    model, port = Around("attention"), Around("attn")
+    port.attn.load_state_dict(model.attention.state_dict())
+    with torch.no_grad():
+        port.attn.out_proj.weight.neg_()
+
+    found = hookline.diff(model, port, X[None], mapping={"attention": "attn"})
+
+    assert [(weight.name_a, weight.name_b) for weight in found.weights] == [
+        ("attention.out_proj.weight", "attn.out_proj.weight")
+    ]
+    assert found.culprit.path == "attention"
+    assert found.culprit.why.startswith("out_proj.weight differs")
+    assert found.culprit.why.endswith("negated")
+
+
+def test_arguments_that_cannot_be_copied_are_shared() -> None:
+    class Stubborn:
+        def __deepcopy__(self, memo: object) -> None:
+            raise TypeError("no")
+
+    class Takes(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def forward(self, x: Tensor, extra: object) -> Tensor:
+            assert isinstance(extra, Stubborn)
+            return x.mul_(self.by)
+
+    x = X.clone()
+    assert not hookline.diff(Takes(2.0), Takes(2.0), x, Stubborn())
+    assert hookline.diff(Takes(2.0), Takes(3.0), x, Stubborn()).culprit.path == ""
+    assert torch.equal(x, X)

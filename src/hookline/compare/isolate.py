@@ -87,7 +87,7 @@ class Trial:
         key = path, next(count)
         if key in self.suspects:
             arguments = call.args, call.kwargs
-            self.given[call] = key, _copied(arguments), random_states(arguments)
+            self.given[call] = key, copied_arguments(arguments), random_states(arguments)
 
     def end(self, call: Call) -> None:
         """Run the partner on the same, where no module in it was found to make a difference."""
@@ -106,7 +106,7 @@ class Trial:
         """What the partner gives on the same arguments, beside what the reference's module gave."""
         self.busy = True
         try:
-            again, reason = _run(suspect, suspect.module, _copied(arguments), states)
+            again, reason = _run(suspect, suspect.module, copied_arguments(arguments), states)
             if reason:
                 return Verdict(None, reason=reason)
             wanted = _wanted(call, suspect, arguments, states)
@@ -156,7 +156,7 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
     def borrowing(*args: Any, **kwargs: Any) -> Any:
         return functional_call(suspect.module, lent, args, kwargs)
 
-    again, reason = _run(suspect, borrowing, _copied(arguments), states)
+    again, reason = _run(suspect, borrowing, copied_arguments(arguments), states)
     return None if reason else not _differ(wanted, again, suspect.allowed)
 
 
@@ -200,7 +200,7 @@ def _fitted(tensor: Tensor, info: TensorInfo | None) -> Tensor:
 
 def _rounded(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments, rounded to the dtypes that the partner was given and cast back; None where nothing is lost."""
-    given = named(*_copied(arguments))
+    given = named(*copied_arguments(arguments))
     wanted = [info.dtype for _, info in leaves(named(record.args, record.kwargs), kind=TensorInfo)]
     found = [tensor for _, tensor in tensors(given)]
     fewer = {id(one): dtype for one, dtype in zip(found, wanted, strict=False) if _is_narrower(dtype, one.dtype)}
@@ -235,10 +235,11 @@ def copied(value: Any) -> Any:
     return copy.deepcopy(value, memo)
 
 
-def _copied(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def copied_arguments(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Copies of the (args, kwargs) of a call; where they do not let themselves be copied whole, of their tensors."""
     try:
         return cast("tuple[tuple[Any, ...], dict[str, Any]]", copied(arguments))
-    except Exception:  # what does not let itself be copied is shared
+    except Exception:  # what does not let itself be copied is shared, but for the tensors
         given = {key: _cloned(part) for key, part in named(*arguments).items()}
         return as_arguments(given)
 

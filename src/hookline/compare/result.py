@@ -1,9 +1,8 @@
 """Diff, Pair, Weight, Cause: what a comparison gives back."""
 
-import dataclasses
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     import pandas
 
 Unmatched: TypeAlias = tuple[tuple[str, int, str], ...]  # path, index, class
-NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +216,9 @@ class Diff(Sequence[Pair]):
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as one document for JSON: numbers that are not finite are text."""
-        document = {each.name: _plain(getattr(self, each.name)) for each in dataclasses.fields(self)}
-        first, culprit = self.first, self.culprit
-        return {
-            **{"same": self.same, "summary": self.summary},
-            "first": None if first is None else first.number,
-            "culprit": None if culprit is None else culprit.number,
-            **document,
-        }
+        from hookline.compare.document import to_document
+
+        return to_document(self)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write it to a folder, whole or not at all, as `diff.json`; StoreError where the folder holds something
@@ -235,9 +228,11 @@ class Diff(Sequence[Pair]):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Diff":
         """What `save` wrote; StoreError where it cannot be read."""
+        from hookline.compare.document import from_document
+
         document, _ = read(folder, kind="diff")
         try:
-            return _from_document(document)
+            return from_document(document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"the diff in {folder} is damaged: {type(error).__name__}: {error}") from error
 
@@ -304,53 +299,3 @@ def _name(pair: Pair | None) -> str:
 
 def _size(error: float) -> float:
     return math.inf if math.isnan(error) else error
-
-
-# The document
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_document(document: Mapping[str, Any]) -> Diff:
-    return Diff(
-        names=(document["names"][0], document["names"][1]),
-        pairs=tuple(_pair(data) for data in document["pairs"]),
-        weights=tuple(
-            Weight(**{**data, "difference": _difference(data["difference"])}) for data in document["weights"]
-        ),
-        only_a=_unmatched(document["only_a"]),
-        only_b=_unmatched(document["only_b"]),
-        mapping=document["mapping"],
-        proposed=document["proposed"],
-        notes=tuple(document["notes"]),
-    )
-
-
-def _pair(data: Mapping[str, Any]) -> Pair:
-    parts = ("inputs", "outputs", "grads", "grad_inputs")
-    differences = {name: {key: _difference(part) for key, part in data[name].items()} for name in parts}
-    causes = tuple(Cause(**cause) for cause in data["causes"])
-    return Pair(**{**data, **differences, "causes": causes})
-
-
-def _difference(data: Mapping[str, Any]) -> Difference:
-    figures: dict[str, Any] = {name: _number(figure) for name, figure in data.items()}
-    shapes = tuple(None if shape is None else tuple(shape) for shape in data["shapes"])
-    figures |= {"shapes": shapes, "dtypes": tuple(data["dtypes"]), "tolerance": tuple(data["tolerance"])}
-    return Difference(**figures)
-
-
-def _number(value: Any) -> Any:
-    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
-
-
-def _unmatched(data: Iterable[Iterable[Any]]) -> Unmatched:
-    return tuple((path, index, kind) for path, index, kind in data)

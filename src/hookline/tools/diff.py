@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.compare.causes import call_causes, module_causes, other_inputs, weight_causes
-from hookline.compare.isolate import Suspect, Verdict, copied, isolate
+from hookline.compare.explain import why_modules, why_records
+from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
 from hookline.compare.judge import Allowed, Tolerances, allowing, compare_calls, judge, with_weight_gradients
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
-from hookline.compare.recorded import compare_values
-from hookline.compare.result import Cause, Diff, Pair, Unmatched, Weight
+from hookline.compare.result import Diff, Pair, Unmatched, Weight
 from hookline.compare.visible import inside_compiled, is_compiled, seen_from_outside
 from hookline.compare.weights import differing_weights
 from hookline.errors import CompareError, SelectionError
@@ -130,7 +129,7 @@ class Models:
     def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo]]:
         """A run of one of the models, and its parameters' gradients by name."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
-        args, kwargs = copied(self.inputs)
+        args, kwargs = copied_arguments(self.inputs)
         grads: bool | Any = "input" if self.loss else False
         with as_it_was(model, (args, kwargs)), torch.inference_mode(False), torch.set_grad_enabled(bool(grads)):
             with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
@@ -151,7 +150,7 @@ class Models:
         }
         if not suspects:
             return {}
-        args, kwargs = copied(self.inputs)
+        args, kwargs = copied_arguments(self.inputs)
         found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
         return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
 
@@ -159,14 +158,7 @@ class Models:
         """The pair with its causes, where it makes a difference."""
         if not pair.makes_it:
             return pair
-        called = [path for path in matching.paths if path != pair.path_a]
-        below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
-        one, other = self.a.modules.get(pair.path_a), self.b.modules.get(pair.path_b)
-        causes = _call_causes(pair, matching, alone=verdict is not None and not verdict.reason)
-        if one is not None and other is not None:
-            causes += weight_causes(weights, pair.path_a, called=called)
-            causes += module_causes(one, other, called=below)
-        return replace(pair, causes=(*_in_order(causes), *_concluding(causes, verdict)))
+        return replace(pair, causes=why_modules(pair, matching, (self.a, self.b), weights, verdict))
 
     def hidden(self) -> set[str]:
         """The paths of what runs inside of a compiled module, in either model."""
@@ -192,10 +184,14 @@ def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo]:
 
 
 def _partners(models: Models, matching: Matching) -> dict[str, str]:
-    """Which modules' weights are compared: those of matched calls, and those of one path that nobody calls."""
-    unseen = {path: path for path, _ in walk(models.a.model) if path not in matching.paths}
-    taken = set(matching.paths.values())
-    return {**{path: path for path in unseen if path not in taken}, **matching.paths}
+    """Which modules' weights are compared: those of matched calls, and those that nobody calls, below partners."""
+    taken, found = set(matching.paths.values()), dict(matching.paths)
+    for path, _ in walk(models.a.model):  # parents first
+        above, _, name = path.rpartition(".")
+        partner = f"{found.get(above, above)}.{name}".lstrip(".")
+        if path not in found and partner not in taken:
+            found[path] = partner
+    return found
 
 
 def _name(model: Module) -> str:
@@ -213,10 +209,7 @@ def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, al
     told = {pair.number for pair in pairs if pair.makes_it}
     unjudged = Diff((a.model, b.model), tuple(pairs)).first
     told |= {unjudged.number} if not told and unjudged is not None else set()
-    pairs = [
-        replace(pair, causes=(*_in_order(_recorded_causes(pair, matching)),)) if pair.number in told else pair
-        for pair in pairs
-    ]
+    pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
     return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching), [])
 
 
@@ -235,23 +228,6 @@ def _narrowed(run: Run, where: Where) -> Run:
     return narrow
 
 
-def _recorded_causes(pair: Pair, matching: Matching) -> list[Cause]:
-    """Why, as far as the records tell."""
-    one, other = matching.pairs[pair.number]
-    causes = _call_causes(pair, matching)
-    if one.training != other.training:
-        modes = ["training" if call.training else "evaluation" for call in (one, other)]
-        causes.append(Cause("mode", f"is in {modes[0]} against {modes[1]} mode"))
-    dtypes = [", ".join(dict.fromkeys(info.dtype_name for info in call.outputs)) for call in (one, other)]
-    if dtypes[0] != dtypes[1]:
-        causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
-    if one.type != other.type:
-        causes.append(Cause("class", f"is a {one.type} against a {other.type}"))
-    if not causes and pair.makes_it:
-        causes.append(Cause("code", "given the same, it gives something else: look at its weights and its code"))
-    return causes
-
-
 def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
     for pair in pairs:
         other = [key for key, found in pair.inputs.items() if found.differs]
@@ -266,39 +242,6 @@ def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
 
 
 # What both share
-
-
-def _call_causes(pair: Pair, matching: Matching, *, alone: bool = False) -> list[Cause]:
-    """What the calls tell; their own arguments tell nothing of a module that was run alone, on the reference's."""
-    one, other = matching.pairs[pair.number]
-    given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other)]
-    inside = [(x, y, _gave_other(x, y)) for x, y in matching.pairs if x.parent is one]
-    strays = [
-        Cause("calls", f"calls {call.path.rpartition('.')[2] or call.type}, which has no partner")
-        for calls, holder in ((matching.only_a, one), (matching.only_b, other))
-        for call in calls
-        if call.parent is holder
-    ]
-    return [*given, *call_causes(one, other, inside), *strays[:3]]
-
-
-def _gave_other(one: CallRecord, other: CallRecord) -> bool:
-    return any(found.differs for found in compare_values(one.output, other.output).values())
-
-
-ORDER = ("error", "arguments", "mode", "weights", "buffers", "attribute", "order", "calls", "dtype", "class", "code")
-
-
-def _in_order(causes: list[Cause]) -> list[Cause]:
-    return sorted(causes, key=lambda cause: ORDER.index(cause.kind))
-
-
-def _concluding(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]:
-    """What follows from running the module alone, with its own weights and with the reference's."""
-    if not causes:
-        yield Cause("code", "given the same, and holding the same, its code gives something else")
-    elif verdict is not None and verdict.only_weights is False and any(cause.kind == "weights" for cause in causes):
-        yield Cause("code", "and with the reference's weights it gives something else too")
 
 
 def _diff(
@@ -330,7 +273,3 @@ def _without(matching: Matching, hidden: set[str]) -> Matching:
         tuple(call for call in calls if call.path not in hidden) for calls in (matching.only_a, matching.only_b)
     )
     return replace(matching, only_a=only_a, only_b=only_b)
-
-
-def _is_inside(path: str, container: str) -> bool:
-    return path.startswith(f"{container}.") if container else bool(path)
