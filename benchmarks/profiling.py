@@ -27,7 +27,7 @@ def rows() -> list[Row]:
                     once_set_up("f()", f=partial(profiled, model, inputs, graded=program is backward)),
                     f"the plain {what}",
                     once_set_up("f()", f=partial(program, model, inputs)),
-                    wanted="",
+                    wanted="≤",
                     number=number,
                     rounds=rounds,
                 )

@@ -20,7 +20,7 @@ Program: TypeAlias = Callable[[], AbstractContextManager[Timer]]  # sets up, giv
 @dataclass(frozen=True, slots=True)
 class Row:
     """One question: seconds of ours and of theirs, their ratio, and what it is to be: "≥2.5" times faster, or "≤1.05"
-    times the time; "" where nothing is asked of it."""
+    times the time; a sign alone where nothing was asked for."""
 
     what: str
     beside: str
@@ -32,7 +32,7 @@ class Row:
     @property
     def met(self) -> bool:
         """Whether the ratio is what was asked for."""
-        if not self.wanted:
+        if not self.wanted[1:]:
             return True
         bound = float(self.wanted[1:])
         return self.ratio >= bound if self.wanted.startswith("≥") else self.ratio <= bound
@@ -109,7 +109,7 @@ def show(title: str, rows: list[Row]) -> None:
             duration(row.ours),
             duration(row.theirs),
             f"{row.ratio:.2f}x",
-            f"{row.wanted}x{verdict}" if row.wanted else "",
+            f"{row.wanted}x{verdict}" if row.wanted[1:] else "",
         )
     Console(width=150).print(table)
 

@@ -15,6 +15,7 @@ LAYERS = [
     "record",
     "demo",
     "edits",
+    "compare",
     "tools",
     "testing",
     "__init__",

@@ -1,12 +1,16 @@
 """hookline: PyTorch's module call, rebuilt. See what every module of any model does, and change nothing by looking."""
 
 from hookline import edits
+from hookline.compare.fingerprint import fingerprint
+from hookline.compare.result import Diff, Pair
+from hookline.compare.tensors import Difference
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle
 from hookline.errors import (
     AttachError,
     ChangedTensorError,
+    CompareError,
     EditError,
     GradientError,
     HooklineError,
@@ -21,6 +25,7 @@ from hookline.record.load import load
 from hookline.record.profile import Cost, Profile
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.check import check
+from hookline.tools.diff import diff
 from hookline.tools.edit import edit
 from hookline.tools.explain import explain
 from hookline.tools.guard import guard
@@ -37,7 +42,10 @@ __all__ = [
     "Call",
     "CallRecord",
     "ChangedTensorError",
+    "CompareError",
     "Cost",
+    "Diff",
+    "Difference",
     "EditError",
     "Evidence",
     "Finding",
@@ -49,6 +57,7 @@ __all__ = [
     "Hooks",
     "Module",
     "NonFiniteError",
+    "Pair",
     "Profile",
     "RULES",
     "RecordError",
@@ -61,10 +70,12 @@ __all__ = [
     "Sweep",
     "TensorInfo",
     "check",
+    "diff",
     "edit",
     "edits",
     "everywhere",
     "explain",
+    "fingerprint",
     "guard",
     "hooks",
     "install",

@@ -8,23 +8,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from hookline.errors import HooklineError, RecordError, StoreError
+from hookline.errors import CompareError, HooklineError, RecordError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch.nn import Module
 
-    from hookline.record.keep import Keep
+    from hookline.compare.result import Diff
     from hookline.record.record import Run
     from hookline.sources import Subject
 
 MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED = 1, 1, 2, 130
 PIPE_WIDTH = 140
-KEEPS = ("shape", "stats", "tensor", "copy")
+KEEPS = ("shape", "stats", "tensor", "copy", "fingerprint")
 
 
 class Commands(TyperGroup):
@@ -86,13 +87,17 @@ WHERE = typer.Option(
 KEEP = typer.Option(
     metavar="KEEP",
     callback=_known_keep,
-    help="What is kept of each output: shape, stats, tensor or copy.",
+    help="What is kept of each output: shape, stats, tensor, copy; or fingerprint, of inputs too, for hookline diff.",
 )
 GRADS = typer.Option(
     "--grads/--no-grads", show_default=False, help="Run backward too (as it is by default), or only a forward."
 )
 TRAIN = typer.Option(
     "--train/--eval", show_default=False, help="The model's mode; without either, the one that it comes in."
+)
+DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only a forward is run.")
+SAVE_DIFF = typer.Option(
+    metavar="DIR", show_default=False, help="Write the diff to this folder; hookline.Diff.load(DIR) reads it."
 )
 SAVE = typer.Option(
     metavar="DIR", show_default=False, help="Write the run to this folder; hookline.load(DIR) reads it."
@@ -159,7 +164,7 @@ def watch(
 
     with _only_result_on_stdout(as_json):
         subject = _load(model, inputs, train=train)
-        block = watching(subject.model, where or "**", keep=cast("Keep", keep), grads=grads)
+        block = watching(subject.model, where or "**", **_kept(keep), grads=grads)
         run, code = _recorded(block, subject, grads=grads)
 
     _print(run, as_json=as_json)
@@ -208,6 +213,62 @@ def check(
     if isinstance(findings.error, Exception):
         _tell_failure(findings.error)
     raise typer.Exit(FOUND if findings else 0)
+
+
+DIFF_HELP = (
+    "Tell where two models, or two saved runs, part: the first call that differs, the module that makes the "
+    "difference, and why.\n\n"
+    "A and B are two MODELs, called with the same inputs, or two folders that runs were saved to, such as those of "
+    "`hookline watch --save`. A is the reference. A row is one call that differs, indented below the call that it ran "
+    "in; calls that agree are folded. For saved runs to tell the culprit, save them with "
+    "`hookline watch --keep fingerprint`.\n\n"
+    "Exit code 0: no difference. 1: they differ, or a model raised. 2: something given here is wrong. 130: Ctrl-C."
+)
+DIFF_EXAMPLES = """
+[bold]Examples[/bold]
+
+hookline diff before/ after/  [dim]# two saved runs[/dim]
+
+hookline diff net.py:Net port.py:Net --inputs net.py:batch --map 'layers.*=h.*'
+
+hookline diff ./bert ./bert-port --inputs 'input_ids=int64\\[1,16]<30522' --json | jq .summary
+"""
+MAP = typer.Option(
+    "--map",
+    metavar="FROM=TO",
+    show_default=False,
+    help="Modules FROM of A are TO in B, with all below them; stars stand for the same on both sides.",
+)
+
+
+@app.command(help=DIFF_HELP, epilog=DIFF_EXAMPLES)
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference: a MODEL, or the folder of a saved run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it, of the same kind.")],
+    inputs: Annotated[str | None, INPUTS] = None,
+    where: Annotated[list[str] | None, WHERE] = None,
+    mapped: Annotated[list[str] | None, MAP] = None,
+    grads: Annotated[bool, DIFF_GRADS] = False,
+    train: Annotated[bool | None, TRAIN] = None,
+    save: Annotated[Path | None, SAVE_DIFF] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Tell where two models, or two saved runs, part."""
+    mapping = dict(map(_from_to, mapped or ()))
+    with _only_result_on_stdout(as_json):
+        if _is_run(a) and _is_run(b):
+            if inputs or grads or train is not None:
+                raise CompareError("saved runs have been made already: leave --inputs, --grads, --train and --eval out")
+            found = _diff_of_runs(a, b, where, mapping)
+        else:
+            found = _diff_of_models(*_two_models(a, b, inputs, train=train), where, mapping, grads=grads)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), allow_nan=False))
+    else:
+        _console().print(found)
+    if save:
+        _save(found, save)
+    raise typer.Exit(FOUND if found else 0)
 
 
 HOOKS_HELP = (
@@ -321,6 +382,61 @@ def _load(model: str, inputs: str | None, *, train: bool | None) -> Subject:
         return sources.load(model, inputs, train=train)
 
 
+def _kept(keep: str) -> dict[str, Any]:
+    """What `watch` is to keep."""
+    if keep != "fingerprint":
+        return {"keep": keep}
+    from hookline.compare.fingerprint import fingerprint
+
+    return {"keep": fingerprint, "inputs": fingerprint}
+
+
+def _is_run(source: str) -> bool:
+    return (Path(source).expanduser() / "run.json").is_file()
+
+
+def _two_models(a: str, b: str, inputs: str | None, *, train: bool | None) -> tuple[Subject, Module]:
+    """The first with its inputs, and the second; CompareError where one of them is a saved run."""
+    for one, other in ((a, b), (b, a)):
+        if _is_run(one):
+            raise CompareError(f"{one} is a saved run and {other} is none; give two runs, or two models")
+    first = _load(a, inputs, train=train)
+    with _status(f"loading {b}"):
+        from hookline.sources import load_model
+
+        second = load_model(b)
+    return first, second if train is None else second.train(train)
+
+
+def _diff_of_runs(a: str, b: str, where: list[str] | None, mapping: dict[str, str]) -> Diff:
+    from hookline.record.load import load
+    from hookline.tools.diff import diff as diffing
+
+    return diffing(load(a), load(b), where=where or "**", mapping=mapping)
+
+
+def _diff_of_models(
+    first: Subject, second: Module, where: list[str] | None, mapping: dict[str, str], *, grads: bool
+) -> Diff:
+    from hookline.tools.diff import diff as diffing
+
+    model, args, kwargs, loss = first.model, first.args, first.kwargs, first.own_loss
+    try:
+        return diffing(model, second, *args, where=where or "**", mapping=mapping, grads=grads, loss=loss, **kwargs)
+    except HooklineError:
+        raise
+    except Exception as error:
+        _tell_failure(error)
+        raise typer.Exit(MODEL_FAILED) from None
+
+
+def _from_to(text: str) -> tuple[str, str]:
+    left, sign, right = text.partition("=")
+    if not sign:
+        raise CompareError(f"--map {text!r} is not FROM=TO, such as 'layers.*=h.*'")
+    return left.strip(), right.strip()
+
+
 @contextmanager
 def _status(doing: str) -> Iterator[None]:
     """A block with a spinner on stderr, where that is a terminal."""
@@ -387,7 +503,7 @@ def _console() -> Console:
     return Console(width=None if known else PIPE_WIDTH)
 
 
-def _save(run: Run, folder: Path) -> None:
+def _save(run: Run | Diff, folder: Path) -> None:
     try:
         run.save(folder)
     except OSError as error:

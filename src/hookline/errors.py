@@ -4,6 +4,7 @@
     ├── SelectionError      a pattern, type or module picks nothing in this model
     ├── AttachError         a module cannot be hooked
     ├── EditError           an edit is not one, or does not fit the call that it is to change
+    ├── CompareError        two models or runs cannot be compared as was asked
     ├── GradientError       a gradient cannot be seen here, or one that a step assigned does not fit
     ├── RecordError         a run was asked for something that it does not hold
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
@@ -34,6 +35,10 @@ class AttachError(HooklineError):
 
 class EditError(HooklineError):
     """An edit is not one, or does not fit the call that it is to change."""
+
+
+class CompareError(HooklineError):
+    """Two models or runs cannot be compared as was asked."""
 
 
 class GradientError(HooklineError):

@@ -73,6 +73,30 @@ class Noted(Net):
         self.spare = nn.Identity()
 
 
+class Renamed(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.front, self.back = net.first, net.second
+
+    def forward(self, x):
+        return self.back(self.front(x))
+
+
+def seeded():
+    torch.manual_seed(0)
+    return Net()
+
+
+def biased():
+    net = seeded()
+    nn.init.ones_(net.first.bias)
+    return net
+
+
+def renamed():
+    return Renamed(seeded())
+
+
 number = 5
 batch = torch.ones(3, 4)
 """
@@ -257,7 +281,7 @@ def test_json_and_save_go_together(folder: Path) -> None:
         (["broken.py:x"], "ZeroDivisionError: division by zero (broken.py:3)"),
         (["net.py:Net"], "say what to call net.py:Net with"),
         (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
-        (["--keep", "everything"], "--keep 'everything' is not known; it is shape, stats, tensor or copy"),
+        (["--keep", "everything"], "--keep 'everything' is not known; it is shape, stats, tensor, copy or fingerprint"),
         (["--inputs", "input_ids=int64"], "cannot read 'input_ids=int64' in --inputs"),
         (["--inputs", "nosuch.safetensors"], "no inputs file nosuch.safetensors"),
         (["--inputs", "broken.json"], "cannot read the inputs file broken.json"),
@@ -488,6 +512,101 @@ def test_the_help_of_check_shows_its_options_and_an_example() -> None:
     text = check("--help").stdout
 
     for part in ("MODEL", "--inputs", "--where", "--eval", "--json", "hookline check net.py:Net", "Exit code 0"):
+        assert part in text
+
+
+# diff
+
+
+def diff(*arguments: str) -> Result:
+    return run("diff", *arguments)
+
+
+def test_a_diff_of_a_model_and_itself_finds_nothing() -> None:
+    result = diff("demo", "demo")
+
+    assert result.exit_code == 0
+    assert result.stdout == "DigitReader and DigitReader: no difference in 23 calls\n"
+
+
+def test_a_diff_of_two_models_has_exit_code_1_and_names_the_culprit() -> None:
+    result = diff("net.py:seeded", "net.py:biased", "--inputs", "net.py:batch", "--grads")
+
+    assert result.exit_code == 1
+    assert "made by first (Linear): bias differs" in " ".join(result.stdout.split())
+
+
+def test_a_diff_of_two_saved_runs(folder: Path) -> None:
+    for name in ("seeded", "biased"):
+        watch(f"net.py:{name}", "--inputs", "net.py:batch", "--keep", "fingerprint", "--save", name)
+
+    assert diff("seeded", "seeded").exit_code == 0
+    result = diff("seeded", "biased", "--save", "parted", "--where", "first")
+    assert result.exit_code == 1
+    assert "1 of 1 calls differ" in result.stdout
+    assert hookline.Diff.load(folder / "parted").culprit.path == "first"  # type: ignore[union-attr]
+
+
+def test_a_diff_gives_one_json_document() -> None:
+    result = diff("net.py:seeded", "net.py:renamed", "--inputs", "net.py:batch", "--map", "first=front", "--json")
+
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert document["same"] is True
+    assert document["mapping"] == {"first": "front", "second": "back"}
+    assert document["proposed"] == {"second": "back"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo", "saved"], "saved is a saved run and demo is none; give two runs, or two models"),
+        (["saved", "saved", "--grads"], "saved runs have been made already"),
+        (["saved", "nowhere"], "saved is a saved run and nowhere is none"),
+        (["demo", "demo", "--map", "first"], "--map 'first' is not FROM=TO"),
+        (["demo", "demo", "--map", "stem=nowhere"], "it has no 'nowhere"),
+        (["demo", "demo", "--where", "nowhere"], "'nowhere' matches none of the"),
+        (["net.py:Net", "net.py:Net"], "say what to call net.py:Net with"),
+    ],
+)
+def test_what_is_wrong_with_what_a_diff_is_given_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+    watch("net.py:Net", "--inputs", "net.py:batch", "--save", "saved")
+
+    result = diff(*arguments)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_model_that_raises_in_a_diff_is_told_with_exit_code_1() -> None:
+    result = diff("net.py:Net", "net.py:Failing", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 1
+    assert "the model raised RuntimeError" in result.stderr
+
+
+def test_an_interrupt_of_a_diff_is_one_line_and_exit_code_130() -> None:
+    result = diff("net.py:Interrupted", "net.py:Net", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 130
+    assert result.stderr == "hookline: interrupted\n"
+
+
+def test_the_help_of_diff_shows_its_options_and_an_example() -> None:
+    text = diff("--help").stdout
+
+    for part in (
+        "A",
+        "B",
+        "--inputs",
+        "--map",
+        "--where",
+        "--grads",
+        "--save",
+        "hookline diff before/ after/",
+        "Exit code 0",
+    ):
         assert part in text
 
 

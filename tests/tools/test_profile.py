@@ -111,9 +111,9 @@ def test_towers_whose_inputs_need_no_gradient_are_not_charged_for_each_other():
 
 
 def test_the_times_of_all_modules_by_themselves_are_the_whole():
-    found = hookline.profile(network(), X)
-    total = found.total
-    assert sum(cost.forward_self for cost in found) == pytest.approx(total.forward, rel=0.25)
+    found = hookline.profile(network(), X, repeat=1)  # medians of several need not add up
+    assert sum(cost.forward_self for cost in found) == pytest.approx(found.total.forward)
+    assert sum(cost.backward_self for cost in found) == pytest.approx(found.total.backward)
     assert sum(row.forward_self for row in found.by_path()) == pytest.approx(found[""].forward)
     assert sum(row.forward_self for row in found.by_class()) == pytest.approx(found[""].forward)
 

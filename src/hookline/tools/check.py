@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.errors import HooklineError, RecordError
+from hookline.model.as_it_was import as_it_was
 from hookline.model.loss import default_loss
-from hookline.model.restore import as_it_was
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
 from hookline.record.record import Run

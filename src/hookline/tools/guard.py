@@ -23,8 +23,8 @@ def guard(
 
     It looks at every tensor that the selected modules give, at its gradient, and at the gradients of their parameters
     when a backward pass has them all: one pass over each, for the smallest and the largest element. The error names the
-    module that made it (`error.path`, `error.index`, `error.phase`), how many outermost calls, of the model or of parts of
-    it, came before that one (`error.step`), and what came before it, the `last` tensors looked at, as a `Run`
+    module that made it (`error.path`, `error.index`, `error.phase`), how many outermost calls, of the model or of parts
+    of it, came before that one (`error.step`), and what came before it, the `last` tensors looked at, as a `Run`
     (`error.run`), which for the first error is also saved to the folder `save`.
 
     - `then="raise"` raises the error; "log" logs it ("hookline", one record a step at most) and lets the step go on; a

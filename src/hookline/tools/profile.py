@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from hookline.errors import RecordError
+from hookline.model.as_it_was import as_it_was
 from hookline.model.loss import default_loss
-from hookline.model.restore import as_it_was
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
 from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of

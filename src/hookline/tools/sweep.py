@@ -19,7 +19,7 @@ from hookline.edits.steps import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
 from hookline.engine.hook import make_hooks
 from hookline.errors import EditError, StoreError
-from hookline.model.restore import as_it_was
+from hookline.model.as_it_was import as_it_was
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
 

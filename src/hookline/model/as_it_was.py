@@ -1,4 +1,4 @@
-"""as_it_was: a model and the random state, after a forward and a backward of ours, as they were before."""
+"""as_it_was: a block in which a model may run, after which it and the random generators are what they were."""
 
 import random
 import sys
@@ -17,7 +17,15 @@ from hookline.model.tensors import tensors
 
 @contextmanager
 def as_it_was(model: Module, inputs: Any) -> Iterator[None]:
-    """A block after which buffers, gradients and the state of random generators are what they were before it."""
+    """A block after which buffers, gradients and the state of random generators are what they were before it; inside of
+    it the weights and the inputs have no gradients yet.
+
+    >>> model, x = torch.nn.BatchNorm1d(1), torch.ones(4, 1)
+    >>> with as_it_was(model, x):
+    ...     _ = model(x)
+    >>> model.running_mean
+    tensor([0.])
+    """
     leaves = [*model.parameters(), *(tensor for _, tensor in tensors(inputs) if tensor.is_leaf)]
     gradients = [(leaf, leaf.grad) for leaf in leaves if leaf.requires_grad]
     changing = [*_changed_by_a_forward(model)]

@@ -1,0 +1,165 @@
+"""Why a module gives something else: what of two modules, and of the calls of them, is not the same."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.compare.recorded import compare_values, other_arguments
+from hookline.compare.result import Cause, Weight
+from hookline.compare.tensors import compare
+from hookline.model.paths import walk
+from hookline.model.pick import named
+from hookline.model.tensors import SCALARS
+from hookline.record.record import CallRecord
+
+PLAIN = (*SCALARS, torch.dtype)
+MOST = 5  # of a kind that are told one by one
+
+
+def module_causes(a: Module, b: Module, *, called: Iterable[str] = ()) -> list[Cause]:
+    """What of two modules differs that is no weight: their mode, dtype, attributes and class; and of the modules in
+    them that nobody calls, such as the projection that an attention only takes the weight of. `called` are the paths
+    below `a` that are called, and are looked at for themselves.
+
+    >>> from torch import nn
+    >>> [str(cause) for cause in module_causes(nn.LayerNorm(4, eps=1e-12), nn.LayerNorm(4))]
+    ['eps is 1e-12 against 1e-05']
+    """
+    ours, theirs, left = dict(walk(a)), dict(walk(b)), {*called}
+    found: list[Cause] = []
+    for path, module in ours.items():
+        if path in theirs and path not in left:
+            found += _of_modules(module, theirs[path], path)
+    return found
+
+
+def _of_modules(a: Module, b: Module, path: str) -> Iterator[Cause]:
+    if a is b:
+        return
+    name = f"{path}." if path else ""
+    if a.training != b.training:
+        modes = ["training" if module.training else "evaluation" for module in (a, b)]
+        yield Cause("mode", f"{path + ' ' if path else ''}is in {modes[0]} against {modes[1]} mode")
+    for attribute, one, other in different_attributes(a, b):
+        yield Cause("attribute", f"{name}{attribute} is {one} against {other}")
+    dtypes = [_dtype(module) for module in (a, b)]
+    if all(dtypes) and dtypes[0] != dtypes[1]:
+        yield Cause("dtype", f"{path + ' ' if path else ''}holds {dtypes[0]} against {dtypes[1]}")
+    classes = [type(module).__name__ for module in (a, b)]
+    if classes[0] != classes[1] and "OptimizedModule" not in classes:
+        yield Cause("class", f"{path + ' ' if path else ''}is a {classes[0]} against a {classes[1]}")
+
+
+def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str, str]]:
+    """(name, one's, the other's) of the attributes that both of two modules have, and that are not the same: numbers,
+    texts, functions, tensors, and the entries of a configuration."""
+    ours, theirs = vars(a), vars(b)
+    for name in ours:
+        if name.startswith("_") or name == "training" or name not in theirs:
+            continue
+        yield from _different(name, ours[name], theirs[name])
+
+
+def _different(name: str, one: Any, other: Any) -> Iterator[tuple[str, str, str]]:
+    if one is other:
+        return
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        found = compare(one, other)
+        if found.differs:
+            yield name, "a tensor", f"another, {found}"
+        return
+    if hasattr(one, "to_dict") and hasattr(other, "to_dict"):
+        yield from _different_entries(name, one.to_dict(), other.to_dict())
+        return
+    shown = _shown(one), _shown(other)
+    if None not in shown and shown[0] != shown[1]:
+        yield name, str(shown[0]).partition("\0")[0], str(shown[1]).partition("\0")[0]
+
+
+def _different_entries(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    count = 0
+    for key in one:
+        plain = not key.startswith("_") and isinstance(one[key], PLAIN) and isinstance(other.get(key), PLAIN)
+        if plain and one[key] != other.get(key) and count < MOST:
+            count += 1
+            yield f"{name}.{key}", repr(one[key]), repr(other.get(key))
+
+
+def _shown(value: Any) -> str | None:
+    """What tells a plain value or a function from another; None of anything else. What stands after a zero byte is for
+    comparing only."""
+    if isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, tuple | list) and all(isinstance(part, PLAIN) for part in value):
+        return repr(tuple(value))
+    if isinstance(value, functools.partial):
+        return f"{_shown(value.func)} with {value.keywords}"
+    if callable(value) and not isinstance(value, Module | type):
+        code = getattr(value, "__code__", None)
+        name = getattr(value, "__qualname__", type(value).__qualname__)
+        return f"{name}\0{code.co_code.hex()}{code.co_consts}{code.co_names}" if code else name
+    return None
+
+
+def _dtype(module: Module) -> str:
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return ", ".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for _, t in own if t.is_floating_point()))
+
+
+def weight_causes(weights: Iterable[Weight], path: str, *, called: Iterable[str] = ()) -> list[Cause]:
+    """The causes that differing weights of a module are: its own, and those of modules in it that nobody calls."""
+    others = [other for other in called if other]
+    mine = [weight for weight in weights if _belongs((weight.name_a or weight.name_b or ""), path, others)]
+    found = [Cause(f"{weight.kind.replace('parameter', 'weight')}s", _short(weight, path)) for weight in mine[:MOST]]
+    if len(mine) > MOST:
+        found.append(Cause("weights", f"and {len(mine) - MOST} more weights differ"))
+    return found
+
+
+def _belongs(name: str, path: str, called: list[str]) -> bool:
+    below = name.startswith(f"{path}.") if path else True
+    deeper = (other for other in called if other != path and other.startswith(f"{path}." if path else ""))
+    return below and not any(name.startswith(f"{other}.") for other in deeper)
+
+
+def _short(weight: Weight, path: str) -> str:
+    return str(weight).removeprefix(f"{path}." if path else "")
+
+
+# What calls tell
+
+
+def call_causes(a: CallRecord, b: CallRecord, inside: list[tuple[CallRecord, CallRecord, bool]]) -> list[Cause]:
+    """What two calls tell of why they gave something else. `inside` are the pairs of calls right inside of them, and
+    whether these gave something else."""
+    found = [Cause("error", f"raised {call.error}") for call in (a, b) if call.error is not None and a.error != b.error]
+    for one, other, differs in inside:
+        given = other_inputs(one, other)
+        if given:
+            name = one.path.removeprefix(f"{a.path}.") or one.type
+            found.append(Cause("arguments", f"gives {name} {given[0]}"))
+        if differs or given:
+            break
+    return found + _order(inside)
+
+
+def other_inputs(a: CallRecord, b: CallRecord) -> list[str]:
+    """The arguments of two calls that differ, in words."""
+    one, other = named(a.args, a.kwargs), named(b.args, b.kwargs)
+    differences = compare_values(one, other)
+    found = [f"another argument {key}: {each}" for key, each in differences.items() if each.differs]
+    return found + [f"{key} = {ours!r} against {theirs!r}" for key, ours, theirs in other_arguments(one, other)]
+
+
+def _order(inside: list[tuple[CallRecord, CallRecord, bool]]) -> list[Cause]:
+    """Whether the calls right inside of two were made in another order."""
+    theirs = sorted(inside, key=lambda pair: pair[1].number)
+    names = [[pair[0].path.rpartition(".")[2] for pair in order] for order in (inside, theirs)]
+    if names[0] == names[1]:
+        return []
+    shown = [", ".join(order[:MOST]) for order in names]
+    return [Cause("order", f"calls its modules in another order: {shown[0]} against {shown[1]}")]

@@ -1,0 +1,82 @@
+"""Why a pair makes a difference, by its calls, its modules and how it ran alone; the likeliest cause first."""
+
+from collections.abc import Iterator
+
+from hookline.compare.causes import call_causes, module_causes, other_inputs, weight_causes
+from hookline.compare.isolate import Verdict
+from hookline.compare.match import Matching
+from hookline.compare.recorded import compare_values
+from hookline.compare.result import Cause, Pair, Weight
+from hookline.model.select import Selection
+from hookline.record.record import CallRecord
+
+ORDER = ("error", "arguments", "mode", "weights", "buffers", "attribute", "order", "calls", "dtype", "class", "code")
+
+
+def why_modules(
+    pair: Pair,
+    matching: Matching,
+    modules: tuple[Selection, Selection],
+    weights: list[Weight],
+    verdict: Verdict | None,
+) -> tuple[Cause, ...]:
+    """Why a pair makes a difference, with both models at hand; `verdict` is what running it alone told."""
+    called = [path for path in matching.paths if path != pair.path_a]
+    below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
+    one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
+    causes = _call_causes(pair, matching, alone=verdict is not None and not verdict.reason)
+    if one is not None and other is not None:
+        causes += weight_causes(weights, pair.path_a, called=called)
+        causes += module_causes(one, other, called=below)
+    return (*_in_order(causes), *_concluding(causes, verdict))
+
+
+def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
+    """Why, as far as the records of two runs tell."""
+    one, other = matching.pairs[pair.number]
+    causes = _call_causes(pair, matching)
+    if one.training != other.training:
+        modes = ["training" if call.training else "evaluation" for call in (one, other)]
+        causes.append(Cause("mode", f"is in {modes[0]} against {modes[1]} mode"))
+    dtypes = [", ".join(dict.fromkeys(info.dtype_name for info in call.outputs)) for call in (one, other)]
+    if dtypes[0] != dtypes[1]:
+        causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
+    if one.type != other.type:
+        causes.append(Cause("class", f"is a {one.type} against a {other.type}"))
+    if not causes and pair.makes_it:
+        causes.append(Cause("code", "given the same, it gives something else: look at its weights and its code"))
+    return tuple(_in_order(causes))
+
+
+def _call_causes(pair: Pair, matching: Matching, *, alone: bool = False) -> list[Cause]:
+    """What the calls tell; their own arguments tell nothing of a module that was run alone, on the reference's."""
+    one, other = matching.pairs[pair.number]
+    given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other)]
+    inside = [(x, y, _gave_other(x, y)) for x, y in matching.pairs if x.parent is one]
+    strays = [
+        Cause("calls", f"calls {call.path.rpartition('.')[2] or call.type}, which has no partner")
+        for calls, holder in ((matching.only_a, one), (matching.only_b, other))
+        for call in calls
+        if call.parent is holder
+    ]
+    return [*given, *call_causes(one, other, inside), *strays[:3]]
+
+
+def _gave_other(one: CallRecord, other: CallRecord) -> bool:
+    return any(found.differs for found in compare_values(one.output, other.output).values())
+
+
+def _in_order(causes: list[Cause]) -> list[Cause]:
+    return sorted(causes, key=lambda cause: ORDER.index(cause.kind))
+
+
+def _concluding(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]:
+    """What follows from running the module alone, with its own weights and with the reference's."""
+    if not causes:
+        yield Cause("code", "given the same, and holding the same, its code gives something else")
+    elif verdict is not None and verdict.only_weights is False and any(cause.kind == "weights" for cause in causes):
+        yield Cause("code", "and with the reference's weights it gives something else too")
+
+
+def _is_inside(path: str, container: str) -> bool:
+    return path.startswith(f"{container}.") if container else bool(path)

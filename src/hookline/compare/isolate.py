@@ -1,0 +1,270 @@
+"""Which module makes a difference, and not only passes one on: each is run alone on what the reference's was given."""
+
+import copy
+import itertools
+import random
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Module
+
+from hookline.compare.recorded import compare_values
+from hookline.compare.tensors import Tolerance
+from hookline.engine.attach import attach
+from hookline.engine.call import Call
+from hookline.engine.hook import make_hooks
+from hookline.model.as_it_was import as_it_was
+from hookline.model.pick import as_arguments, named
+from hookline.model.select import Selection
+from hookline.model.tensors import SCALARS, exchange, leaves, tensors
+from hookline.record.record import CallRecord, TensorInfo
+
+FIRST = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A call of the reference of which the partner gave something else: the partner's module, what is known of its
+    call, and the tolerance."""
+
+    module: Module
+    record: CallRecord
+    allowed: Tolerance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What running a module alone on the reference's inputs told.
+
+    - `makes_it`: whether it gave something else; None where it could not be run on them, and `reason` says why;
+    - `only_weights`: whether it gives the same once it has the reference's weights; None where that was not to be
+      found out.
+    """
+
+    makes_it: bool | None
+    only_weights: bool | None = None
+    reason: str = ""
+
+
+def isolate(
+    reference: Selection, suspects: Mapping[tuple[str, int], Suspect], run: Callable[[], Any]
+) -> dict[tuple[str, int], Verdict]:
+    """The verdict on each suspect, by path and index of the reference's call. `run` runs the reference once.
+
+    A module that holds one that makes a difference is not run, and makes none. Nothing is stored but what the calls
+    that run at the time were given. Both models are afterwards what they were.
+    """
+    wanted = {path for path, _ in suspects}
+    modules = [(path, module) for path, module in reference if path in wanted]
+    trial = Trial(suspects, {id(module): (path, itertools.count()) for path, module in modules})
+    hooks = make_hooks(before=trial.begin, always=trial.end, order=FIRST)
+    with attach(modules, hooks), as_it_was(reference.model, ()), torch.inference_mode(False), torch.no_grad():
+        run()
+    return trial.verdicts
+
+
+@dataclass(slots=True)
+class Trial:
+    """The steps on the reference's modules, and what they found."""
+
+    suspects: Mapping[tuple[str, int], Suspect]
+    known: dict[int, tuple[str, "itertools.count[int]"]]
+    verdicts: dict[tuple[str, int], Verdict] = field(default_factory=dict)
+    given: dict[Call, tuple[tuple[str, int], Any, Any]] = field(default_factory=dict)
+    guilty: set[Call] = field(default_factory=set)
+    busy: bool = False
+
+    def begin(self, call: Call) -> None:
+        """Keep what a suspect is given, and the state of the random generators."""
+        if self.busy:
+            return
+        path, count = self.known[id(call.module)]
+        key = path, next(count)
+        if key in self.suspects:
+            arguments = call.args, call.kwargs
+            self.given[call] = key, copied_arguments(arguments), random_states(arguments)
+
+    def end(self, call: Call) -> None:
+        """Run the partner on the same, where no module in it was found to make a difference."""
+        inner = call in self.guilty
+        guilty = inner
+        key, arguments, states = self.given.pop(call, (None, None, None))
+        if key is not None and call.error is None:
+            verdict = Verdict(makes_it=False) if inner else self.judge(call, self.suspects[key], arguments, states)
+            self.verdicts[key] = verdict
+            guilty = guilty or bool(verdict.makes_it)
+        self.guilty.discard(call)
+        if guilty and call.parent is not None:
+            self.guilty.add(call.parent)
+
+    def judge(self, call: Call, suspect: Suspect, arguments: Any, states: Any) -> Verdict:
+        """What the partner gives on the same arguments, beside what the reference's module gave."""
+        self.busy = True
+        try:
+            again, reason = _run(suspect, suspect.module, copied_arguments(arguments), states)
+            if reason:
+                return Verdict(None, reason=reason)
+            wanted = _wanted(call, suspect, arguments, states)
+            if not _differ(wanted, again, suspect.allowed):
+                return Verdict(makes_it=False)
+            return Verdict(makes_it=True, only_weights=_only_weights(wanted, call, suspect, arguments, states))
+        finally:
+            self.busy = False
+
+
+def _differ(one: Any, other: Any, allowed: Tolerance | None) -> bool:
+    return any(found.differs for found in compare_values(one, other, kind=Tensor, allowed=allowed).values())
+
+
+def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
+    """What a function in the place of the partner gives, or why it gave nothing."""
+    try:
+        args, kwargs = adapted(arguments, suspect.record)
+        with as_it_was(suspect.module, (args, kwargs)):
+            set_random_states(states)
+            return function(*args, **kwargs), ""
+    except Exception as error:  # the partner may take other arguments, or more than one call has to tell
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
+    """What the reference's module gave; where the partner's dtypes hold less than its arguments, what it gives on as
+    much of these as they hold, since the rest was lost before."""
+    rounded = _rounded(arguments, suspect.record)
+    if rounded is None:
+        return call.output
+    args, kwargs = rounded
+    with as_it_was(call.module, rounded):
+        set_random_states(states)
+        return call.module(*args, **kwargs)
+
+
+def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> bool | None:
+    """Whether the partner gives the same with the weights and buffers of the reference's module."""
+    ours, theirs = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (call.module, suspect.module))
+    if not ours or {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
+        return None
+    lent = {name: tensor.detach().to(theirs[name], copy=True) for name, tensor in ours.items()}
+    if all(torch.equal(lent[name], theirs[name]) for name in lent):
+        return False
+
+    def borrowing(*args: Any, **kwargs: Any) -> Any:
+        return functional_call(suspect.module, lent, args, kwargs)
+
+    again, reason = _run(suspect, borrowing, copied_arguments(arguments), states)
+    return None if reason else not _differ(wanted, again, suspect.allowed)
+
+
+# Arguments
+
+
+def adapted(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of the reference's call in the way that the partner was called: by its names, in its dtypes, on its
+    devices."""
+    given = named(*arguments)
+    wanted = named(record.args, record.kwargs)
+    if given.keys() == wanted.keys():
+        infos = [info for _, info in leaves(wanted, kind=TensorInfo)]
+        found = [tensor for _, tensor in tensors(given)]
+        fitting = dict(zip(map(id, found), infos, strict=True)) if len(found) == len(infos) else {}
+        exchange(given, lambda tensor: _fitted(tensor, fitting.get(id(tensor))), [])
+        return as_arguments(given)
+    left = iter([tensor for _, tensor in tensors(given)])
+    return as_arguments({key: _filled(part, left) for key, part in wanted.items()})
+
+
+def _filled(part: Any, left: Any) -> Any:
+    """A recorded argument with the next tensor for each that it stands for; TypeError for what is not known whole."""
+    if isinstance(part, TensorInfo):
+        tensor = next(left, None)
+        if tensor is None or tuple(tensor.shape) != tuple(part.shape):
+            raise TypeError("the partner is given other tensors")
+        return _fitted(tensor, part)
+    if isinstance(part, SCALARS):
+        return part
+    if type(part) in (tuple, list):
+        return type(part)(_filled(each, left) for each in part)
+    raise TypeError(f"the partner is given {part!r}, which was not kept")
+
+
+def _fitted(tensor: Tensor, info: TensorInfo | None) -> Tensor:
+    if info is None or tensor.is_floating_point() != info.dtype.is_floating_point:
+        return tensor
+    return tensor.to(info.device, info.dtype)
+
+
+def _rounded(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments, rounded to the dtypes that the partner was given and cast back; None where nothing is lost."""
+    given = named(*copied_arguments(arguments))
+    wanted = [info.dtype for _, info in leaves(named(record.args, record.kwargs), kind=TensorInfo)]
+    found = [tensor for _, tensor in tensors(given)]
+    fewer = {id(one): dtype for one, dtype in zip(found, wanted, strict=False) if _is_narrower(dtype, one.dtype)}
+    if len(wanted) != len(found) or not fewer:
+        return None
+
+    def there_and_back(tensor: Tensor) -> Tensor:
+        return tensor.to(fewer[id(tensor)]).to(tensor.dtype) if id(tensor) in fewer else tensor
+
+    exchange(given, there_and_back, [])
+    return as_arguments(given)
+
+
+def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
+    both = one.is_floating_point and other.is_floating_point
+    return both and torch.finfo(one).eps > torch.finfo(other).eps
+
+
+def copied(value: Any) -> Any:
+    """A value with copies of its tensors, that require gradients as these do and are leaves; what is shared in it is
+    shared in the copy.
+
+    >>> x = torch.ones(2, requires_grad=True) * 2
+    >>> (one, other), _ = copied(((x, x), None))
+    >>> one is other, one is x, one.requires_grad, one.is_leaf
+    (True, False, True, True)
+    """
+    memo: dict[int, Any] = {}
+    for _, tensor in tensors(value):
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+    return copy.deepcopy(value, memo)
+
+
+def copied_arguments(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Copies of the (args, kwargs) of a call; where they do not let themselves be copied whole, of their tensors."""
+    try:
+        return cast("tuple[tuple[Any, ...], dict[str, Any]]", copied(arguments))
+    except Exception:  # what does not let itself be copied is shared, but for the tensors
+        given = {key: _cloned(part) for key, part in named(*arguments).items()}
+        return as_arguments(given)
+
+
+def _cloned(part: Any) -> Any:
+    return part.detach().clone() if isinstance(part, Tensor) else part
+
+
+# Random generators
+
+
+def random_states(value: Any) -> tuple[Any, ...]:
+    """The states of Python's, numpy's and torch's generators, on the devices of a value's tensors too."""
+    devices = {tensor.device for _, tensor in tensors(value) if tensor.device.type == "cuda"}
+    numpy = sys.modules.get("numpy")
+    numbers = numpy.random.get_state() if numpy is not None else None
+    return random.getstate(), numbers, torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in devices]
+
+
+def set_random_states(states: tuple[Any, ...]) -> None:
+    """Put the generators back to these states."""
+    python, numbers, cpu, others = states
+    random.setstate(python)
+    if numbers is not None:
+        sys.modules["numpy"].random.set_state(numbers)
+    torch.set_rng_state(cpu)
+    for device, state in others:
+        torch.cuda.set_rng_state(state, device)

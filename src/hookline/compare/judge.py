@@ -1,0 +1,133 @@
+"""The pairs of two runs: by how much they differ, which of them make a difference, by what was recorded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from hookline.compare.match import Matching
+from hookline.compare.recorded import Differences, compare_infos, compare_values, known
+from hookline.compare.result import Pair
+from hookline.compare.tensors import Tolerance
+from hookline.errors import CompareError
+from hookline.model.pick import named
+from hookline.model.select import glob_to_regex
+from hookline.record.record import CallRecord, Run, TensorInfo
+
+Allowed: TypeAlias = Callable[[str], Tolerance | None]
+Tolerances: TypeAlias = Tolerance | Mapping[str, Tolerance] | None
+
+
+def allowing(tolerances: Tolerances) -> Allowed:
+    """The function that gives the tolerance for a path, None for that of the dtypes: of the globs that match it the
+    first counts. CompareError for what is no (relative, absolute).
+
+    >>> allowing({"head.**": (1e-2, 1e-3)})("head.linear"), allowing((0.0, 0.0))("head")
+    ((0.01, 0.001), (0.0, 0.0))
+    """
+    given = tolerances if isinstance(tolerances, Mapping) else {} if tolerances is None else {"**": tolerances}
+    for pattern, pair in given.items():
+        if not (
+            isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, int | float) for each in pair)
+        ):
+            raise CompareError(f"a tolerance is a pair (relative, absolute), not {pair!r} (for {pattern!r})")
+    rules = [(glob_to_regex(pattern), (float(pair[0]), float(pair[1]))) for pattern, pair in given.items()]
+    return lambda path: next((pair for expression, pair in rules if expression.fullmatch(path)), None)
+
+
+def compare_calls(run: Run, matching: Matching, allowed: Allowed) -> list[Pair]:
+    """A Pair for each two calls that belong together, by all that both runs kept of them."""
+    numbers = {id(one): number for number, (one, _) in enumerate(matching.pairs)}
+    ended = in_order_of_ending(run)
+    return [
+        _pair(one, other, number, _parent(one, numbers), ended[id(one)], allowed(one.path))
+        for number, (one, other) in enumerate(matching.pairs)
+    ]
+
+
+def _pair(
+    one: CallRecord, other: CallRecord, number: int, parent: int | None, ended: int, allowed: Tolerance | None
+) -> Pair:
+    def compared(a: Any, b: Any, of: Callable[[TensorInfo], Any] = lambda info: info) -> Differences:
+        return compare_values(a, b, of=of, allowed=allowed)
+
+    given = named(one.args, one.kwargs), named(other.args, other.kwargs)
+    return Pair(
+        *(one.path, other.path, one.index, one.type, other.type, number, parent, ended),
+        inputs=compared(*given),
+        outputs=compared(one.output, other.output),
+        grads=compared(one.output, other.output, lambda info: info.grad),
+        grad_inputs=compared(*given, lambda info: info.grad),
+        failed=(one.error is None) != (other.error is None),
+    )
+
+
+def _parent(call: CallRecord, numbers: Mapping[int, int]) -> int | None:
+    """The number of the nearest call around one that has a partner too."""
+    around = call.parent
+    while around is not None and id(around) not in numbers:
+        around = around.parent
+    return None if around is None else numbers[id(around)]
+
+
+def in_order_of_ending(run: Run) -> dict[int, int]:
+    """The place of each call, by its id, in the order in which calls end: one that ran inside of another before it."""
+    inside: dict[int | None, list[CallRecord]] = {}
+    known = set(map(id, run.calls))
+    for call in run.calls:
+        inside.setdefault(id(call.parent) if id(call.parent) in known else None, []).append(call)
+    order: list[CallRecord] = []
+    left = [*inside.get(None, [])]
+    while left:  # parents before what they hold, later ones first
+        call = left.pop()
+        order.append(call)
+        left += inside.get(id(call), [])
+    return {id(call): place for place, call in enumerate(reversed(order))}
+
+
+def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
+    """The pairs with the word on whether they make a difference: the verdict on the pair of that number where there is
+    one, else what was recorded. One that holds a call that does makes none."""
+    holding: set[int] = set()
+    found = dict(enumerate(pairs))
+    for pair in sorted(pairs, key=lambda pair: pair.ended):
+        if not pair.differs:
+            continue
+        word = verdicts.get(pair.number)
+        makes_it = False if pair.number in holding else _by_record(pair) if word is None else word
+        found[pair.number] = replace(pair, makes_it=makes_it)
+        if (makes_it or pair.number in holding) and pair.parent is not None:
+            holding.add(pair.parent)
+    return [*found.values()]
+
+
+def _by_record(pair: Pair) -> bool | None:
+    """Whether the one gave something else on the same, or sent back other gradients for the same; None where what it
+    was given differs too, or was not kept."""
+    if pair.gives_other:
+        return True if _agree(pair.inputs) else None
+    if not pair.grad_inputs:
+        return None
+    return _agree(pair.grads) and any(found.differs for found in pair.grad_inputs.values())
+
+
+def _agree(differences: Differences) -> bool:
+    return known(differences) and not any(found.differs for found in differences.values())
+
+
+def with_weight_gradients(
+    pairs: list[Pair], ours: Mapping[str, TensorInfo], theirs: Mapping[str, TensorInfo], allowed: Allowed
+) -> list[Pair]:
+    """The pairs with what is known of the gradients of their modules' own parameters, given by name, among those that
+    they sent back; of a module that is called several times it stands at the first."""
+    found = []
+    for pair in pairs:
+        one, other = _own(ours, pair.path_a), _own(theirs, pair.path_b)
+        shared = [name for name in one if name in other and pair.index == 0]
+        extra = {name: compare_infos(one[name], other[name], allowed=allowed(pair.path_a)) for name in shared}
+        found.append(replace(pair, grad_inputs={**pair.grad_inputs, **extra}))
+    return found
+
+
+def _own(gradients: Mapping[str, TensorInfo], path: str) -> dict[str, TensorInfo]:
+    split = ((name.rpartition("."), info) for name, info in gradients.items())
+    return {name: info for (holder, _, name), info in split if holder == path}

@@ -1,0 +1,29 @@
+"""What is kept of the tensors of two models that are compared: each once, however many calls it passes through."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from hookline.record.keep import Keep, version_of
+
+
+class Once:
+    """What a function makes of a tensor, or a copy of it; made once of one that comes again unchanged, as what a module
+    gives comes to the next."""
+
+    def __init__(self, keep: Keep) -> None:
+        self.make: Callable[[Tensor], Any] = keep if callable(keep) else lambda tensor: tensor.detach().clone()
+        self.made: dict[int, tuple[weakref.ref[Tensor], int, Any]] = {}
+
+    def __call__(self, tensor: Tensor) -> Any:
+        """What was made of this tensor."""
+        key, version = id(tensor), version_of(tensor)
+        reference, last, found = self.made.get(key, (None, None, None))
+        if reference is not None and reference() is tensor and last == version:
+            return found
+        found = self.make(tensor)
+        if version is not None:
+            self.made[key] = weakref.ref(tensor, lambda _: self.made.pop(key, None)), version, found
+        return found

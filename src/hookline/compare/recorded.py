@@ -1,0 +1,146 @@
+"""By how much two recorded values differ: tensors, fingerprints or statistics, whatever both runs kept."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from hookline.compare.fingerprint import compare_fingerprints, fingerprint, is_fingerprint
+from hookline.compare.tensors import (
+    SAME,
+    Difference,
+    Tolerance,
+    alike,
+    compare,
+    dtype_name,
+    ratio,
+    tolerance,
+)
+from hookline.model.tensors import SCALARS, leaves, mirror
+from hookline.record.measure import Stats
+from hookline.record.record import TensorInfo
+
+Keys: TypeAlias = tuple[str | int, ...]
+Differences: TypeAlias = dict[str, Difference]
+
+
+def compare_infos(a: TensorInfo, b: TensorInfo, *, allowed: Tolerance | None = None) -> Difference:
+    """The difference of what two runs know of a tensor: by its elements where both kept it, else by fingerprints, else
+    by statistics, else by shape and dtype alone, which tells no difference between two of one shape.
+
+    Raises ChangedTensorError where a tensor that was kept by reference has been changed since.
+    """
+    allowed = allowed if allowed is not None else tolerance(a.dtype, b.dtype)
+    one, other = a.value, b.value
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return compare(one, other, allowed=allowed)
+    told: dict[str, Any] = {
+        "shapes": (tuple(a.shape), tuple(b.shape)),
+        "dtypes": (dtype_name(a.dtype), dtype_name(b.dtype)),
+    }
+    if told["shapes"][0] != told["shapes"][1] or not alike(a.dtype, b.dtype):
+        return Difference(**told, differs=True, identical=False, basis="shape", tolerance=allowed)
+    one, other = _as_fingerprint(one), _as_fingerprint(other)
+    if is_fingerprint(one) and is_fingerprint(other):
+        return compare_fingerprints(one, other, told, allowed)
+    if a.stats is not None and b.stats is not None:
+        return Difference(**told, **_of_stats(a.stats, b.stats, allowed), basis="statistics", tolerance=allowed)
+    return Difference(**told, differs=False, identical=False, basis="shape", tolerance=allowed)
+
+
+def compare_values(
+    a: Any,
+    b: Any,
+    *,
+    kind: type = TensorInfo,
+    of: Callable[[Any], Any] = lambda found: found,
+    allowed: Tolerance | None = None,
+) -> Differences:
+    """The differences of the tensors in two nested values by the keys that lead to them in `a`; `of` gives what is
+    compared of each, such as its gradient, or None.
+
+    Where the two are nested in other ways their tensors are matched by their order, if there are as many.
+    """
+    comparing = compare if kind is Tensor else compare_infos
+    found = {}
+    for keys, one, other in paired_leaves(a, b, kind=kind):
+        one, other = (None if part is None else of(part) for part in (one, other))
+        if one is not None and other is not None:
+            found[key_text(keys)] = comparing(one, other, allowed=allowed)
+        elif one is not None or other is not None:
+            found[key_text(keys)] = missing(one, other)
+    return found
+
+
+def paired_leaves(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, Any]]:
+    """The keys of each tensor in two nested values, and the two tensors; None for one that is not there."""
+    ones, others = ([*leaves(mirror(value, lambda part: part, kind=kind), kind=kind)] for value in (a, b))
+    by_key = dict(others)
+    if len(ones) == len(others) and {keys for keys, _ in ones} != by_key.keys():
+        yield from ((keys, one, other) for (keys, one), (_, other) in zip(ones, others, strict=True))
+        return
+    yield from ((keys, one, by_key.get(keys)) for keys, one in ones)
+    own = {keys for keys, _ in ones}
+    yield from ((keys, None, other) for keys, other in others if keys not in own)
+
+
+def missing(one: Any, other: Any) -> Difference:
+    """The difference of a tensor, or of what is known of it, from none."""
+    shapes, dtypes = zip(
+        *((None, None) if part is None else (tuple(part.shape), dtype_name(part.dtype)) for part in (one, other)),
+        strict=True,
+    )
+    return Difference(shapes, dtypes, differs=True, identical=False, basis="shape")
+
+
+def other_arguments(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
+    """The numbers, texts and Nones that two nested values have under the same keys and that differ: (key, one's, the
+    other's)."""
+    ones, others = (dict(leaves(value, kind=SCALARS)) for value in (a, b))  # type: ignore[arg-type]
+    return [
+        (key_text(keys), one, others[keys])
+        for keys, one in ones.items()
+        if keys in others and repr(one) != repr(others[keys])
+    ]
+
+
+def key_text(keys: Keys) -> str:
+    """Keys as they are shown: `logits`, `hidden_states.2`, nothing for the tensor itself."""
+    return ".".join(map(str, keys))
+
+
+def known(differences: Differences) -> bool:
+    """Whether anything but shapes was compared, of each of some tensors."""
+    return all(found.basis != "shape" or found.differs for found in differences.values())
+
+
+def largest(differences: Differences) -> float:
+    """The largest error, as a share of the norm; NaN where none is known."""
+    errors = [found.error for found in differences.values() if not math.isnan(found.error)]
+    return max(errors, default=math.nan)
+
+
+def _as_fingerprint(value: Any) -> Any:
+    return fingerprint(value) if isinstance(value, Tensor) else value
+
+
+def _of_stats(a: Stats, b: Stats, allowed: Tolerance) -> dict[str, Any]:
+    """The figures of a Difference that statistics tell: it differs where tensors within the tolerance cannot have
+    these."""
+    if a == b or (a.count == b.count and repr(a) == repr(b)):
+        return {**SAME, "count": a.count}
+    relative, absolute = allowed
+    top = a.absmax
+    nan = abs(a.nan - b.nan) + abs(a.inf - b.inf)
+    bounds = {
+        **dict.fromkeys(("min", "max", "mean"), absolute + relative * top),
+        "norm": math.sqrt(a.count) * absolute + relative * a.norm,
+    }
+    apart = {name: abs(getattr(a, name) - getattr(b, name)) for name in bounds}
+    differs = bool(nan) or any(apart[name] > bound for name, bound in bounds.items())
+    return {
+        **{"differs": differs, "identical": False, "nan": nan, "count": a.count},
+        "absolute": max(apart["min"], apart["max"], apart["mean"]),
+        "error": ratio(apart["norm"], a.norm),
+    }

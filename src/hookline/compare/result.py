@@ -1,0 +1,301 @@
+"""Diff, Pair, Weight, Cause: what a comparison gives back."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from hookline.compare.recorded import Differences, largest
+from hookline.compare.tensors import Difference
+from hookline.errors import CompareError, StoreError
+from hookline.store.folder import read, write
+
+if TYPE_CHECKING:
+    import pandas
+
+Unmatched: TypeAlias = tuple[tuple[str, int, str], ...]  # path, index, class
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason why a module gives something else: of which `kind` ("weights", "buffers", "mode", "attribute",
+    "arguments", "order", "calls", "dtype", "class", "error", "code"), and in words."""
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One parameter or buffer that differs: its names in both models (None where one has it not), "parameter" or
+    "buffer", by how much, and what else the one is of the other, such as "transposed"."""
+
+    name_a: str | None
+    name_b: str | None
+    kind: str
+    difference: Difference
+    relation: str = ""
+
+    def __str__(self) -> str:
+        words = f"{self.name_a or self.name_b} differs: {self.difference}"
+        return f"{words}; {self.relation}" if self.relation else words
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One call of the reference, and its partner.
+
+    - `path_a`, `path_b`, `type_a`, `type_b`: the modules and their classes; `index`: which call of them;
+    - `number`: the pair's place in call order; `parent`: that of the pair it ran inside of, None at the top; `ended`:
+      its place in the order in which calls end, in which containers come after what they hold;
+    - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it;
+      `grads`, `grad_inputs`: of their gradients, where these were recorded;
+    - `error`: the largest error of the outputs as a share of their norm; `amplification`: that over the inputs' error;
+    - `makes_it`: whether the module makes a difference itself, where one is; None where that is not known;
+    - `causes`: why, where it does.
+    """
+
+    path_a: str
+    path_b: str
+    index: int
+    type_a: str
+    type_b: str
+    number: int
+    parent: int | None
+    ended: int
+    inputs: Differences = field(default_factory=dict)
+    outputs: Differences = field(default_factory=dict)
+    grads: Differences = field(default_factory=dict)
+    grad_inputs: Differences = field(default_factory=dict)
+    failed: bool = False
+    makes_it: bool | None = None
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The path in the reference."""
+        return self.path_a
+
+    @property
+    def gives_other(self) -> bool:
+        """Whether the modules gave something else, or only one of them raised."""
+        return self.failed or any(found.differs for found in self.outputs.values())
+
+    @property
+    def backs_other(self) -> bool:
+        """Whether a gradient differs."""
+        return any(found.differs for part in (self.grads, self.grad_inputs) for found in part.values())
+
+    @property
+    def differs(self) -> bool:
+        """Whether the outputs or a gradient differ by more than the tolerance."""
+        return self.gives_other or self.backs_other
+
+    @property
+    def worst(self) -> Difference | None:
+        """The output that differs most, or the gradient where the outputs agree; None of a module that gave none."""
+        shown = self.outputs if self.gives_other or not self.backs_other else {**self.grads, **self.grad_inputs}
+        return max(shown.values(), key=lambda found: (found.differs, _size(found.error)), default=None)
+
+    @property
+    def error(self) -> float:
+        """The largest error of the outputs, as a share of their norm."""
+        return largest(self.outputs)
+
+    @property
+    def amplification(self) -> float:
+        """Error out over error in; infinite where only the output differs, NaN where neither does or is known."""
+        given, gave = largest(self.inputs), self.error
+        if math.isnan(given) or math.isnan(gave) or given == gave == 0 or math.isinf(given):
+            return math.nan
+        return gave / given if given else math.inf
+
+    @property
+    def why(self) -> str:
+        """The causes in a line."""
+        return "; ".join(cause.message for cause in self.causes)
+
+    def __str__(self) -> str:
+        name = f"{self.path or '(the model)'}{f' #{self.index}' if self.index else ''} ({self.type_a})"
+        worst = self.worst
+        words = f"{name}: {worst}" if worst is not None and self.differs else f"{name}: the same"
+        return f"{words}; {self.why}" if self.causes else words
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diff(Sequence[Pair]):
+    """Where two models or runs part: a `Pair` for each call of the first, the reference, that has a partner. True where
+    one of them differs.
+
+    - `pairs`: in call order; `weights`: each parameter and buffer that is not the same, where models were at hand;
+    - `only_a`, `only_b`: (path, index, class) of the calls without a partner;
+    - `mapping`: the partners whose paths differ; `proposed`: those of them that were proposed;
+    - `notes`: what to know about this comparison, such as what could not be seen;
+    - `names`: of the two models.
+
+    Printed it is a tree with the differing branch open.
+    """
+
+    names: tuple[str, str]
+    pairs: tuple[Pair, ...]
+    weights: tuple[Weight, ...] = ()
+    only_a: Unmatched = ()
+    only_b: Unmatched = ()
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    proposed: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether no call differs by more than its tolerance."""
+        return not any(pair.differs for pair in self.pairs)
+
+    @property
+    def identical(self) -> bool:
+        """Whether no call differs in any bit, as far as was kept."""
+        return all(
+            found.identical for pair in self.pairs for part in (pair.outputs, pair.grads) for found in part.values()
+        )
+
+    @property
+    def first(self) -> Pair | None:
+        """The first call to end with another output; where none does, the one of which the backward pass first gave
+        another gradient; None where nothing differs."""
+        given = [pair for pair in self.pairs if pair.gives_other]
+        if given:
+            return min(given, key=lambda pair: pair.ended)
+        return max((pair for pair in self.pairs if pair.backs_other), key=lambda pair: pair.number, default=None)
+
+    @property
+    def culprits(self) -> tuple[Pair, ...]:
+        """The calls that make a difference themselves: of outputs in the order in which they ended, then of gradients
+        alone, in that of the backward pass."""
+        made = [pair for pair in self.pairs if pair.makes_it]
+        forward = sorted((pair for pair in made if pair.gives_other), key=lambda pair: pair.ended)
+        backward = sorted((pair for pair in made if not pair.gives_other), key=lambda pair: -pair.number)
+        return (*forward, *backward)
+
+    @property
+    def culprit(self) -> Pair | None:
+        """The first of the culprits; None where none is known."""
+        return next(iter(self.culprits), None)
+
+    @property
+    def unmatched(self) -> Unmatched:
+        """Every call without a partner, of the first and then of the second."""
+        return (*self.only_a, *self.only_b)
+
+    def of(self, path: str, index: int = 0) -> Pair:
+        """The pair of one call of the reference; CompareError where there is none."""
+        for pair in self.pairs:
+            if (pair.path_a, pair.index) == (path, index):
+                return pair
+        raise CompareError(f"no pair of {path!r}, call {index}: it was not called, or has no partner")
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        one, other = self.names
+        count, differing = len(self.pairs), sum(pair.differs for pair in self.pairs)
+        head = f"{one} and {other}"
+        if not count:
+            return f"{head}: no call of the one belongs to a call of the other"
+        if not differing:
+            return f"{head}: no difference in {count:,} calls{'' if self.identical else ' beyond the tolerance'}"
+        first, culprit = self.first, self.culprit
+        told = f"{head}: {differing:,} of {count:,} calls differ, first {_name(first)}"
+        if culprit is None:
+            return f"{told}: {first.why}" if first is not None and first.why else told
+        more = len({pair.path_a for pair in self.culprits}) - 1
+        others = f" and by {more} more" if more else ""
+        return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as one document for JSON: numbers that are not finite are text."""
+        from hookline.compare.document import to_document
+
+        return to_document(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write it to a folder, whole or not at all, as `diff.json`; StoreError where the folder holds something
+        else."""
+        write(folder, self.as_dict(), {}, kind="diff")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Diff":
+        """What `save` wrote; StoreError where it cannot be read."""
+        from hookline.compare.document import from_document
+
+        document, _ = read(folder, kind="diff")
+        try:
+            return from_document(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"the diff in {folder} is damaged: {type(error).__name__}: {error}") from error
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A table with a row for each pair: the figures of the output that differs most.
+
+        Needs pandas: `pip install hookline[data]`.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise CompareError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
+        return pandas.DataFrame([row(pair) for pair in self.pairs], columns=COLUMNS)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Pair, ...]: ...
+    def __getitem__(self, index: int | slice) -> Pair | tuple[Pair, ...]:
+        return self.pairs[index]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __bool__(self) -> bool:
+        return not self.same
+
+    def __repr__(self) -> str:
+        from hookline.report.diff import diff_table
+        from hookline.report.text import render
+
+        return render(diff_table(self))
+
+    def __rich__(self) -> Any:
+        from hookline.report.diff import diff_table
+
+        return diff_table(self)
+
+    def _repr_html_(self) -> str:
+        from hookline.report.diff import diff_html
+
+        return diff_html(self)
+
+
+FIGURES = ("absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")
+COLUMNS = (
+    *("path_a", "path_b", "index", "type_a", "type_b", "number", "parent", "differs"),
+    *("makes_it", "amplification", *FIGURES, "why"),
+)
+
+
+def row(pair: Pair) -> dict[str, Any]:
+    """One pair as a flat row, a value for each of COLUMNS."""
+    worst = pair.worst
+    figures = {name: getattr(worst, name) if worst is not None else None for name in FIGURES}
+    return {**{name: getattr(pair, name) for name in COLUMNS if name not in FIGURES}, **figures}
+
+
+def _name(pair: Pair | None) -> str:
+    if pair is None:
+        return ""
+    return f"{pair.path or 'the model'}{f' #{pair.index}' if pair.index else ''} ({pair.type_a})"
+
+
+def _size(error: float) -> float:
+    return math.inf if math.isnan(error) else error

@@ -1,0 +1,94 @@
+"""Which parameters and buffers of two models differ, by how much, and what the one is of the other."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+from hookline.compare.recorded import missing
+from hookline.compare.result import Weight
+from hookline.compare.tensors import EXACT, compare, plain
+
+MANY = 2**22  # elements beyond which their order is not looked into
+
+
+def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> list[Weight]:
+    """Each parameter and buffer that is not the same in both of two matched modules: in any bit, or, where their dtypes
+    differ, by more than these excuse."""
+    found: list[Weight] = []
+    for path, partner in partners.items():
+        if path not in a or partner not in b:
+            continue
+        for kind in ("parameter", "buffer"):
+            ours, theirs = _own(a[path], kind), _own(b[partner], kind)
+            for name in {**ours, **theirs}:
+                found += _compared(kind, (path, partner), name, ours.get(name), theirs.get(name))
+    return found
+
+
+def _own(module: Module, kind: str) -> dict[str, Tensor]:
+    named = module.named_parameters if kind == "parameter" else module.named_buffers
+    return {name: tensor for name, tensor in named(recurse=False) if not is_lazy(tensor)}
+
+
+def _compared(
+    kind: str, paths: tuple[str, str], name: str, one: Tensor | None, other: Tensor | None
+) -> Iterator[Weight]:
+    names = [
+        None if tensor is None else f"{path}.{name}".lstrip(".")
+        for path, tensor in zip(paths, (one, other), strict=True)
+    ]
+    if one is None or other is None:
+        yield Weight(names[0], names[1], kind, missing(one, other))
+        return
+    if one is other:
+        return
+    if one.shape != other.shape and one.shape == other.shape[::-1] and _equal(one.t(), other):
+        return  # held the other way round, as a Conv1D of GPT-2 holds what a Linear does
+    difference = compare(one, other, allowed=EXACT if one.dtype == other.dtype else None)
+    if difference.differs:
+        yield Weight(names[0], names[1], kind, difference, relation(one, other))
+
+
+def relation(a: Tensor, b: Tensor) -> str:
+    """What `b` is of `a` beyond other numbers: transposed, negated, a multiple, the same numbers in another order, or
+    the same but for a few elements; "" where it is none of these.
+
+    >>> a = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> relation(a, a.t()), relation(a, a.flip(0)), relation(a, 3 * a)
+    ('transposed', 'the same numbers in another order', '3 times as large')
+    """
+    if a.is_meta or b.is_meta or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+        return ""
+    with torch.no_grad():
+        b = b.to(a.device)
+        if a.dim() == 2 and _equal(a.t(), b):
+            return "transposed"
+        if _equal(-a, b):
+            return "negated"
+        return _multiple(a, b) or _reordered(a, b) or _few(a, b)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
+
+
+def _multiple(a: Tensor, b: Tensor) -> str:
+    length = float((a * a).sum())
+    factor = float((a * b).sum()) / length if length and a.numel() > 1 else 0.0
+    near = factor and torch.allclose(a * factor, b, rtol=1e-4, atol=1e-6 * float(b.abs().max()))
+    return f"{factor:.4g} times as large" if near and abs(factor - 1) > 1e-3 else ""
+
+
+def _reordered(a: Tensor, b: Tensor) -> str:
+    one, other = plain(a), plain(b)
+    if one is None or other is None or not 1 < one.numel() <= MANY:
+        return ""
+    return "the same numbers in another order" if _equal(one.sort().values, other.sort().values) else ""
+
+
+def _few(a: Tensor, b: Tensor) -> str:
+    changed = int((a != b).sum())
+    return f"{changed:,} of {a.numel():,} elements" if changed * 2 <= a.numel() else ""

@@ -1,0 +1,138 @@
+"""A diff as a tree: the branch that differs open, what agrees folded into a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Column, Table
+from rich.text import Text
+
+from hookline.report.text import figure
+
+if TYPE_CHECKING:
+    from hookline.compare.result import Diff, Pair
+
+MOST_ROWS = 400
+MOST_NAMED = 5
+HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "")
+NUMBERS = HEAD[2:-1]
+
+
+def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
+    """The diff as a rich table, a row for each call that differs, indented by the call it ran in, and one for the calls
+    beside it that agree; at most `most` rows."""
+    rows = [*_rows(diff)] if diff else []
+    table = Table(Column(HEAD[0], no_wrap=True), Column(HEAD[1]), box=None, pad_edge=False)
+    for name in NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(HEAD[-1])
+    for cells, style in rows[:most]:
+        table.add_row(*map(Text, cells), style=style)
+    more = [f"... and {len(rows) - most:,} more rows; diff.pairs holds all"] if len(rows) > most else []
+    notes = [Text(note, style="dim") for note in (*more, *footnotes(diff))]
+    return Group(Text(diff.summary, style="bold"), *([table] if rows else []), *notes)
+
+
+def diff_html(diff: Diff) -> str:
+    """The diff as an HTML table: the rows of the tree."""
+    head = "".join(f"<th style='text-align:left' scope='col'>{name}</th>" for name in HEAD)
+    body = "".join(_html_row(cells) for cells, _ in (_rows(diff) if diff else ()))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else ""
+    notes = "".join(f"<p>{escape(note)}</p>" for note in footnotes(diff))
+    return f"<div><p><strong>{escape(diff.summary)}</strong></p>{table}{notes}</div>"
+
+
+def footnotes(diff: Diff) -> list[str]:
+    """What stands below the tree: partners that were proposed, calls without one, weights, notes."""
+    found = [*diff.notes]
+    if diff.proposed:
+        shown = [f"{path or '(the model)'} → {to or '(the model)'}" for path, to in diff.proposed.items()]
+        found.append(f"matched by order, class, shape and values: {_few(shown)}")
+    for whose, calls in zip(("first", "second"), (diff.only_a, diff.only_b), strict=True):
+        if calls:
+            names = dict.fromkeys(path or "(the model)" for path, _, _ in calls)
+            found.append(f"only the {whose} calls: {_few([*names])}")
+    if diff.weights:
+        names = dict.fromkeys(weight.name_a or weight.name_b or "" for weight in diff.weights)
+        found.append(f"weights that differ: {_few([*names])}")
+    return found
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _rows(diff: Diff, parent: int | None = None, depth: int = 0) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """The rows below one call: each with its cells and its style."""
+    agreeing = 0
+    inside = _inside(diff)
+    for pair in inside.get(parent, ()):
+        if not pair.differs and not _holds_one(pair, inside):
+            agreeing += 1 + _count(pair, inside)
+            continue
+        if agreeing:
+            yield _folded(agreeing, depth)
+            agreeing = 0
+        yield _cells(pair, depth, parent, diff), "red" if pair.makes_it else None if pair.differs else "dim"
+        yield from _rows(diff, pair.number, depth + 1)
+    if agreeing:
+        yield _folded(agreeing, depth)
+
+
+def _inside(diff: Diff) -> dict[int | None, list[Pair]]:
+    found: dict[int | None, list[Pair]] = {}
+    for pair in diff.pairs:
+        found.setdefault(pair.parent, []).append(pair)
+    return found
+
+
+def _holds_one(pair: Pair, inside: dict[int | None, list[Pair]]) -> bool:
+    return any(each.differs or _holds_one(each, inside) for each in inside.get(pair.number, ()))
+
+
+def _count(pair: Pair, inside: dict[int | None, list[Pair]]) -> int:
+    return sum(1 + _count(each, inside) for each in inside.get(pair.number, ()))
+
+
+def _folded(count: int, depth: int) -> tuple[tuple[str, ...], str]:
+    words = f"{'  ' * depth}... {count:,} call{'s agree' if count > 1 else ' agrees'}"
+    return (words, *[""] * (len(HEAD) - 1)), "dim"
+
+
+def _cells(pair: Pair, depth: int, parent: int | None, diff: Diff) -> tuple[str, ...]:
+    above = diff.pairs[parent].path_a if parent is not None else ""
+    path = pair.path_a or pair.type_a
+    name = path.removeprefix(f"{above}.") if above else path
+    shown = "  " * depth + name + (f" #{pair.index}" if pair.index else "")
+    kind = pair.type_a if pair.type_a == pair.type_b else f"{pair.type_a} | {pair.type_b}"
+    return shown, kind, *_figures(pair), _verdict(pair)
+
+
+def _figures(pair: Pair) -> tuple[str, ...]:
+    worst = pair.worst
+    if worst is None or worst.shapes[0] != worst.shapes[1] or worst.basis == "shape":
+        return ("",) * len(NUMBERS)
+    known = (worst.absolute, worst.relative, worst.error, worst.snr, worst.ulps, pair.amplification)
+    return tuple("" if math.isnan(value) else figure(value) for value in known)
+
+
+def _verdict(pair: Pair) -> str:
+    """What is said at the end of a row."""
+    if not pair.differs:
+        return ""
+    worst = pair.worst
+    words = f"MAKES IT: {pair.why}" if pair.makes_it else pair.why
+    if worst is None or (worst.shapes[0] == worst.shapes[1] and not worst.nan):
+        return words if pair.gives_other or words else "gradient"
+    return f"{words}; {worst}" if words else str(worst)
+
+
+def _html_row(cells: tuple[str, ...]) -> str:
+    name = cells[0].lstrip()
+    first = f"<td style='text-align:left;padding-left:{(len(cells[0]) - len(name)) // 2}em'>{escape(name)}</td>"
+    return f"<tr>{first}{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in cells[1:])}</tr>"

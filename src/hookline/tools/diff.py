@@ -1,0 +1,275 @@
+"""diff: where two models, or two runs, part; which module makes the difference, and why."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.compare.explain import why_modules, why_records
+from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
+from hookline.compare.judge import Allowed, Tolerances, allowing, compare_calls, judge, with_weight_gradients
+from hookline.compare.keep import Once
+from hookline.compare.match import Matching, match
+from hookline.compare.result import Diff, Pair, Unmatched, Weight
+from hookline.compare.visible import inside_compiled, is_compiled, seen_from_outside
+from hookline.compare.weights import differing_weights
+from hookline.errors import CompareError, SelectionError
+from hookline.model.as_it_was import as_it_was
+from hookline.model.loss import default_loss
+from hookline.model.paths import walk
+from hookline.model.select import Selection, Where, glob_to_regex, select
+from hookline.model.tensors import tensors
+from hookline.record.keep import Keep, keeper
+from hookline.record.measure import Pending
+from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.recording import recording
+
+
+def diff(
+    a: Module | Run,
+    b: Module | Run,
+    *args: Any,
+    where: Where = "**",
+    mapping: Mapping[str, str] | None = None,
+    tolerances: Tolerances = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    grads: bool = False,
+    keep: Keep = "copy",
+    **kwargs: Any,
+) -> Diff:
+    """Where `b` parts from the reference `a`: a `Diff`, true where a call of the one differs from that of the other;
+    its `first`, the `culprit` that makes the difference, and why.
+
+    - `diff(model_a, model_b, *args, **kwargs)` runs both on copies of the same inputs, from the same random state, in
+      the modes they are in. Then each module that gave something else is run alone on what the reference's was given,
+      innermost first: one that gives something else there makes the difference, the others pass one on. Afterwards
+      gradients, buffers and random state are what they were.
+    - `diff(run_a, run_b)` compares two runs, saved or not. A culprit is told where inputs were recorded too: best of
+      `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)`, which is small.
+
+    Calls are matched by path and index. `mapping` says which paths of `b` stand for which of `a`, with stars and all
+    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides partners are proposed by
+    values, class, shape and order.
+
+    - `where` (see `select`; for runs globs): which calls of `a` are compared.
+    - `tolerances`: (relative, absolute), or these by glob over the paths of `a`. By default those of `torch.testing`
+      for the lower of the two dtypes: an element differs where |b - a| > absolute + relative * |a|.
+    - `grads=True` runs backward too, from `loss` of the output (by default its `.loss`, else its mean square).
+    - `keep`: what is kept of each tensor meanwhile: "copy", or less for large models: `hookline.fingerprint`, "stats".
+
+    What a forward does to a model beyond its buffers it does here too, several times. An argument of the models' own
+    with one of these names is given by a module around them. What the inside of a compiled model does is not seen.
+
+    Raises CompareError for a model and a run, and for a mapping that leads nowhere,
+    SelectionError where `where` picks nothing; what a model raises goes on.
+
+    >>> import copy, torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.LayerNorm(4))
+    >>> port = copy.deepcopy(model)
+    >>> port[1].approximate = "tanh"
+    >>> found = hookline.diff(model, port, torch.randn(8, 4))
+    >>> found.culprit.path, found.culprit.why
+    ('1', "approximate is 'none' against 'tanh'")
+    """
+    allowed = allowing(tolerances)
+    if isinstance(a, Run) and isinstance(b, Run):
+        if args or kwargs or loss is not None or grads:
+            raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
+        return _of_runs(a, b, where, mapping, allowed)
+    if not (isinstance(a, Module) and isinstance(b, Module)):
+        kinds = " and ".join(type(each).__name__ for each in (a, b))
+        raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
+    first, second = _selections(a, b, where, mapping)
+    gradient = (loss or default_loss) if grads else None
+    return Models(first, second, (args, kwargs), gradient, keep, allowed).diff(mapping)
+
+
+# Two models
+
+
+def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] | None) -> tuple[Selection, Selection]:
+    """What is recorded of both: of the second all, where its paths may be others."""
+    first = seen_from_outside(select(a, where))
+    if where == "**" or mapping:
+        return first, seen_from_outside(select(b))
+    try:
+        return first, seen_from_outside(select(b, where))
+    except SelectionError:
+        return first, seen_from_outside(select(b))
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Two models at hand, what they are called with, and how they are compared."""
+
+    a: Selection
+    b: Selection
+    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    loss: Callable[[Any], Tensor | None] | None
+    keep: Keep
+    allowed: Allowed
+
+    def diff(self, mapping: Mapping[str, str] | None) -> Diff:
+        """Both run, matched, compared and judged."""
+        run_a, grads_a = self.recorded(self.a)
+        run_b, grads_b = self.recorded(self.b)
+        matching = _without(match(run_a, run_b, mapping=mapping), self.hidden())
+        pairs = compare_calls(run_a, matching, self.allowed)
+        pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
+
+        verdicts = self.verdicts(pairs, matching)
+        pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
+        weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), _partners(self, matching))
+        pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
+        return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
+
+    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo]]:
+        """A run of one of the models, and its parameters' gradients by name."""
+        model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
+        args, kwargs = copied_arguments(self.inputs)
+        grads: bool | Any = "input" if self.loss else False
+        with as_it_was(model, (args, kwargs)), torch.inference_mode(False), torch.set_grad_enabled(bool(grads)):
+            with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
+                output = model(*args, **kwargs)
+                scalar = self.loss(output) if self.loss else None
+                if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
+                    torch.autograd.backward(scalar)
+            return run, _weight_gradients(selection, keep) if grads else {}
+
+    def verdicts(self, pairs: list[Pair], matching: Matching) -> dict[int, Verdict]:
+        """What running alone told of each pair that gave something else, by number."""
+        suspects = {
+            (pair.path_a, pair.index): Suspect(
+                self.b.modules[pair.path_b], matching.pairs[pair.number][1], self.allowed(pair.path_a)
+            )
+            for pair in pairs
+            if pair.gives_other and pair.path_b in self.b.modules
+        }
+        if not suspects:
+            return {}
+        args, kwargs = copied_arguments(self.inputs)
+        found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
+        return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
+
+    def explained(self, pair: Pair, matching: Matching, weights: list[Weight], verdict: Verdict | None) -> Pair:
+        """The pair with its causes, where it makes a difference."""
+        if not pair.makes_it:
+            return pair
+        return replace(pair, causes=why_modules(pair, matching, (self.a, self.b), weights, verdict))
+
+    def hidden(self) -> set[str]:
+        """The paths of what runs inside of a compiled module, in either model."""
+        return {*inside_compiled(self.a.model), *inside_compiled(self.b.model)}
+
+    def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
+        """What to know of the comparison."""
+        for selection in (self.a, self.b):
+            for path, module in selection:
+                if is_compiled(module):
+                    yield f"{path or _name(module)} is compiled: what its modules do inside is not seen"
+        unfit = [verdict.reason for verdict in verdicts.values() if verdict.reason]
+        if unfit:
+            told = f"{len(unfit)} calls could not be run on the reference's inputs, and are judged by what was recorded"
+            yield f"{told}; the first: {unfit[0]}"
+
+
+def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo]:
+    kept = keeper(keep, Pending())
+    own = ((path, module.named_parameters(recurse=False)) for path, module in selection)
+    named = ((f"{path}.{name}".lstrip("."), parameter.grad) for path, each in own for name, parameter in each)
+    return {name: kept(gradient) for name, gradient in named if gradient is not None}
+
+
+def _partners(models: Models, matching: Matching) -> dict[str, str]:
+    """Which modules' weights are compared: those of matched calls, and those that nobody calls, below partners."""
+    taken, found = set(matching.paths.values()), dict(matching.paths)
+    for path, _ in walk(models.a.model):  # parents first
+        above, _, name = path.rpartition(".")
+        partner = f"{found.get(above, above)}.{name}".lstrip(".")
+        if path not in found and partner not in taken:
+            found[path] = partner
+    return found
+
+
+def _name(model: Module) -> str:
+    inner = getattr(model, "_orig_mod", None)
+    return f"compiled {type(inner).__name__}" if isinstance(inner, Module) else type(model).__name__
+
+
+# Two runs
+
+
+def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, allowed: Allowed) -> Diff:
+    first = _narrowed(a, where)
+    matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
+    pairs = judge(compare_calls(first, matching, allowed), {})
+    told = {pair.number for pair in pairs if pair.makes_it}
+    unjudged = Diff((a.model, b.model), tuple(pairs)).first
+    told |= {unjudged.number} if not told and unjudged is not None else set()
+    pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
+    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching), [])
+
+
+def _narrowed(run: Run, where: Where) -> Run:
+    """A run of the calls that globs pick."""
+    globs = [where] if isinstance(where, str) else where
+    if where == "**":
+        return run
+    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
+        raise CompareError("where= picks calls of runs by globs, such as 'encoder.**'")
+    expressions = [glob_to_regex(glob) for glob in globs]
+    narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
+    narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]
+    if not narrow.calls:
+        raise SelectionError(f"{' or '.join(map(repr, globs))} matches none of the calls of this run of {run.model}")
+    return narrow
+
+
+def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
+    for pair in pairs:
+        other = [key for key, found in pair.inputs.items() if found.differs]
+        if matching.pairs[pair.number][0].parent is None and other:
+            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
+    compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
+    if compared and all(basis == "shape" for basis in compared):
+        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
+    given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
+    if given and all(found.basis == "shape" for found in given):
+        yield "inputs were not recorded, so what makes the difference is not known: watch(inputs=hookline.fingerprint)"
+
+
+# What both share
+
+
+def _diff(
+    names: tuple[str, str],
+    pairs: list[Pair],
+    matching: Matching,
+    notes: Iterator[str],
+    weights: list[Weight],
+) -> Diff:
+    return Diff(
+        names=names,
+        pairs=tuple(pairs),
+        weights=tuple(weights),
+        only_a=_told(matching.only_a),
+        only_b=_told(matching.only_b),
+        mapping={path: to for path, to in matching.paths.items() if path != to},
+        proposed=matching.proposed,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _told(calls: tuple[CallRecord, ...]) -> Unmatched:
+    return tuple((call.path, call.index, call.type) for call in calls)
+
+
+def _without(matching: Matching, hidden: set[str]) -> Matching:
+    """The matching, in which the calls have gone whose partners nobody sees."""
+    only_a, only_b = (
+        tuple(call for call in calls if call.path not in hidden) for calls in (matching.only_a, matching.only_b)
+    )
+    return replace(matching, only_a=only_a, only_b=only_b)

@@ -1,0 +1,123 @@
+"""Fingerprints: small, the same in every process, changed by any bit, close where the tensors are."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import hookline
+from hookline.compare.fingerprint import SAMPLES, fingerprint, positions, same_bits
+from hookline.compare.recorded import compare_infos
+from hookline.record.keep import keeper
+from hookline.record.measure import Pending
+from hookline.record.record import TensorInfo
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
+
+
+def info(tensor: Tensor) -> TensorInfo:
+    return keeper(fingerprint, Pending())(tensor)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 7, 300, 5001])
+def test_any_changed_element_changes_the_digest(dtype: torch.dtype, count: int) -> None:
+    tensor = (torch.randn(count) * 3).to(dtype)
+    for place in {0, count // 2, count - 1}:
+        other = tensor.clone()
+        other[place] = ~other[place] if dtype == torch.bool else other[place] + 1
+        assert not same_bits(fingerprint(tensor), fingerprint(other))
+    assert same_bits(fingerprint(tensor), fingerprint(tensor.clone()))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=40), st.randoms())
+def test_order_and_signs_count(values: list[float], random: object) -> None:
+    tensor = torch.tensor(values, dtype=torch.float64)
+    shuffled = tensor[torch.tensor(random.sample(range(len(values)), len(values)))]  # type: ignore[attr-defined]
+
+    bits = tensor.view(torch.int64)
+    assert same_bits(fingerprint(tensor), fingerprint(shuffled)) == torch.equal(bits, shuffled.view(torch.int64))
+    assert not same_bits(fingerprint(tensor), fingerprint(-tensor))
+
+
+def test_a_view_and_its_copy_have_one_fingerprint() -> None:
+    whole = torch.randn(33, 7)
+
+    for view in (whole.t(), whole[1:], whole[:, 1], whole[3, 1:]):
+        assert same_bits(fingerprint(view), fingerprint(view.clone()))
+
+
+def test_it_is_small_and_its_size_is_fixed() -> None:
+    sizes = [fingerprint(torch.zeros(count))["samples"].numel() for count in (0, 3, 256, 257, 10**6)]
+
+    assert sizes == [0, 3, SAMPLES, SAMPLES, SAMPLES]
+    places = positions(10**6, torch.device("cpu"))
+    assert bool((places.diff() > 0).all())
+    assert int(places.max()) < 10**6
+
+
+def test_a_difference_that_samples_do_not_show_is_seen_by_the_moments_or_the_digest() -> None:
+    tensor = torch.randn(10_000)
+    place = next(each for each in range(10_000) if each not in positions(10_000, tensor.device).tolist())
+    large, small = tensor.clone(), tensor.clone()
+    large[place] += 100
+    small[place] += 1e-4
+
+    assert compare_infos(info(tensor), info(large)).differs
+    found = compare_infos(info(tensor), info(small))
+    assert not found.identical
+    assert compare_infos(info(tensor), info(small), allowed=(0.0, 0.0)).differs
+
+
+def test_rounding_is_no_difference() -> None:
+    tensor = torch.randn(10_000)
+
+    found = compare_infos(info(tensor), info((tensor.double() * (1 + 1e-7)).float()))
+
+    assert not found.differs
+    assert not found.identical
+    assert found.basis == "samples"
+
+
+def test_a_fingerprint_and_a_copy_can_be_compared() -> None:
+    tensor = torch.randn(1000)
+    copy = keeper("copy", Pending())(tensor)
+
+    assert compare_infos(info(tensor), copy).identical
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(2, device="meta"), torch.eye(2).to_sparse()], ids=["meta", "sparse"])
+def test_odd_tensors_have_one_or_none(tensor: Tensor) -> None:
+    assert (fingerprint(tensor) is None) == tensor.is_meta
+
+
+SAVING = """
+import sys, torch, hookline
+from hookline.testing import toy
+model = toy()
+if sys.argv[2] == "changed":
+    with torch.no_grad():
+        model[2][0].bias[1] += 0.5
+with hookline.watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint) as run, torch.no_grad():
+    model(torch.linspace(-1, 1, 12).reshape(3, 4))
+run.save(sys.argv[1])
+"""
+
+
+def test_runs_that_two_processes_saved_are_compared(tmp_path: object) -> None:
+    folders = [f"{tmp_path}/{name}" for name in ("plain", "again", "changed")]
+    for folder in folders:
+        subprocess.run([sys.executable, "-c", SAVING, folder, folder.rsplit("/")[-1]], check=True)
+    plain, again, changed = map(hookline.load, folders)
+
+    assert hookline.diff(plain, again).identical
+    found = hookline.diff(plain, changed)
+    assert found.culprit is not None
+    assert found.culprit.path == "2.0"
+    assert found.first is found.culprit
+    assert {pair.path for pair in found if not pair.differs} == {"0", "1"}

@@ -1,0 +1,306 @@
+"""diff: what it gives back, prints and saves, and what it refuses."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import Gives
+
+import hookline
+from hookline.errors import CompareError, SelectionError, StoreError
+from hookline.testing import recorded, toy
+
+X = torch.linspace(-1, 1, 12).reshape(3, 4)
+
+
+def with_another_bias(model: nn.Module, by: float = 0.5) -> nn.Module:
+    """A copy of a toy, in which one number is another."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[2][0].bias[1] += by
+    return other
+
+
+def parted(**options: object) -> hookline.Diff:
+    return hookline.diff(toy(), with_another_bias(toy()), X, **options)
+
+
+def test_the_first_and_the_culprit_are_named_and_why() -> None:
+    found = parted()
+
+    assert found
+    assert not found.same
+    assert found.first is found.culprit is found.of("2.0")
+    assert found.culprit.why.startswith("bias differs: by up to 0.5")
+    assert [weight.name_a for weight in found.weights] == ["2.0.bias"]
+    assert "first 2.0 (Linear); made by 2.0 (Linear): bias differs" in found.summary
+
+
+def test_the_first_is_the_one_that_ended_first() -> None:
+    found = parted()
+
+    assert [pair.path for pair in found] == ["", "0", "1", "2", "2.0", "2.1", "3"]
+    assert [pair.path for pair in sorted(found, key=lambda pair: pair.ended)] == ["0", "1", "2.0", "2.1", "2", "3", ""]
+
+
+def test_amplification_is_error_out_over_error_in() -> None:
+    model = nn.Sequential(Gives(lambda x: x), Gives(lambda x: 3 * x + 0), Gives(lambda x: x - x.mean()))
+    other = nn.Sequential(Gives(lambda x: x + 0.1), *model[1:])
+
+    found = hookline.diff(model, other, X + 1)
+
+    assert math.isinf(found.of("0").amplification)
+    assert found.of("1").amplification == pytest.approx(1)
+    assert found.of("2").amplification == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("keep", ["copy", "stats", hookline.fingerprint], ids=["copy", "stats", "fingerprint"])
+def test_less_can_be_kept(keep: object) -> None:
+    found = parted(keep=keep)
+
+    assert found.culprit is not None
+    assert found.culprit.path == "2.0"
+
+
+def test_tolerances_are_set_for_all_or_by_glob() -> None:
+    assert not parted(tolerances=(0.0, 10.0))
+    assert {pair.path for pair in parted(tolerances={"2.**": (0.0, 10.0)}) if pair.differs} == {"3", ""}
+
+
+def test_where_narrows_what_is_compared() -> None:
+    assert [pair.path for pair in parted(where="2.*")] == ["2.0", "2.1"]
+    assert parted(where="2.*").culprit.path == "2.0"
+
+
+def test_keyword_arguments_and_nested_outputs_are_compared() -> None:
+    class Nested(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def forward(self, *, x: Tensor) -> dict[str, object]:
+            return {"out": x, "more": (x + self.by, None)}
+
+    found = hookline.diff(Nested(0.0), Nested(1.0), x=X)
+
+    assert {key: part.differs for key, part in found[0].outputs.items()} == {"out": False, "more.0": True}
+    assert list(found[0].inputs) == ["x"]
+    assert found.culprit.why == "by is 0.0 against 1.0"
+
+
+def test_gradients_are_compared_from_ones_own_loss() -> None:
+    model = toy()
+    other = with_another_bias(model)
+
+    found = hookline.diff(model, other, X, loss=lambda output: output.sum(), grads=True)
+
+    assert not found.of("3").grads[""].differs
+    assert found.of("0").backs_other
+    assert model[0].weight.grad is None
+
+
+def test_runs_with_their_inputs_tell_the_culprit_too() -> None:
+    runs = []
+    for model in (toy(), with_another_bias(toy())):
+        with hookline.watch(model, keep="copy", inputs="copy") as run, torch.no_grad():
+            model(X)
+        runs.append(run)
+
+    found = hookline.diff(*runs)
+
+    assert found.culprit.path == "2.0"
+    assert "given the same" in found.culprit.why
+    assert found.weights == ()
+
+
+def test_runs_without_their_inputs_tell_where_and_say_what_is_missing() -> None:
+    found = hookline.diff(recorded(toy(), X), recorded(with_another_bias(toy()), X))
+
+    assert found.first.path == "2.0"
+    assert found.culprit is None
+    assert "watch(inputs=hookline.fingerprint)" in " ".join(found.notes)
+
+
+def test_runs_of_other_inputs_say_so() -> None:
+    runs = []
+    for x in (X, X + 1):
+        model = toy()
+        with hookline.watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint) as run, torch.no_grad():
+            model(x)
+        runs.append(run)
+
+    found = hookline.diff(*runs)
+
+    assert found.culprit is None
+    assert found.notes[0] == "the model was given something else: argument 0"
+
+
+def test_a_run_that_ended_in_an_error_differs() -> None:
+    def failing(x: Tensor) -> Tensor:
+        raise ValueError("no")
+
+    runs = []
+    for function in (torch.relu, failing):
+        model = nn.Sequential(nn.Identity(), Gives(function))
+        with hookline.watch(model, keep="copy", inputs="copy") as run:
+            if function is failing:
+                with pytest.raises(ValueError, match="no"):
+                    model(X)
+            else:
+                model(X)
+        runs.append(run)
+
+    found = hookline.diff(*runs)
+
+    assert found.culprit.path == "1"
+    assert "raised ValueError: no" in found.culprit.why
+
+
+def test_what_a_compiled_model_does_inside_is_said_to_be_unseen() -> None:
+    model = toy()
+    found = hookline.diff(model, torch.compile(copy.deepcopy(model), backend="eager"), X)
+
+    assert not found
+    assert [pair.path for pair in found] == [""]
+    assert found.unmatched == ()
+    assert found.notes == ("compiled Sequential is compiled: what its modules do inside is not seen",)
+
+
+def test_a_compiled_model_that_differs_is_named_as_a_whole() -> None:
+    model = toy()
+    found = hookline.diff(model, torch.compile(with_another_bias(model), backend="eager"), X)
+
+    assert found.culprit.path == ""
+    assert found.culprit.why.startswith("2.0.bias differs")
+
+
+def test_what_has_no_partner_is_listed() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0))
+    found = hookline.diff(model, nn.Sequential(model[0]), X)
+
+    assert not found
+    assert found.only_a == (("1", 0, "Dropout"),)
+    assert "only the first calls: 1" in repr(found)
+
+
+def test_it_prints_the_differing_branch_and_folds_what_agrees() -> None:
+    text = repr(parted())
+
+    assert "... 2 calls agree" in text
+    assert "MAKES IT: bias differs" in text
+    assert text.splitlines()[0].startswith("Sequential and Sequential: 5 of 7 calls differ, first 2.0 (Linear)")
+    assert "weights that differ: 2.0.bias" in text
+    assert repr(hookline.diff(toy(), toy(), X)) == "Sequential and Sequential: no difference in 7 calls"
+
+
+def test_the_page_of_a_notebook_escapes_what_it_shows() -> None:
+    model = nn.Sequential(Gives(lambda x: x))
+    model.__class__ = type("<b>", (nn.Sequential,), {})
+
+    page = hookline.diff(model, nn.Sequential(Gives(lambda x: x + 1)), X)._repr_html_()
+
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert "MAKES IT" in page
+
+
+def test_it_is_saved_and_loaded_whole(tmp_path: object) -> None:
+    found = parted(grads=True)
+    found.save(f"{tmp_path}/diff")
+    loaded = hookline.Diff.load(f"{tmp_path}/diff")
+
+    assert loaded.pairs == found.pairs
+    assert repr(loaded) == repr(found)
+    assert loaded.as_dict() == found.as_dict()
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["culprit"] == found.culprit.number
+
+
+def test_a_folder_that_holds_no_diff_is_refused(tmp_path: object) -> None:
+    recorded(toy(), X).save(f"{tmp_path}/run")
+
+    with pytest.raises(StoreError, match="not a saved diff"):
+        hookline.Diff.load(f"{tmp_path}/run")
+    with pytest.raises(StoreError, match="exists and is not a saved diff"):
+        parted().save(f"{tmp_path}/run")
+
+
+def test_to_pandas_has_a_row_for_each_pair() -> None:
+    frame = parted().to_pandas()
+
+    assert list(frame.path_a) == ["", "0", "1", "2", "2.0", "2.1", "3"]
+    assert frame.set_index("path_a").loc["2.0", "absolute"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        ((toy(), recorded(toy(), X)), {}, "two models, or two runs, not Sequential and Run"),
+        ((recorded(toy(), X), recorded(toy(), X), X), {}, "takes no inputs"),
+        ((recorded(toy(), X), recorded(toy(), X)), {"grads": True}, "takes no inputs"),
+        ((toy(), toy(), X), {"tolerances": 0.1}, r"a tolerance is a pair \(relative, absolute\), not 0.1"),
+        ((recorded(toy(), X), recorded(toy(), X)), {"where": nn.Linear}, "by globs"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arguments: tuple, options: dict, says: str) -> None:
+    with pytest.raises(CompareError, match=says):
+        hookline.diff(*arguments, **options)
+
+
+def test_where_that_picks_nothing_is_refused() -> None:
+    with pytest.raises(SelectionError, match="matches none"):
+        parted(where="nowhere")
+    with pytest.raises(SelectionError, match="matches none"):
+        hookline.diff(recorded(toy(), X), recorded(toy(), X), where="nowhere")
+
+
+def test_what_a_model_raises_goes_on() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        hookline.diff(toy(), toy(), torch.ones(3, 5))
+
+
+def test_weights_below_a_renamed_module_that_nobody_calls_are_compared() -> None:
+    class Around(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+            setattr(self, name, nn.MultiheadAttention(4, 2, batch_first=True))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return getattr(self, self.name)(x, x, x)[0]
+
+    model, port = Around("attention"), Around("attn")
+    port.attn.load_state_dict(model.attention.state_dict())
+    with torch.no_grad():
+        port.attn.out_proj.weight.neg_()
+
+    found = hookline.diff(model, port, X[None], mapping={"attention": "attn"})
+
+    assert [(weight.name_a, weight.name_b) for weight in found.weights] == [
+        ("attention.out_proj.weight", "attn.out_proj.weight")
+    ]
+    assert found.culprit.path == "attention"
+    assert found.culprit.why.startswith("out_proj.weight differs")
+    assert found.culprit.why.endswith("negated")
+
+
+def test_arguments_that_cannot_be_copied_are_shared() -> None:
+    class Stubborn:
+        def __deepcopy__(self, memo: object) -> None:
+            raise TypeError("no")
+
+    class Takes(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def forward(self, x: Tensor, extra: object) -> Tensor:
+            assert isinstance(extra, Stubborn)
+            return x.mul_(self.by)
+
+    x = X.clone()
+    assert not hookline.diff(Takes(2.0), Takes(2.0), x, Stubborn())
+    assert hookline.diff(Takes(2.0), Takes(3.0), x, Stubborn()).culprit.path == ""
+    assert torch.equal(x, X)
