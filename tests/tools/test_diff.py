@@ -304,3 +304,14 @@ def test_arguments_that_cannot_be_copied_are_shared() -> None:
     assert not hookline.diff(Takes(2.0), Takes(2.0), x, Stubborn())
     assert hookline.diff(Takes(2.0), Takes(3.0), x, Stubborn()).culprit.path == ""
     assert torch.equal(x, X)
+
+
+def test_an_output_that_only_one_gives_is_a_note() -> None:
+    model = nn.Sequential(Gives(lambda x: (x, None)))
+    more = nn.Sequential(Gives(lambda x: (x, x + 1)))
+
+    found = hookline.diff(model, more, X)
+
+    assert not found
+    assert found.notes == ("outputs that only one gives are not compared: 1 of the model, and of 1 more modules",)
+    assert hookline.diff(nn.Sequential(Gives(lambda x: None)), more, X).culprit.path == "0"

@@ -118,7 +118,9 @@ class Trial:
 
 
 def _differ(one: Any, other: Any, allowed: Tolerance | None) -> bool:
-    return any(found.differs for found in compare_values(one, other, kind=Tensor, allowed=allowed).values())
+    return any(
+        found.differs for found in compare_values(one, other, kind=Tensor, allowed=allowed, strict=False).values()
+    )
 
 
 def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -56,11 +57,13 @@ def compare_values(
     kind: type = TensorInfo,
     of: Callable[[Any], Any] = lambda found: found,
     allowed: Tolerance | None = None,
+    strict: bool = True,
 ) -> Differences:
     """The differences of the tensors in two nested values by the keys that lead to them in `a`; `of` gives what is
     compared of each, such as its gradient, or None.
 
-    Where the two are nested in other ways their tensors are matched by their order, if there are as many.
+    Where the two are nested in other ways their tensors are matched by their order, if there are as many. With
+    strict=False one that only one of them has is no difference, where they share others.
     """
     comparing = compare if kind is Tensor else compare_infos
     found = {}
@@ -70,7 +73,12 @@ def compare_values(
             found[key_text(keys)] = comparing(one, other, allowed=allowed)
         elif one is not None or other is not None:
             found[key_text(keys)] = missing(one, other)
-    return found
+    shared = any(None not in each.shapes for each in found.values())
+    return found if strict or not shared else {key: _unless_missing(each) for key, each in found.items()}
+
+
+def _unless_missing(found: Difference) -> Difference:
+    return replace(found, differs=False) if None in found.shapes else found
 
 
 def paired_leaves(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, Any]]:

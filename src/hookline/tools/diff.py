@@ -259,8 +259,17 @@ def _diff(
         only_b=_told(matching.only_b),
         mapping={path: to for path, to in matching.paths.items() if path != to},
         proposed=matching.proposed,
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*notes, *_spare_outputs(pairs)])),
     )
+
+
+def _spare_outputs(pairs: list[Pair]) -> Iterator[str]:
+    """A note on the outputs that nothing was compared with."""
+    spare = {pair.path: key for pair in pairs for key, found in pair.outputs.items() if None in found.shapes}
+    if spare:
+        path, key = next(iter(spare.items()))
+        more = f", and of {len(spare) - 1} more modules" if len(spare) > 1 else ""
+        yield f"outputs that only one gives are not compared: {key} of {path or 'the model'}{more}"
 
 
 def _told(calls: tuple[CallRecord, ...]) -> Unmatched:
