@@ -142,6 +142,21 @@ def test_a_module_called_twice_is_one_row_of_two_calls():
     assert found["0"].flops == found["0", 0].flops + found["0", 1].flops
 
 
+def test_a_model_that_leaves_out_layers_at_random_makes_the_same_calls_in_each_step():
+    class Random(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(8))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x) if torch.rand(()) < 0.5 else x
+            return x.sum() + x.requires_grad_().sum()
+
+    torch.manual_seed(0)
+    assert hookline.profile(Random(), torch.ones(2, 4), repeat=3).repeat == 3
+
+
 # FLOPs and bytes
 
 

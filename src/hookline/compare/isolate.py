@@ -2,8 +2,6 @@
 
 import copy
 import itertools
-import random
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -18,7 +16,7 @@ from hookline.compare.tensors import Tolerance
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
-from hookline.model.as_it_was import as_it_was
+from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.pick import as_arguments, named
 from hookline.model.select import Selection
 from hookline.model.tensors import SCALARS, exchange, leaves, tensors
@@ -248,25 +246,3 @@ def copied_arguments(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple
 
 def _cloned(part: Any) -> Any:
     return part.detach().clone() if isinstance(part, Tensor) else part
-
-
-# Random generators
-
-
-def random_states(value: Any) -> tuple[Any, ...]:
-    """The states of Python's, numpy's and torch's generators, on the devices of a value's tensors too."""
-    devices = {tensor.device for _, tensor in tensors(value) if tensor.device.type == "cuda"}
-    numpy = sys.modules.get("numpy")
-    numbers = numpy.random.get_state() if numpy is not None else None
-    return random.getstate(), numbers, torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in devices]
-
-
-def set_random_states(states: tuple[Any, ...]) -> None:
-    """Put the generators back to these states."""
-    python, numbers, cpu, others = states
-    random.setstate(python)
-    if numbers is not None:
-        sys.modules["numpy"].random.set_state(numbers)
-    torch.set_rng_state(cpu)
-    for device, state in others:
-        torch.cuda.set_rng_state(state, device)

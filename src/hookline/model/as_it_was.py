@@ -65,3 +65,22 @@ def _put_back(tensor: Tensor, copy: Tensor) -> None:
     with torch.no_grad():
         if not tensor.is_meta and not torch.equal(tensor, copy):
             tensor.copy_(copy)
+
+
+def random_states(value: Any) -> tuple[Any, ...]:
+    """The states of Python's, numpy's and torch's generators, on the devices of a value's tensors too."""
+    devices = {tensor.device for _, tensor in tensors(value) if tensor.device.type == "cuda"}
+    numpy = sys.modules.get("numpy")
+    numbers = numpy.random.get_state() if numpy is not None else None
+    return random.getstate(), numbers, torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in devices]
+
+
+def set_random_states(states: tuple[Any, ...]) -> None:
+    """Put the generators back to these states."""
+    python, numbers, cpu, others = states
+    random.setstate(python)
+    if numbers is not None:
+        sys.modules["numpy"].random.set_state(numbers)
+    torch.set_rng_state(cpu)
+    for device, state in others:
+        torch.cuda.set_rng_state(state, device)

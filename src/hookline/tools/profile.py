@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from hookline.errors import RecordError
-from hookline.model.as_it_was import as_it_was
+from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.loss import default_loss
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
@@ -48,7 +48,8 @@ def profile(
     `meta=True` computes nothing and holds no weights: on a copy of the model on the meta device it counts FLOPs and
     bytes, and times nothing. So it is for a model that is on the meta device already.
 
-    The model's gradients and buffers and the random state are afterwards what they were. Raises SelectionError where
+    Each step begins from the same random state. The model's gradients and buffers and the random state are afterwards
+    what they were. Raises SelectionError where
     `where` (see `select`) picks nothing, RecordError for a number of repeats that is none, or a loss that has no
     gradient.
 
@@ -66,7 +67,7 @@ def profile(
         model, args, kwargs = on_meta(model, args, kwargs)
         repeat = 0
     selection = select(model, where)
-    run = partial(step, model, args, kwargs, loss or default_loss, backward)
+    run = partial(step, model, args, kwargs, loss or default_loss, backward, random_states((args, kwargs)))
     with as_it_was(model, (args, kwargs)), torch.set_grad_enabled(backward), without_gc():
         counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then
         for _ in range(warmup if repeat else 0):
@@ -83,9 +84,11 @@ def step(
     kwargs: dict[str, Any],
     loss: Callable[[Any], Tensor | None],
     backward: bool,
+    states: tuple[Any, ...],
     between: Callable[[], None] = lambda: None,
 ) -> None:
-    """One forward, and one backward pass; `between` is called between the two."""
+    """One forward, and one backward pass, from these random states; `between` is called between the two."""
+    set_random_states(states)
     output = model(*args, **kwargs)
     between()
     if not backward:
