@@ -200,6 +200,34 @@ def test_parameters_and_moved_bytes_are_counted():
     assert found[""].parameters == sum(4 * parameter.numel() for parameter in network().parameters())
 
 
+def test_what_a_forward_lets_go_is_not_kept():
+    class Wasteful(nn.Module):
+        def __init__(self, waste):
+            super().__init__()
+            self.layer, self.waste = nn.Linear(64, 64), waste
+
+        def forward(self, x):
+            for _ in range(self.waste):
+                self.layer(x).sigmoid()
+            return self.layer(x).sigmoid()
+
+    kept = [hookline.profile(Wasteful(waste), torch.ones(64, 64), repeat=1).total.kept for waste in (0, 8)]
+    assert kept == [2 * 4 * 64 * 64] * 2
+
+
+def test_classes_and_parts_count_the_parameters_of_each_module_once():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 100))
+    found = hookline.profile(model, torch.ones(2, 8), repeat=1)
+    every = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert next(row for row in found.by_class() if row.type == "Linear").parameters == every
+    assert hookline.profile(model, torch.ones(2, 8), where="*", repeat=1).total.parameters == every
+
+
+def test_a_container_has_no_intensity_of_its_own():
+    found = hookline.profile(network(), X, repeat=1)
+    assert found[""].intensity != found[""].intensity  # NaN
+
+
 # On meta
 
 
@@ -219,7 +247,47 @@ def test_a_model_without_weights_is_counted():
     assert hookline.profile(model, X).total.flops == hookline.profile(network(), X).total.flops
 
 
+def test_a_shared_module_counts_where_it_was_called(tmp_path):
+    class Block(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x)
+
+    class Shares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared = nn.Linear(64, 64)
+            self.block = Block(self.shared)
+
+        def forward(self, x):
+            return self.block(self.block(x))
+
+    found = hookline.profile(Shares(), torch.ones(64, 64), repeat=1)
+    assert found["block"].flops == found["block", 0].flops + found["block", 1].flops == 2 * 2 * 64**3
+    assert found["block"].forward == pytest.approx(found["block", 0].forward + found["block", 1].forward)
+    found.collapsed(tmp_path / "stacks.txt")
+    assert "forward;Shares;block;shared " in (tmp_path / "stacks.txt").read_text()
+
+
 # What it leaves
+
+
+def test_the_inputs_are_afterwards_what_they_were_and_each_step_has_the_same():
+    class Changes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            x += 1
+            return self.layer(x)
+
+    x = torch.zeros(1, 3)
+    hookline.profile(Changes(), x)
+    assert x.tolist() == [[0, 0, 0]]
 
 
 def test_gradients_buffers_and_random_state_are_afterwards_what_they_were():

@@ -1,6 +1,6 @@
 """Modules and their dotted paths."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from torch.nn import Module
 
@@ -78,21 +78,6 @@ def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:
             found.append(module)
         elif module._modules:
             left += [child for child in reversed(module._modules.values()) if child is not None]
-    return found
-
-
-def nearest_above(paths: Iterable[str]) -> dict[str, str | None]:
-    """For each path the nearest of the others that it is below; None where there is none.
-
-    >>> nearest_above(["", "a", "a.b.c"])
-    {'': None, 'a': '', 'a.b.c': 'a'}
-    """
-    found: dict[str, str | None] = dict.fromkeys(paths)
-    for path in found:
-        above = path
-        while above and found[path] is None:
-            above = above.rpartition(".")[0]
-            found[path] = above if above in found else None
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import Identity, Sequential
 
 from hookline.model.select import select
-from hookline.record.timeline import Span, Timeline
+from hookline.record.timeline import Span, Timeline, with_inside
 
 EMPTY = 64  # modules that do nothing, in a row
 
@@ -100,24 +100,6 @@ def times_of(spans: Sequence[Span], off: Off) -> list[Times]:
         if parent is not None:
             forward[parent] -= off.forward_around
             backward[parent] -= off.backward_around if span.backward_at else 0.0
-    own_forward, own_backward = ([max(0.0, seconds) for seconds in column] for column in (forward, backward))
-    return [
-        Times(*figures)
-        for figures in zip(
-            _with_inside(own_forward, parents),
-            own_forward,
-            _with_inside(own_backward, parents),
-            own_backward,
-            strict=True,
-        )
-    ]
-
-
-def _with_inside(own: Sequence[float], parents: Sequence[int | None]) -> list[float]:
-    """The sums along the tree; a parent comes before what is inside of it."""
-    totals = [*own]
-    for number in range(len(own) - 1, -1, -1):
-        parent = parents[number]
-        if parent is not None:
-            totals[parent] += totals[number]
-    return totals
+    own = [(max(0.0, ahead), max(0.0, back)) for ahead, back in zip(forward, backward, strict=True)]
+    whole = with_inside(spans, own)
+    return [Times(total[0], alone[0], total[1], alone[1]) for total, alone in zip(whole, own, strict=True)]

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hookline.errors import RecordError
-from hookline.model.paths import nearest_above
 from hookline.record.timeline import Span
 
 if TYPE_CHECKING:
@@ -22,7 +21,8 @@ class Cost:
     inside of it.
 
     - `path`, `index` (None for several), `type`, `parent` (the number of the call around it), `calls` (how many);
-      `recompute`: whether a backward pass made the call, to get back what activation checkpointing let go;
+      `recompute`: whether a backward pass made the call, to get back what checkpointing let go; then `parent`
+      is that of the call that it repeats;
     - `forward`, `backward`: seconds, the median over the repeats; `forward_spread`, `backward_spread`: half of the
       range in which the middle half of the repeats lies. NaN where nothing was timed;
     - `flops`, `backward_flops`: floating-point operations of matrix products, convolutions and attention, as
@@ -67,8 +67,8 @@ class Cost:
 
     @property
     def intensity(self) -> float:
-        """Forward FLOPs for each byte moved; NaN where nothing is."""
-        return self.flops / self.moved if self.moved else math.nan
+        """Forward FLOPs of the module itself for each byte moved; NaN where there are none."""
+        return self.flops_self / self.moved if self.moved and self.flops_self else math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON takes it: None where a figure is not known."""
@@ -135,37 +135,24 @@ class Profile(Sequence[Cost]):
     @property
     def total(self) -> Cost:
         """The outermost calls together."""
-        outermost = [cost for cost in self if cost.parent is None]
+        outermost = [cost for cost in self if cost.parent is None and not cost.recompute]
         return replace(_together(outermost), path="", type=self.model)
 
     def by_path(self) -> list[Cost]:
         """A Cost for each module, in order, with all of its calls. What a recomputation takes counts as backward."""
-        grouped: dict[str, list[Cost]] = {}
-        for cost in self:
-            grouped.setdefault(cost.path, []).append(cost)
-        sums: dict[str, dict[str, Any]] = {path: dict.fromkeys(SELVES, 0) for path in grouped}
-        rows = {path: _together(own) for path, own in grouped.items()}
-        above_by_path = nearest_above(rows)
-        for path in sorted(rows, key=len, reverse=True):  # what is inside of another has the longer path
-            above = above_by_path[path]
-            for name in SELVES:
-                sums[path][name] += getattr(rows[path], f"{name}_self")
-                if above is not None:
-                    sums[above][name] += sums[path][name]
-        return [replace(row, **sums[path]) for path, row in rows.items()]
+        return [self._group(own, "path") for own in _grouped(self, "path")]
 
     def by_class(self) -> list[Cost]:
         """A Cost for each class, the dearest first; calls inside of another of the same class are in that."""
-        rows = []
-        for kind in dict.fromkeys(cost.type for cost in self):
-            own = [cost for cost in self if cost.type == kind]
-            row = _together(own)
-            outer = [cost for cost in own if not any(above.type == kind for above in self.around(cost))]
-            sums = {name: sum(getattr(cost, name) for cost in outer) for name in SELVES}
-            rows.append(replace(row, path="", type=kind, **sums))
-        return sorted(
-            rows, key=lambda row: -row.seconds_self if row.seconds_self == row.seconds_self else -row.flops_self
-        )
+        rows = [replace(self._group(own, "type"), path="") for own in _grouped(self, "type")]
+        return sorted(rows, key=lambda row: -row.seconds_self if self.repeat else -row.flops_self)
+
+    def _group(self, own: list[Cost], by: str) -> Cost:
+        """Calls of one module or class as one; those inside of another of them are in that."""
+        outer = [c for c in own if not any(getattr(above, by) == getattr(c, by) for above in self.around(c))]
+        row, whole = _together(own), _together(outer)
+        totals = {name: getattr(whole, name) for name in (*SELVES, "parameters")}
+        return replace(row, **totals)
 
     def around(self, cost: Cost) -> Iterator[Cost]:
         """The calls that a call ran inside of, innermost first."""
@@ -212,20 +199,30 @@ class Profile(Sequence[Cost]):
         return profile_html(self)
 
 
+def _grouped(costs: Iterable[Cost], by: str) -> list[list[Cost]]:
+    """The costs that have the same path, or the same type, in the order of the first of them."""
+    found: dict[str, list[Cost]] = {}
+    for cost in costs:
+        found.setdefault(getattr(cost, by), []).append(cost)
+    return [*found.values()]
+
+
 def _together(costs: Sequence[Cost]) -> Cost:
-    """Several calls of a module as one. What recomputed ones take forward is backward."""
-    first = costs[0]
-    sums: dict[str, Any] = {"calls": len([cost for cost in costs if not cost.recompute])}
+    """Several calls as one; the parameters of each module count once. What recomputed ones take forward is backward."""
+    once, again = ([cost for cost in costs if cost.recompute is repeated] for repeated in (False, True))
+    sums: dict[str, Any] = {"calls": len(once), "moved": sum(cost.moved for cost in once)}
     for name in SELVES:
         for key in (name, f"{name}_self"):
-            sums[key] = sum(getattr(cost, key) for cost in costs if not cost.recompute)
-    again = [cost for cost in costs if cost.recompute]
+            sums[key] = sum(getattr(cost, key) for cost in once)
     for name, instead in (("forward", "backward"), ("flops", "backward_flops")):
         for end in ("", "_self"):
             sums[instead + end] += sum(getattr(cost, name + end) + getattr(cost, instead + end) for cost in again)
     for name in ("forward_spread", "backward_spread"):
         sums[name] = math.hypot(*(getattr(cost, name) for cost in costs))
-    return replace(first, index=None, parent=None, recompute=False, moved=sum(cost.moved for cost in costs), **sums)
+    by_path = {cost.path: cost for cost in costs}
+    for name in ("parameters", "parameters_self"):
+        sums[name] = sum(getattr(cost, name) for cost in by_path.values())
+    return replace(costs[0], index=None, parent=None, recompute=False, **sums)
 
 
 def median(values: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from _thread import get_ident
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -93,13 +93,37 @@ class Timeline:
                 stacks.setdefault(thread, Stack()).step(span, kind, reading, late=origin in late)
                 span.thread = thread
         found = [*self.calls.values()]
-        for span in reversed(found):
-            span.forward_total += span.forward
-            span.backward_total += span.backward
-            if span.parent is not None:
-                span.parent.forward_total += span.forward_total
-                span.parent.backward_total += span.backward_total
+        _place_repeated(found)
+        own = [(span.forward, span.backward) for span in found]
+        for span, (forward, backward) in zip(found, with_inside(found, own), strict=True):
+            span.forward_total, span.backward_total = forward, backward
         return found
+
+
+def _place_repeated(spans: list[Span]) -> None:
+    """Let a call that a backward pass repeats be inside of what the call that it repeats was inside of."""
+    first = {span.path: span for span in reversed(spans) if not span.recompute}
+    for span in spans:
+        if span.recompute and span.parent is None and span.path in first:
+            span.parent = first[span.path].parent
+
+
+def with_inside(spans: Sequence[Span], own: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """What calls have of their own, forward and backward, with what is inside of them; what a repeated one has is
+    backward for the call around it."""
+    numbers = {id(span): number for number, span in enumerate(spans)}
+    forward, backward = ([*column] for column in zip(*own, strict=True)) if own else ([], [])
+    for number in sorted(range(len(spans)), key=lambda number: (spans[number].recompute, number), reverse=True):
+        span = spans[number]
+        if span.parent is None:
+            continue
+        around = numbers[id(span.parent)]
+        if span.recompute and not span.parent.recompute:
+            backward[around] += forward[number] + backward[number]
+        else:
+            forward[around] += forward[number]
+            backward[around] += backward[number]
+    return [*zip(forward, backward, strict=True)]
 
 
 class Stack:

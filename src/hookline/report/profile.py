@@ -10,7 +10,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hookline.model.paths import nearest_above
 from hookline.report.text import milliseconds
 
 if TYPE_CHECKING:
@@ -28,11 +27,11 @@ def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
     table = Table("module", "class", box=None, pad_edge=False)
     for name in columns(profile):
         table.add_column(name, justify="left" if name == "share" else "right", no_wrap=True)
-    depths = depth_by_path(rows)
+    tree = tree_of(profile)
     for row in rows[:most]:
-        name = row.path.rpartition(".")[2] or profile.model
+        depth, name = tree[row.path]
         times = f" x{row.calls}" if row.calls != 1 else ""
-        table.add_row(Text("  " * depths[row.path] + name + times), Text(row.type), *cells(row, total, profile))
+        table.add_row(Text("  " * depth + name + times), Text(row.type), *cells(row, total, profile))
     left = [Text(f"... and {len(rows) - most:,} more modules", style="dim")] if len(rows) > most else []
     return Group(Text(headline(profile), style="bold"), table, *left, Text(by_class_line(profile), style="dim"))
 
@@ -40,22 +39,21 @@ def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
 def profile_html(profile: Profile) -> str:
     """The profile as an HTML table, a row for each module."""
     total, rows = profile.total, profile.by_path()
-    depths = depth_by_path(rows)
+    tree = tree_of(profile)
     head = "".join(
         f"<th scope='col' style='text-align:left'>{name}</th>" for name in ("module", "class", *columns(profile))
     )
-    body = "".join(_html_row(row, depths[row.path], cells(row, total, profile), profile) for row in rows[:MOST_ROWS])
+    body = "".join(_html_row(row, *tree[row.path], cells(row, total, profile)) for row in rows[:MOST_ROWS])
     return (
         f"<div><p><strong>{escape(headline(profile))}</strong></p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _html_row(row: Cost, depth: int, figures: list[str], profile: Profile) -> str:
-    name = escape(row.path.rpartition(".")[2] or profile.model)
+def _html_row(row: Cost, depth: int, name: str, figures: list[str]) -> str:
     right = "text-align:right;font-variant-numeric:tabular-nums"
     numbers = "".join(f"<td style='{right}'>{escape(figure)}</td>" for figure in figures)
-    first = f"<td style='text-align:left;padding-left:{depth}em'>{name}</td>"
+    first = f"<td style='text-align:left;padding-left:{depth}em'>{escape(name)}</td>"
     return f"<tr>{first}<td style='text-align:left'>{escape(row.type)}</td>{numbers}</tr>"
 
 
@@ -103,7 +101,7 @@ def cells(row: Cost, total: Cost, profile: Profile) -> list[str]:
         timed.append(bar(row.seconds_self / total.seconds if total.seconds else 0.0))
     counted = [megaflops(row.flops)]
     counted += [megaflops(row.backward_flops)] if profile.backward else []
-    counted.append("" if not row.flops or math.isnan(row.intensity) else f"{row.intensity:.3g}")
+    counted.append("" if math.isnan(row.intensity) else f"{row.intensity:.3g}")
     counted += [engineering(row.kept)] if profile.backward else []
     return [*timed, *counted, engineering(row.parameters)]
 
@@ -113,12 +111,16 @@ def bar(share: float) -> str:
     return f"{'█' * round(share * BAR)}{'▏' if 0 < share * BAR < 0.5 else ''} {share:.0%}" if share >= 0.005 else ""
 
 
-def depth_by_path(rows: list[Cost]) -> dict[str, int]:
-    """How deep each module is among those of the table."""
-    depths: dict[str, int] = {}
-    for path, above in nearest_above([row.path for row in rows]).items():
-        depths[path] = 0 if above is None else depths.get(above, 0) + 1
-    return depths
+def tree_of(profile: Profile) -> dict[str, tuple[int, str]]:
+    """For each module how deep its first call was, and its name there: the part of its path below that of the call
+    around it."""
+    found: dict[str, tuple[int, str]] = {}
+    for cost in profile:
+        around = [*profile.around(cost)]
+        above = around[0].path if around else ""
+        name = cost.path.removeprefix(f"{above}.") if above else cost.path
+        found.setdefault(cost.path, (len(around), name or profile.model))
+    return found
 
 
 def ms(seconds: float) -> str:

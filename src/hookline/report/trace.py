@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +64,14 @@ def track_numbers(threads: Iterable[int]) -> dict[int, int]:
 
 
 def write_collapsed(path: str | os.PathLike[str], profile: Profile) -> None:
-    """Write a line for each module: the names on the way to it, and the microseconds that it takes by itself."""
-    lines = []
-    for phase in (FORWARD, BACKWARD):
-        for cost in profile.by_path():
-            names = [phase, profile.model, *(cost.path.split(".") if cost.path else [])]
-            microseconds = round(getattr(cost, f"{phase}_self") * 1e6) if profile.repeat else 0
-            if microseconds:
-                lines.append(f"{';'.join(names)} {microseconds}\n")
+    """Write a line for each way down the calls: the names on it, and the microseconds of the last by itself."""
+    found: dict[str, float] = {}
+    for cost in profile if profile.repeat else ():
+        way = [*reversed([*profile.around(cost)]), cost]
+        names = [below.path.removeprefix(f"{above.path}.") for above, below in pairwise(way)]
+        stack = ";".join([profile.model, *([way[0].path] if way[0].path else []), *names])
+        ahead, back = (0.0, cost.seconds_self) if cost.recompute else (cost.forward_self, cost.backward_self)
+        for phase, seconds in ((FORWARD, ahead), (BACKWARD, back)):
+            found[f"{phase};{stack}"] = found.get(f"{phase};{stack}", 0.0) + seconds
+    lines = [f"{stack} {round(seconds * 1e6)}\n" for stack, seconds in found.items() if round(seconds * 1e6)]
     write_text(Path(path), "".join(lines))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from hookline.compare.isolate import copied_arguments
 from hookline.errors import RecordError
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.loss import default_loss
@@ -48,10 +49,9 @@ def profile(
     `meta=True` computes nothing and holds no weights: on a copy of the model on the meta device it counts FLOPs and
     bytes, and times nothing. So it is for a model that is on the meta device already.
 
-    Each step begins from the same random state. The model's gradients and buffers and the random state are afterwards
-    what they were. Raises SelectionError where
-    `where` (see `select`) picks nothing, RecordError for a number of repeats that is none, or a loss that has no
-    gradient.
+    Each step begins from the same random state, on copies of the inputs. The model's gradients and buffers and the
+    random state are afterwards what they were. Raises SelectionError where `where` (see `select`) picks nothing,
+    RecordError for a number of repeats that is none, or a loss that has no gradient.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -85,18 +85,23 @@ def step(
     loss: Callable[[Any], Tensor | None],
     backward: bool,
     states: tuple[Any, ...],
-    between: Callable[[], None] = lambda: None,
+    mark: Callable[[], None] = lambda: None,
 ) -> None:
-    """One forward, and one backward pass, from these random states; `between` is called between the two."""
+    """One forward, and one backward pass, from these random states, on copies of the inputs; `mark` is called before,
+    between and after the two."""
     set_random_states(states)
+    args, kwargs = copied_arguments((args, kwargs))
+    mark()
     output = model(*args, **kwargs)
-    between()
+    mark()
     if not backward:
+        mark()
         return
     scalar = loss(output)
     if scalar is None or not scalar.requires_grad:
         raise RecordError("the loss has no gradient; pass loss=, a function of the output, or backward=False")
     scalar.backward()  # type: ignore[no-untyped-call]
+    mark()
     for parameter in model.parameters():
         parameter.grad = None
 
@@ -128,9 +133,8 @@ class Timed:
 
     def _stretches(self) -> tuple[float, float]:
         """Seconds of the forward and of the backward of one step."""
-        readings = [self.clock.read()]
-        self.run(between=lambda: readings.append(self.clock.read()))
-        readings.append(self.clock.read())
+        readings: list[Any] = []
+        self.run(mark=lambda: readings.append(self.clock.read()))
         begin, middle, end = self.clock.seconds(readings)
         return middle - begin, end - middle
 
