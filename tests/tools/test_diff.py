@@ -315,3 +315,37 @@ def test_an_output_that_only_one_gives_is_a_note() -> None:
     assert not found
     assert found.notes == ("outputs that only one gives are not compared: 1 of the model, and of 1 more modules",)
     assert hookline.diff(nn.Sequential(Gives(lambda x: None)), more, X).culprit.path == "0"
+
+
+@pytest.mark.parametrize(
+    ("gives", "key", "says"),
+    [
+        (lambda x, k: 2.5 * k, "", "2.5 against 5.0"),
+        (lambda x, k: (x, 3.0 * k), "1", "3.0 against 6.0"),
+        (lambda x, k: {"x": x, "more": ["abc"[k:], k > 1, None]}, "more.0", "'bc' against 'c'"),
+        (lambda x, k: (x, None if k == 1 else 1), "1", "None against 1"),
+    ],
+    ids=["a number", "beside a tensor", "text", "None"],
+)
+def test_outputs_that_are_no_tensors_are_compared(gives: object, key: str, says: str, tmp_path: object) -> None:
+    models = [nn.Sequential(Gives(lambda x, k=k: gives(x, k))) for k in (1, 2)]
+
+    found = hookline.diff(*models, X)
+
+    assert found
+    assert not found.identical
+    assert found.culprit.path == "0"
+    assert str(found.of("0").outputs[key]) == says
+    found.save(f"{tmp_path}/diff")
+    assert repr(hookline.Diff.load(f"{tmp_path}/diff")) == repr(found)
+    assert not hookline.diff(models[0], models[0], X)
+
+
+def test_a_number_that_is_the_same_but_for_rounding_is_no_difference() -> None:
+    found = hookline.diff(Gives(lambda x: 3.0), Gives(lambda x: 3.0000001), X)
+
+    assert not found
+    assert not found.identical
+    assert hookline.diff(Gives(lambda x: 3.0), Gives(lambda x: 3.0000001), X, tolerances=(0, 0))
+    assert hookline.diff(Gives(lambda x: 2**60), Gives(lambda x: 2**60 + 1), X)
+    assert hookline.diff(Gives(lambda x: math.inf), Gives(lambda x: 1.0), X)

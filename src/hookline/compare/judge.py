@@ -54,7 +54,7 @@ def _pair(
     return Pair(
         *(one.path, other.path, one.index, one.type, other.type, number, parent, ended),
         inputs=compared(*given),
-        outputs=compare_values(one.output, other.output, allowed=allowed, strict=False),
+        outputs=compare_values(one.output, other.output, allowed=allowed, strict=False, plain=True),
         grads=compared(one.output, other.output, lambda info: info.grad),
         grad_inputs=compared(*given, lambda info: info.grad),
         failed=(one.error is None) != (other.error is None),

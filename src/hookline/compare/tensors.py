@@ -38,6 +38,7 @@ class Difference:
     - `nan`: how many elements are NaN, or infinite, in one of them only; `beyond`: how many are beyond the tolerance;
     - `count`: how many elements were compared; `tolerance`: the relative and the absolute one;
     - `shapes`, `dtypes`: of both, None where one is missing;
+    - `text`: of two numbers, texts, booleans or Nones, that are no tensors: both of them;
     - `basis`: what the figures are of: "elements", "samples", "statistics", or "shape" where nothing else was kept.
     """
 
@@ -56,9 +57,12 @@ class Difference:
     beyond: int = 0
     count: int = 0
     tolerance: Tolerance = EXACT
+    text: str = ""
 
     def __str__(self) -> str:
         one, other = self.shapes
+        if self.text:
+            return self.text
         if one is None or other is None:
             return f"only the {'second' if one is None else 'first'} has it"
         if one != other:
