@@ -157,3 +157,29 @@ def test_a_tolerance_of_ones_own() -> None:
 def test_a_difference_is_small_and_plain() -> None:
     assert not hasattr(compare(torch.ones(1), torch.ones(1)), "__dict__")
     assert isinstance(compare(torch.ones(1), torch.ones(1)), Difference)
+
+
+def test_figures_that_overflow_are_infinite() -> None:
+    found = compare(torch.ones(2, dtype=torch.float64), torch.full((2,), 1e200, dtype=torch.float64))
+
+    assert found.differs
+    assert found.snr == -math.inf
+
+
+@pytest.mark.parametrize("other", [torch.int64, torch.uint8, torch.int32])
+def test_large_whole_numbers_differ_by_one(other: torch.dtype) -> None:
+    a, b = torch.tensor([2**53, 7]), torch.tensor([2**53 + 1, 7])
+
+    found = compare(a, b)
+
+    assert found.differs
+    assert not found.identical
+    assert (found.absolute, found.beyond) == (1.0, 1)
+    assert not compare(torch.tensor([7]), torch.tensor([7], dtype=other)).differs
+
+
+def test_infinity_of_the_other_sign_is_a_difference() -> None:
+    found = compare(torch.tensor([math.inf, 1.0]), torch.tensor([-math.inf, 1.0]))
+
+    assert (found.differs, found.nan, found.beyond) == (True, 1, 1)
+    assert "or of the other sign" in str(found)

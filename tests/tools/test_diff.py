@@ -315,3 +315,107 @@ def test_an_output_that_only_one_gives_is_a_note() -> None:
     assert not found
     assert found.notes == ("outputs that only one gives are not compared: 1 of the model, and of 1 more modules",)
     assert hookline.diff(nn.Sequential(Gives(lambda x: None)), more, X).culprit.path == "0"
+
+
+@pytest.mark.parametrize(
+    ("gives", "key", "says"),
+    [
+        (lambda x, k: 2.5 * k, "", "2.5 against 5.0"),
+        (lambda x, k: (x, 3.0 * k), "1", "3.0 against 6.0"),
+        (lambda x, k: {"x": x, "more": ["abc"[k:], k > 1, None]}, "more.0", "'bc' against 'c'"),
+        (lambda x, k: (x, None if k == 1 else 1), "1", "None against 1"),
+    ],
+    ids=["a number", "beside a tensor", "text", "None"],
+)
+def test_outputs_that_are_no_tensors_are_compared(gives: object, key: str, says: str, tmp_path: object) -> None:
+    models = [nn.Sequential(Gives(lambda x, k=k: gives(x, k))) for k in (1, 2)]
+
+    found = hookline.diff(*models, X)
+
+    assert found
+    assert not found.identical
+    assert found.culprit.path == "0"
+    assert str(found.of("0").outputs[key]) == says
+    found.save(f"{tmp_path}/diff")
+    assert repr(hookline.Diff.load(f"{tmp_path}/diff")) == repr(found)
+    assert not hookline.diff(models[0], models[0], X)
+
+
+def test_a_number_that_is_the_same_but_for_rounding_is_no_difference() -> None:
+    found = hookline.diff(Gives(lambda x: 3.0), Gives(lambda x: 3.0000001), X)
+
+    assert not found
+    assert not found.identical
+    assert hookline.diff(Gives(lambda x: 3.0), Gives(lambda x: 3.0000001), X, tolerances=(0, 0))
+    assert hookline.diff(Gives(lambda x: 2**60), Gives(lambda x: 2**60 + 1), X)
+    assert hookline.diff(Gives(lambda x: math.inf), Gives(lambda x: 1.0), X)
+
+
+def test_two_of_which_nothing_belongs_together_are_refused() -> None:
+    with pytest.raises(CompareError, match=r"nothing to compare.*give mapping="):
+        hookline.diff(toy(), nn.Sequential(nn.Linear(4, 7)), X, where="1")
+
+
+@pytest.mark.parametrize(
+    ("tolerances", "says"),
+    [
+        ({"nope": (9, 9)}, "tolerances: 'nope' matches none of the paths"),
+        ({"2.*": (0, 0), "nope.**": (9, 9)}, "tolerances: 'nope.\\*\\*' matches none of the paths"),
+        ((math.nan, 0.0), "a tolerance is 0 or more"),
+        ({"2.*": (0.1, -1.0)}, "a tolerance is 0 or more"),
+    ],
+)
+def test_tolerances_that_mean_nothing_are_refused(tolerances: object, says: str) -> None:
+    with pytest.raises(CompareError, match=says):
+        parted(tolerances=tolerances)
+    runs = recorded(toy(), X), recorded(toy(), X)
+    with pytest.raises(CompareError, match=says):
+        hookline.diff(*runs, tolerances=tolerances)
+
+
+def test_weights_of_three_dimensions_in_the_reversed_layout_are_told() -> None:
+    model, other = nn.Module(), nn.Module()
+    model.weight, other.weight = nn.Parameter(torch.ones(2, 3, 4)), nn.Parameter(torch.ones(4, 3, 2))
+    for each in (model, other):
+        each.forward = lambda x: x
+
+    found = hookline.diff(model, other, X)
+
+    assert not found
+    assert [str(weight) for weight in found.weights] == ["weight differs: shape 2x3x4 against 4x3x2"]
+
+
+def test_a_module_of_a_run_that_was_given_another_number_passes_it_on() -> None:
+    class Scales(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by, self.s = by, Gives(lambda by: torch.full((2,), by))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.s(self.by) + x.sum()
+
+    runs = []
+    for by in (2.0, 4.0):
+        model = Scales(by)
+        with hookline.watch(model, keep="copy", inputs="copy") as run, torch.no_grad():
+            model(X)
+        runs.append(run)
+
+    found = hookline.diff(*runs)
+
+    assert found.of("s").makes_it is None
+    assert str(found.of("s").inputs["0"]) == "2.0 against 4.0"
+    assert [pair.path for pair in found.culprits] == [""]
+    assert "gives s 0 = 2.0 against 4.0" in found.culprit.why
+
+
+def test_a_gradient_that_only_one_has_is_a_difference() -> None:
+    model = toy()
+    other = copy.deepcopy(model)
+    other[0].weight.requires_grad_(False)
+
+    found = hookline.diff(model, other, X, grads=True)
+
+    assert [pair.path for pair in found if pair.differs] == ["0"]
+    assert str(found.of("0").grad_inputs["weight"]) == "only the first has it"
+    assert not hookline.diff(other, other, X, grads=True)

@@ -63,7 +63,7 @@ def _call_causes(pair: Pair, matching: Matching, *, alone: bool = False) -> list
 
 
 def _gave_other(one: CallRecord, other: CallRecord) -> bool:
-    return any(found.differs for found in compare_values(one.output, other.output, strict=False).values())
+    return any(found.differs for found in compare_values(one.output, other.output, strict=False, plain=True).values())
 
 
 def _in_order(causes: list[Cause]) -> list[Cause]:

@@ -116,9 +116,8 @@ class Trial:
 
 
 def _differ(one: Any, other: Any, allowed: Tolerance | None) -> bool:
-    return any(
-        found.differs for found in compare_values(one, other, kind=Tensor, allowed=allowed, strict=False).values()
-    )
+    found = compare_values(one, other, kind=Tensor, allowed=allowed, strict=False, plain=True)
+    return any(each.differs for each in found.values())
 
 
 def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:

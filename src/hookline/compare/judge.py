@@ -5,15 +5,16 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from hookline.compare.match import Matching
-from hookline.compare.recorded import Differences, compare_infos, compare_values, known
+from hookline.compare.recorded import Differences, compare_infos, compare_values, known, missing
 from hookline.compare.result import Pair
-from hookline.compare.tensors import Tolerance
+from hookline.compare.tensors import Difference, Tolerance
 from hookline.errors import CompareError
 from hookline.model.pick import named
 from hookline.model.select import glob_to_regex
 from hookline.record.record import CallRecord, Run, TensorInfo
 
 Allowed: TypeAlias = Callable[[str], Tolerance | None]
+Gradients: TypeAlias = Mapping[str, TensorInfo | None]  # None of a parameter that has none
 Tolerances: TypeAlias = Tolerance | Mapping[str, Tolerance] | None
 
 
@@ -30,8 +31,21 @@ def allowing(tolerances: Tolerances) -> Allowed:
             isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, int | float) for each in pair)
         ):
             raise CompareError(f"a tolerance is a pair (relative, absolute), not {pair!r} (for {pattern!r})")
+        if not all(each >= 0 for each in pair):
+            raise CompareError(f"a tolerance is 0 or more, not {pair!r} (for {pattern!r})")
     rules = [(glob_to_regex(pattern), (float(pair[0]), float(pair[1]))) for pattern, pair in given.items()]
     return lambda path: next((pair for expression, pair in rules if expression.fullmatch(path)), None)
+
+
+def refuse_idle(tolerances: Tolerances, pairs: list[Pair]) -> None:
+    """CompareError where nothing was compared, or where a glob of the tolerances fits no path that was."""
+    if not pairs:
+        none = "no call of the one belongs to a call of the other"
+        raise CompareError(f"nothing to compare: {none}; give mapping= of the paths that belong together")
+    for pattern in tolerances if isinstance(tolerances, Mapping) else ():
+        expression = glob_to_regex(pattern)
+        if not any(expression.fullmatch(pair.path_a) for pair in pairs):
+            raise CompareError(f"tolerances: {pattern!r} matches none of the paths that are compared")
 
 
 def compare_calls(run: Run, matching: Matching, allowed: Allowed) -> list[Pair]:
@@ -47,14 +61,14 @@ def compare_calls(run: Run, matching: Matching, allowed: Allowed) -> list[Pair]:
 def _pair(
     one: CallRecord, other: CallRecord, number: int, parent: int | None, ended: int, allowed: Tolerance | None
 ) -> Pair:
-    def compared(a: Any, b: Any, of: Callable[[TensorInfo], Any] = lambda info: info) -> Differences:
+    def compared(a: Any, b: Any, of: Callable[[TensorInfo], Any]) -> Differences:
         return compare_values(a, b, of=of, allowed=allowed)
 
     given = named(one.args, one.kwargs), named(other.args, other.kwargs)
     return Pair(
         *(one.path, other.path, one.index, one.type, other.type, number, parent, ended),
-        inputs=compared(*given),
-        outputs=compare_values(one.output, other.output, allowed=allowed, strict=False),
+        inputs=compare_values(*given, allowed=allowed, plain=True),
+        outputs=compare_values(one.output, other.output, allowed=allowed, strict=False, plain=True),
         grads=compared(one.output, other.output, lambda info: info.grad),
         grad_inputs=compared(*given, lambda info: info.grad),
         failed=(one.error is None) != (other.error is None),
@@ -114,20 +128,26 @@ def _agree(differences: Differences) -> bool:
     return known(differences) and not any(found.differs for found in differences.values())
 
 
-def with_weight_gradients(
-    pairs: list[Pair], ours: Mapping[str, TensorInfo], theirs: Mapping[str, TensorInfo], allowed: Allowed
-) -> list[Pair]:
+def with_weight_gradients(pairs: list[Pair], ours: Gradients, theirs: Gradients, allowed: Allowed) -> list[Pair]:
     """The pairs with what is known of the gradients of their modules' own parameters, given by name, among those that
-    they sent back; of a module that is called several times it stands at the first."""
+    they sent back, those too that a parameter of both has in one of
+    them only; of a module that is called several times it stands at the first."""
     found = []
     for pair in pairs:
         one, other = _own(ours, pair.path_a), _own(theirs, pair.path_b)
         shared = [name for name in one if name in other and pair.index == 0]
-        extra = {name: compare_infos(one[name], other[name], allowed=allowed(pair.path_a)) for name in shared}
+        each = {name: _of_gradients(one[name], other[name], allowed(pair.path_a)) for name in shared}
+        extra = {name: difference for name, difference in each.items() if difference is not None}
         found.append(replace(pair, grad_inputs={**pair.grad_inputs, **extra}))
     return found
 
 
-def _own(gradients: Mapping[str, TensorInfo], path: str) -> dict[str, TensorInfo]:
+def _of_gradients(one: TensorInfo | None, other: TensorInfo | None, allowed: Tolerance | None) -> Difference | None:
+    if one is None or other is None:
+        return None if one is other else missing(one, other)
+    return compare_infos(one, other, allowed=allowed)
+
+
+def _own(gradients: Gradients, path: str) -> dict[str, TensorInfo | None]:
     split = ((name.rpartition("."), info) for name, info in gradients.items())
     return {name: info for (holder, _, name), info in split if holder == path}

@@ -1,14 +1,16 @@
 """By how much two recorded values differ: tensors, fingerprints or statistics, whatever both runs kept."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from hookline.compare.fingerprint import compare_fingerprints, fingerprint, is_fingerprint
 from hookline.compare.tensors import (
+    EXACT,
     SAME,
     Difference,
     Tolerance,
@@ -24,6 +26,9 @@ from hookline.record.record import TensorInfo
 
 Keys: TypeAlias = tuple[str | int, ...]
 Differences: TypeAlias = dict[str, Difference]
+
+ABSENT = object()
+LONGEST = 60  # characters of a plain value that are shown
 
 
 def compare_infos(a: TensorInfo, b: TensorInfo, *, allowed: Tolerance | None = None) -> Difference:
@@ -58,12 +63,14 @@ def compare_values(
     of: Callable[[Any], Any] = lambda found: found,
     allowed: Tolerance | None = None,
     strict: bool = True,
+    plain: bool = False,
 ) -> Differences:
     """The differences of the tensors in two nested values by the keys that lead to them in `a`; `of` gives what is
     compared of each, such as its gradient, or None.
 
     Where the two are nested in other ways their tensors are matched by their order, if there are as many. With
-    strict=False one that only one of them has is no difference, where they share others.
+    strict=False one that only one of them has is no difference, where they share others. With plain=True
+    numbers, texts, booleans and Nones that are not the same stand there too.
     """
     comparing = compare if kind is Tensor else compare_infos
     found = {}
@@ -73,7 +80,15 @@ def compare_values(
             found[key_text(keys)] = comparing(one, other, allowed=allowed)
         elif one is not None or other is not None:
             found[key_text(keys)] = missing(one, other)
+    beside = [each.tolerance for each in found.values()]
     shared = any(None not in each.shapes for each in found.values())
+    for keys, one, other in paired_plain(a, b, kind=kind) if plain else ():
+        both = one is not ABSENT and other is not ABSENT
+        shared = shared or both
+        if both and repr(one) != repr(other):
+            found[key_text(keys)] = compare_plain(one, other, allowed=allowed, beside=beside)
+        elif not both and not strict:
+            found.setdefault(key_text(keys), _missing_plain(one, other))
     return found if strict or not shared else {key: _unless_missing(each) for key, each in found.items()}
 
 
@@ -91,6 +106,74 @@ def paired_leaves(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, An
     yield from ((keys, one, by_key.get(keys)) for keys, one in ones)
     own = {keys for keys, _ in ones}
     yield from ((keys, None, other) for keys, other in others if keys not in own)
+
+
+def paired_plain(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, Any]]:
+    """The keys of each number, text, boolean and None in two nested values, and both of them; by their order where the
+    two share no key and have as many. ABSENT stands for one that is not there, beside one that is not None."""
+    ones, others = (_plain_leaves(value, kind) for value in (a, b))
+    ours, theirs = ([(keys, part) for keys, part in each.items() if part is not None] for each in (ones, others))
+    if not ones.keys() & others.keys() and len(ours) == len(theirs):
+        yield from ((keys, one, other) for (keys, one), (_, other) in zip(ours, theirs, strict=True))
+        return
+    yield from ((keys, one, others[keys]) for keys, one in ones.items() if keys in others)
+    yield from ((keys, one, ABSENT) for keys, one in ours if keys not in others)
+    yield from ((keys, ABSENT, other) for keys, other in theirs if keys not in ones)
+
+
+def _plain_leaves(value: Any, kind: type) -> dict[Keys, Any]:
+    return dict(leaves(mirror(value, lambda part: part, kind=kind), kind=SCALARS))  # type: ignore[arg-type]
+
+
+def compare_plain(
+    one: Any, other: Any, *, allowed: Tolerance | None = None, beside: Iterable[Tolerance] = ()
+) -> Difference:
+    """The difference of two plain values. By default whole numbers, texts and booleans are compared exactly, other
+    numbers as loosely as float32, which they mostly come from, or as the tensors beside them.
+
+    >>> str(compare_plain(3.0, 6.0)), compare_plain(3.0, 3.0000001).differs
+    ('3.0 against 6.0', False)
+    """
+    told: dict[str, Any] = {
+        "shapes": ((), ()),
+        "dtypes": (type(one).__name__, type(other).__name__),
+        "text": f"{_short(one)} against {_short(other)}",
+    }
+    if not (_is_number(one) and _is_number(other)):
+        return Difference(**told, differs=True, identical=False)
+    if allowed is None:
+        whole = isinstance(one, int) and isinstance(other, int)
+        known = [EXACT] if whole else [tolerance(torch.float32), *beside]
+        allowed = max(relative for relative, _ in known), max(absolute for _, absolute in known)
+    try:
+        apart, size = float(abs(other - one)), float(abs(one))
+    except OverflowError:
+        apart, size = math.inf, math.inf
+    far = not (math.isfinite(apart) and math.isfinite(size)) or apart > allowed[0] * size + allowed[1]
+    differs = one != other and (far or (allowed == EXACT))
+    figures: dict[str, Any] = {
+        "absolute": apart,
+        "relative": ratio(apart, size) if size else 0.0,
+        "error": ratio(apart, size),
+    }
+    known_figures = figures if math.isfinite(apart) and math.isfinite(size) else {}
+    return Difference(**told, **known_figures, differs=differs, identical=one == other, count=1, tolerance=allowed)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | complex) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _missing_plain(one: Any, other: Any) -> Difference:
+    shapes, dtypes = zip(
+        *((None, None) if part is ABSENT else ((), type(part).__name__) for part in (one, other)), strict=True
+    )
+    return Difference(shapes, dtypes, differs=True, identical=False, basis="shape")
 
 
 def missing(one: Any, other: Any) -> Difference:

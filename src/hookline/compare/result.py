@@ -52,8 +52,9 @@ class Pair:
     - `path_a`, `path_b`, `type_a`, `type_b`: the modules and their classes; `index`: which call of them;
     - `number`: the pair's place in call order; `parent`: that of the pair it ran inside of, None at the top; `ended`:
       its place in the order in which calls end, in which containers come after what they hold;
-    - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it;
-      `grads`, `grad_inputs`: of their gradients, where these were recorded;
+    - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it,
+      and of each number, text or None that is not the same;
+    - `grads`, `grad_inputs`: of the tensors' gradients, where these were recorded;
     - `error`: the largest error of the outputs as a share of their norm; `amplification`: that over the inputs' error;
     - `makes_it`: whether the module makes a difference itself, where one is; None where that is not known;
     - `causes`: why, where it does.

@@ -24,6 +24,7 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
     torch.complex128: (1e-7, 1e-7),
 }
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+WHOLE = {*BITS.values(), torch.uint8}
 KINDS = ("is_floating_point", "is_complex")
 
 
@@ -35,9 +36,11 @@ class Difference:
     - `absolute`: the largest |b - a|; `relative`: the largest |b - a| / |a| where a is not 0;
     - `error`: the norm of b - a over that of a; `cosine`: of the angle between them; `snr`: signal to noise in dB;
     - `ulps`: the largest difference in units in the last place, counted in the lower of the two dtypes;
-    - `nan`: how many elements are NaN, or infinite, in one of them only; `beyond`: how many are beyond the tolerance;
+    - `nan`: how many elements are NaN, or infinite, in one of them only, or infinite of the other sign;
+      `beyond`: how many are beyond the tolerance;
     - `count`: how many elements were compared; `tolerance`: the relative and the absolute one;
     - `shapes`, `dtypes`: of both, None where one is missing;
+    - `text`: of two numbers, texts, booleans or Nones, that are no tensors: both of them;
     - `basis`: what the figures are of: "elements", "samples", "statistics", or "shape" where nothing else was kept.
     """
 
@@ -56,9 +59,12 @@ class Difference:
     beyond: int = 0
     count: int = 0
     tolerance: Tolerance = EXACT
+    text: str = ""
 
     def __str__(self) -> str:
         one, other = self.shapes
+        if self.text:
+            return self.text
         if one is None or other is None:
             return f"only the {'second' if one is None else 'first'} has it"
         if one != other:
@@ -66,7 +72,7 @@ class Difference:
         if kind_of(self.dtypes[0]) != kind_of(self.dtypes[1]):
             return f"dtype {self.dtypes[0]} against {self.dtypes[1]}"
         if self.nan:
-            return f"{self.nan:,} elements are NaN or infinite in one of them only"
+            return f"{self.nan:,} elements are NaN or infinite in one of them only, or of the other sign"
         return "the same" if self.identical else f"by up to {self.absolute:.3g}, {self.error:.2g} of the norm"
 
 
@@ -179,7 +185,7 @@ def figures(a: Tensor, b: Tensor, allowed: Tolerance) -> dict[str, Any]:
         "ulps": ulps if ulps >= 0 else math.nan,
         "error": ratio(math.sqrt(dd), math.sqrt(aa)),
         "cosine": max(-1.0, min(1.0, ab / lengths)) if lengths else (1.0 if aa == bb else 0.0),
-        "snr": math.inf if dd == 0 else -math.inf if aa == 0 else 10 * math.log10(aa / dd),
+        "snr": math.inf if dd == 0 else -math.inf if aa == 0 else 10 * (math.log10(aa) - math.log10(dd)),
     }
 
 
@@ -198,12 +204,15 @@ def _parts(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, Tensor]:
     """Counts, largest errors and sums of one part; those of the finite elements alone where it comes to size."""
     ulps = _ulps(a, b)
+    unequal = _unequal_whole(a, b)
     wide = torch.complex128 if a.is_complex() else torch.float32 if a.device.type == "mps" else torch.float64
     a, b = a.to(wide), b.to(wide)
-    equal = (a == b) | (a.isnan() & b.isnan())
+    equal = (a == b) | (a.isnan() & b.isnan()) if unequal is None else ~unequal
     finite = a.isfinite() & b.isfinite()
     a, b = a.where(finite, torch.zeros_like(a)), b.where(finite, torch.zeros_like(b))
     error, size = (b - a).abs(), a.abs()
+    if unequal is not None:
+        error = torch.where(unequal, error.clamp(min=1), error)  # what is wide tells no large neighbours apart
     relative, absolute = allowed
     bad = ~equal & ~finite
     beyond = bad | (error > absolute + relative * size)
@@ -214,6 +223,13 @@ def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, 
         torch.stack([figure.to(error.dtype) for figure in most]),
         torch.stack([figure.to(error.dtype) for figure in sums]),
     )
+
+
+def _unequal_whole(a: Tensor, b: Tensor) -> Tensor | None:
+    """Which elements of two rows of whole numbers differ; None of other numbers."""
+    if a.dtype != b.dtype and not {a.dtype, b.dtype} <= WHOLE:
+        return None
+    return None if a.is_floating_point() or a.is_complex() else a != b
 
 
 def _ulps(a: Tensor, b: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def _verdict(pair: Pair) -> str:
         return ""
     worst = pair.worst
     words = f"MAKES IT: {pair.why}" if pair.makes_it else pair.why
-    if worst is None or (worst.shapes[0] == worst.shapes[1] and not worst.nan):
+    if worst is None or (worst.shapes[0] == worst.shapes[1] and not worst.nan and not worst.text):
         return words if pair.gives_other or words else "gradient"
     return f"{words}; {worst}" if words else str(worst)
 

@@ -10,7 +10,15 @@ from torch.nn import Module
 
 from hookline.compare.explain import why_modules, why_records
 from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
-from hookline.compare.judge import Allowed, Tolerances, allowing, compare_calls, judge, with_weight_gradients
+from hookline.compare.judge import (
+    Allowed,
+    Tolerances,
+    allowing,
+    compare_calls,
+    judge,
+    refuse_idle,
+    with_weight_gradients,
+)
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
 from hookline.compare.result import Diff, Pair, Unmatched, Weight
@@ -63,8 +71,9 @@ def diff(
     What a forward does to a model beyond its buffers it does here too, several times. An argument of the models' own
     with one of these names is given by a module around them. What the inside of a compiled model does is not seen.
 
-    Raises CompareError for a model and a run, and for a mapping that leads nowhere,
-    SelectionError where `where` picks nothing; what a model raises goes on.
+    Raises CompareError for a model and a run, for a mapping that leads nowhere, for tolerances that fit no path, and
+    where no call of the one belongs to a call of the other; SelectionError where `where`
+    picks nothing; what a model raises goes on.
 
     >>> import copy, torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.LayerNorm(4))
@@ -74,17 +83,17 @@ def diff(
     >>> found.culprit.path, found.culprit.why
     ('1', "approximate is 'none' against 'tanh'")
     """
-    allowed = allowing(tolerances)
+    allowing(tolerances)  # refuses what is none
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
             raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
-        return _of_runs(a, b, where, mapping, allowed)
+        return _of_runs(a, b, where, mapping, tolerances)
     if not (isinstance(a, Module) and isinstance(b, Module)):
         kinds = " and ".join(type(each).__name__ for each in (a, b))
         raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
     first, second = _selections(a, b, where, mapping)
     gradient = (loss or default_loss) if grads else None
-    return Models(first, second, (args, kwargs), gradient, keep, allowed).diff(mapping)
+    return Models(first, second, (args, kwargs), gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
 
 
 # Two models
@@ -112,12 +121,13 @@ class Models:
     keep: Keep
     allowed: Allowed
 
-    def diff(self, mapping: Mapping[str, str] | None) -> Diff:
+    def diff(self, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
         """Both run, matched, compared and judged."""
         run_a, grads_a = self.recorded(self.a)
         run_b, grads_b = self.recorded(self.b)
         matching = _without(match(run_a, run_b, mapping=mapping), self.hidden())
         pairs = compare_calls(run_a, matching, self.allowed)
+        refuse_idle(tolerances, pairs)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
 
         verdicts = self.verdicts(pairs, matching)
@@ -126,7 +136,7 @@ class Models:
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
         return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
 
-    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo]]:
+    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo | None]]:
         """A run of one of the models, and its parameters' gradients by name."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
         args, kwargs = copied_arguments(self.inputs)
@@ -176,11 +186,11 @@ class Models:
             yield f"{told}; the first: {unfit[0]}"
 
 
-def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo]:
+def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo | None]:
     kept = keeper(keep, Pending())
     own = ((path, module.named_parameters(recurse=False)) for path, module in selection)
     named = ((f"{path}.{name}".lstrip("."), parameter.grad) for path, each in own for name, parameter in each)
-    return {name: kept(gradient) for name, gradient in named if gradient is not None}
+    return {name: None if gradient is None else kept(gradient) for name, gradient in named}
 
 
 def _partners(models: Models, matching: Matching) -> dict[str, str]:
@@ -202,10 +212,12 @@ def _name(model: Module) -> str:
 # Two runs
 
 
-def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, allowed: Allowed) -> Diff:
+def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
     first = _narrowed(a, where)
     matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
-    pairs = judge(compare_calls(first, matching, allowed), {})
+    pairs = compare_calls(first, matching, allowing(tolerances))
+    refuse_idle(tolerances, pairs)
+    pairs = judge(pairs, {})
     told = {pair.number for pair in pairs if pair.makes_it}
     unjudged = Diff((a.model, b.model), tuple(pairs)).first
     told |= {unjudged.number} if not told and unjudged is not None else set()
