@@ -1,9 +1,8 @@
 """hookline: PyTorch's module call, rebuilt. See what every module of any model does, and change nothing by looking."""
 
-from hookline import edits
-from hookline.compare.fingerprint import fingerprint
-from hookline.compare.result import Diff, Pair
-from hookline.compare.tensors import Difference
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle
@@ -22,19 +21,72 @@ from hookline.errors import (
 )
 from hookline.model.select import Selection, select
 from hookline.record.load import load
-from hookline.record.profile import Cost, Profile
 from hookline.record.record import CallRecord, Run, TensorInfo
-from hookline.tools.check import check
-from hookline.tools.diff import diff
-from hookline.tools.edit import edit
-from hookline.tools.explain import explain
-from hookline.tools.guard import guard
 from hookline.tools.inventory import HookInfo, Hooks, hooks
-from hookline.tools.profile import profile
-from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
-from hookline.tools.stop import stop_after
-from hookline.tools.sweep import Sweep, sweep
 from hookline.tools.watch import watch
+
+if TYPE_CHECKING:
+    from hookline import edits
+    from hookline.compare.fingerprint import fingerprint
+    from hookline.compare.result import Diff, Pair
+    from hookline.compare.tensors import Difference
+    from hookline.record.profile import Cost, Profile
+    from hookline.tools.check import check
+    from hookline.tools.diff import diff
+    from hookline.tools.edit import edit
+    from hookline.tools.explain import explain
+    from hookline.tools.guard import guard
+    from hookline.tools.profile import profile
+    from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
+    from hookline.tools.stop import stop_after
+    from hookline.tools.sweep import Sweep, sweep
+
+ON_DEMAND = {  # what is imported when it is first asked for, so that importing hookline costs little
+    "hookline.compare.fingerprint": ("fingerprint",),
+    "hookline.compare.result": (
+        "Diff",
+        "Pair",
+    ),
+    "hookline.compare.tensors": ("Difference",),
+    "hookline.record.profile": (
+        "Cost",
+        "Profile",
+    ),
+    "hookline.tools.check": ("check",),
+    "hookline.tools.diff": ("diff",),
+    "hookline.tools.edit": ("edit",),
+    "hookline.tools.explain": ("explain",),
+    "hookline.tools.guard": ("guard",),
+    "hookline.tools.profile": ("profile",),
+    "hookline.tools.rules": (
+        "RULES",
+        "Evidence",
+        "Finding",
+        "Findings",
+        "Rule",
+        "rule",
+    ),
+    "hookline.tools.stop": ("stop_after",),
+    "hookline.tools.sweep": (
+        "Sweep",
+        "sweep",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "edits":
+        return import_module("hookline.edits")
+    for module, names in ON_DEMAND.items():
+        if name in names:
+            found = globals()[name] = getattr(import_module(module), name)
+            return found
+    raise AttributeError(f"module 'hookline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
+
 
 __version__ = "0.1.0"
 __all__ = [
