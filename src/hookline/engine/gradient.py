@@ -395,8 +395,8 @@ def at_the_end_of(task: int, half: BackwardHalf) -> None:
     its gradients reach first."""
     halves = _waiting.get(task)
     if halves is None:
-        for stale in [task for task, halves in _waiting.items() if not any(half() for half in halves)]:
-            del _waiting[stale]  # of a pass that an error ended
+        for stale in [task for task, halves in [*_waiting.items()] if not any(half() for half in [*halves])]:
+            _waiting.pop(stale, None)  # of a pass that an error ended; another thread's may come meanwhile
         halves = _waiting[task] = []
         Variable._execution_engine.queue_callback(partial(_end, task))
     halves.append(weakref.ref(half))
