@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED = 1, 1, 2, 130
 PIPE_WIDTH = 140
-KEEPS = ("shape", "stats", "tensor", "copy", "fingerprint")
+KEEPS = ("shape", "stats", "histogram", "tensor", "copy", "fingerprint")
 
 
 class Commands(TyperGroup):
@@ -87,7 +87,8 @@ WHERE = typer.Option(
 KEEP = typer.Option(
     metavar="KEEP",
     callback=_known_keep,
-    help="What is kept of each output: shape, stats, tensor, copy; or fingerprint, of inputs too, for hookline diff.",
+    help="What is kept of each output: shape, stats, histogram, tensor, copy; or fingerprint, of inputs too, "
+    "for hookline diff.",
 )
 GRADS = typer.Option(
     "--grads/--no-grads", show_default=False, help="Run backward too (as it is by default), or only a forward."

@@ -281,7 +281,10 @@ def test_json_and_save_go_together(folder: Path) -> None:
         (["broken.py:x"], "ZeroDivisionError: division by zero (broken.py:3)"),
         (["net.py:Net"], "say what to call net.py:Net with"),
         (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
-        (["--keep", "everything"], "--keep 'everything' is not known; it is shape, stats, tensor, copy or fingerprint"),
+        (
+            ["--keep", "everything"],
+            "--keep 'everything' is not known; it is shape, stats, histogram, tensor, copy or fingerprint",
+        ),
         (["--inputs", "input_ids=int64"], "cannot read 'input_ids=int64' in --inputs"),
         (["--inputs", "nosuch.safetensors"], "no inputs file nosuch.safetensors"),
         (["--inputs", "broken.json"], "cannot read the inputs file broken.json"),

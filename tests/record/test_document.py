@@ -474,3 +474,16 @@ def test_the_page_names_every_kind_that_is_written(example: str) -> None:
     text = PAGE.read_text()
     assert all(f"`{kind}`" in text for kind in DECODERS)
     assert all(f'"kind": "{kind}"' in example for kind in DECODERS)
+
+
+def test_a_histogram_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = torch.nn.Linear(4, 4)
+    with hookline.watch(model, keep="histogram", grads=True) as run:
+        model(torch.randn(8, 4)).sum().backward()
+
+    run.save(tmp_path / "run")
+    loaded = hookline.load(tmp_path / "run")
+
+    assert loaded[""].output.stats == run[""].output.stats
+    assert loaded[""].output.stats.histogram is not None
+    assert loaded[""].output.grad.stats == run[""].output.grad.stats

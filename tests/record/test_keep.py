@@ -88,7 +88,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The tensors that were measured."""
     seen: list[Tensor] = []
     measure = keeping.measure
-    monkeypatch.setattr(keeping, "measure", lambda tensor, pending: seen.append(tensor) or measure(tensor, pending))
+    monkeypatch.setattr(
+        keeping, "measure", lambda tensor, pending, bins: seen.append(tensor) or measure(tensor, pending)
+    )
     return seen
 
 
@@ -191,7 +193,9 @@ def test_a_function_may_give_none() -> None:
 
 @pytest.mark.parametrize("keep", ["everything", None, 3])
 def test_an_unknown_keep_is_told_the_known_ones(keep: Any) -> None:
-    with pytest.raises(RecordError, match="is not known; it is 'shape', 'stats', 'tensor', 'copy', or a function"):
+    with pytest.raises(
+        RecordError, match="is not known; it is 'shape', 'stats', 'histogram', 'tensor', 'copy', or a function"
+    ):
         hookline.watch(nn.ReLU(), keep=keep)
 
 

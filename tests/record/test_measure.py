@@ -481,3 +481,55 @@ def test_several_threads_get_their_own_figures() -> None:
         thread.join()
 
     assert wrong == []
+
+
+def with_histogram(tensor: Tensor) -> Stats:
+    stats = measure(tensor, Pending(), bins=measuring.BINS)
+    assert isinstance(stats, Stats)
+    return stats
+
+
+def test_a_histogram_counts_the_elements_in_equal_parts_of_the_range() -> None:
+    assert with_histogram(torch.arange(24.0).repeat(3)).histogram == (3,) * 24
+
+
+def test_a_histogram_agrees_with_numpy() -> None:
+    tensor = torch.randn(5000, dtype=torch.float64)
+
+    counts, _ = np.histogram(tensor.numpy(), bins=measuring.BINS)
+
+    assert with_histogram(tensor).histogram == tuple(counts)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0, 1.0], [-3e38, 0.0, 3e38], [0.0, 1e-45], [1e-40, 2e-40], [-1.0, 2.0, 5.0]],
+    ids=["one value", "a range that overflows", "the smallest number", "subnormal numbers", "a few"],
+)
+def test_a_histogram_counts_every_element(values: list[float]) -> None:
+    histogram = with_histogram(torch.tensor(values)).histogram
+
+    assert histogram is not None
+    assert sum(histogram) == len(values)
+    assert histogram[0] >= 1
+
+
+def test_there_is_no_histogram_of_a_range_that_is_not_finite() -> None:
+    assert with_histogram(torch.tensor([1.0, math.inf])).histogram is None
+    assert with_histogram(torch.tensor([1.0, math.nan])).histogram is None
+    assert with_histogram(torch.empty(0)).histogram is None
+
+
+def test_a_histogram_on_a_device_is_that_on_the_host() -> None:
+    tensor, pending = torch.randn(300), Pending()
+
+    later = measuring._measure_later(tensor, 300, pending, measuring.BINS).fetch()
+
+    assert later.histogram == with_histogram(tensor).histogram
+
+
+def test_no_histogram_is_made_unless_it_is_asked_for() -> None:
+    stats = at_once(torch.randn(30))
+
+    assert stats is not None
+    assert stats.histogram is None

@@ -149,7 +149,8 @@ def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
         "requires_grad": info.requires_grad,
     }
     if info.stats is not None:
-        encoded["stats"] = {key: _number(figure) for key, figure in dataclasses.asdict(info.stats).items()}
+        figures = {key: _number(figure) for key, figure in dataclasses.asdict(info.stats).items()}
+        encoded["stats"] = {key: figure for key, figure in figures.items() if figure is not None}
     if info.grad is not None:
         encoded["grad"] = _encode_info(info.grad, f"{name}.grad", shelf)
     if info.value is not None:
@@ -164,7 +165,9 @@ def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo
     info.device = torch.device(data["device"])
     info.requires_grad = data["requires_grad"]
     if "stats" in data:
-        info._stats = Stats(**{key: _from_number(figure) for key, figure in data["stats"].items()})
+        figures = {key: _from_number(figure) for key, figure in data["stats"].items()}
+        histogram = figures.pop("histogram", None)
+        info._stats = Stats(**figures, histogram=None if histogram is None else tuple(histogram))
     if "grad" in data:
         info._grad = Slot(_decode_info(data["grad"], tensors))
     if "value" in data:

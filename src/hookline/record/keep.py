@@ -1,4 +1,4 @@
-"""What of a tensor is kept: its shape, its statistics, the tensor, a copy, or what a function of the caller's makes."""
+"""What of a tensor is kept: shape, statistics, a histogram, the tensor, a copy, or what the caller's function makes."""
 
 import weakref
 from collections.abc import Callable
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hookline.errors import RecordError
-from hookline.record.measure import Pending, is_traced, measure, unseen
+from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
 from hookline.record.record import TensorInfo
 
-Keep: TypeAlias = Literal["shape", "stats", "tensor", "copy"] | Callable[[Tensor], Any]
+Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]
 Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
 new = object.__new__
 
@@ -22,6 +22,8 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
         return describe
     if keep == "stats":
         return StatsKeeper(pending)
+    if keep == "histogram":
+        return StatsKeeper(pending, bins=BINS)
     if keep == "tensor":
         return _with_reference
     if keep == "copy":
@@ -29,7 +31,8 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
     if callable(keep):
         return lambda tensor: _with_result(tensor, keep)
     raise RecordError(
-        f"keep={keep!r} is not known; it is 'shape', 'stats', 'tensor', 'copy', or a function of the tensor"
+        f"keep={keep!r} is not known; it is 'shape', 'stats', 'histogram', 'tensor', 'copy', or a function of the "
+        "tensor"
     )
 
 
@@ -64,10 +67,10 @@ class StatsKeeper:
     """Keeps statistics; a tensor that comes again unchanged, as a container gives on what its last child gave, is
     measured once."""
 
-    __slots__ = ("last", "pending")
+    __slots__ = ("bins", "last", "pending")
 
-    def __init__(self, pending: Pending) -> None:
-        self.pending = pending
+    def __init__(self, pending: Pending, *, bins: int = 0) -> None:
+        self.pending, self.bins = pending, bins
         self.last: tuple[Any, int | None, Any] = (lambda: None, 0, None)
 
     def __call__(self, tensor: Tensor) -> TensorInfo:
@@ -76,7 +79,7 @@ class StatsKeeper:
         version = version_of(tensor)
         reference, last_version, stats = self.last
         if reference() is not tensor or version is None or version != last_version:
-            stats = measure(tensor, self.pending)
+            stats = measure(tensor, self.pending, bins=self.bins)
             self.last = (weakref.ref(tensor), version, stats)
         info._stats = stats
         return info

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+BINS = 24  # of a histogram
 MANY = 2**17  # more squares than these lose digits when float32 adds them up
 ROW = 4096
 # The largest magnitudes of which the squares, and sums of these, neither vanish nor overflow.
@@ -25,6 +26,8 @@ class Stats:
     `min`, `max`, `mean`, `std` (of the population) are over all elements, NaN where one of them is; of complex elements
     they are of the magnitudes. `absmax` is the largest magnitude, `norm` the L2 norm, `zeros` the share of elements
     that are 0, from 0 to 1; `nan` and `inf` count elements, `count` all of them (of a sparse tensor: those it stores).
+    `histogram`, where it was kept: how many elements lie in each of 24 equal parts of the range from `min` to `max`;
+    None where one is not finite.
     """
 
     count: int
@@ -36,6 +39,7 @@ class Stats:
     zeros: float
     nan: int
     inf: int
+    histogram: tuple[int, ...] | None = None
 
     @property
     def absmax(self) -> float:
@@ -85,14 +89,14 @@ def fetch(device: torch.device, rows: list[Tensor]) -> list[Any]:
     return fetched
 
 
-def measure(tensor: Tensor, pending: Pending) -> "Stats | Waiting | None":
-    """The statistics of a tensor: at once on the CPU, `Waiting` on any other device; None for a tensor without elements
-    to read (meta, fake) or of a kind that PyTorch cannot reduce."""
+def measure(tensor: Tensor, pending: Pending, *, bins: int = 0) -> "Stats | Waiting | None":
+    """The statistics of a tensor, with a histogram of so many `bins`: at once on the CPU, `Waiting` on any other
+    device; None for a tensor without elements to read (meta, fake) or of a kind that PyTorch cannot reduce."""
     if is_traced(tensor):
         return None
     try:
         with unseen(tensor), torch.no_grad():
-            return _measure(elements(tensor.detach()), pending)
+            return _measure(elements(tensor.detach()), pending, bins)
     except Exception:  # a tensor class may raise anything, and measuring never ends a call
         return None
 
@@ -146,31 +150,54 @@ def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _measure(values: Tensor, pending: Pending) -> "Stats | Waiting | None":
+def _measure(values: Tensor, pending: Pending, bins: int) -> "Stats | Waiting | None":
     count = values.numel()
     if values.is_meta:
         return None
     if count == 0:
         return Stats(0, math.nan, math.nan, math.nan, math.nan, 0.0, math.nan, 0, 0)
     if values.device.type == "cpu":
-        return _measure_at_once(values if values.is_contiguous() else _in_memory_order(values), count)
-    return _measure_later(values, count, pending)
+        straight = values if values.is_contiguous() else _in_memory_order(values)
+        stats = _measure_at_once(straight, count)
+        return replace(stats, histogram=_histogram(straight, stats, bins)) if bins else stats
+    return _measure_later(values, count, pending, bins)
 
 
-def _measure_later(values: Tensor, count: int, pending: Pending) -> Waiting:
+def _histogram(values: Tensor, stats: Stats, bins: int) -> tuple[int, ...] | None:
+    if stats.nan or stats.inf:
+        return None
+    half_width = (stats.max / 2 - stats.min / 2) or 1.0
+    counts: list[int] = _places(values, stats.min, half_width, bins).bincount(minlength=bins).tolist()
+    return tuple(counts)
+
+
+def _places(values: Tensor, low: Any, half_width: Any, bins: int) -> Tensor:
+    """In which part of the range each element lies. Halves, because the range of what is finite need not be."""
+    share = (values.reshape(-1) * 0.5).sub_(low / 2).mul_(bins).div_(half_width)
+    return share.nan_to_num_().clamp_(0, bins - 1).to(torch.int32)
+
+
+def _measure_later(values: Tensor, count: int, pending: Pending, bins: int = 0) -> Waiting:
     low, high = values.aminmax()
     std, mean = torch.std_mean(values, correction=0)
     nan, unfinite = values.isnan().sum(), (~values.isfinite()).sum()
     figures = (low, high, mean, std, torch.linalg.vector_norm(values), (values == 0).sum(), nan, unfinite)
-    row = torch.stack([figure.to(_widest(values.device)) for figure in figures])
+    widest = _widest(values.device)
+    row = torch.stack([figure.to(widest) for figure in figures])
+    if bins:
+        counts = torch.zeros(bins, dtype=widest, device=values.device)
+        half_width = high / 2 - low / 2
+        places = _places(values, low, half_width.where(half_width != 0, torch.ones_like(half_width)), bins)
+        row = torch.cat([row, counts.index_add_(0, places, torch.ones_like(places, dtype=widest))])
     return Waiting(count, pending, pending.add(row))
 
 
 def _stats(count: int, figures: list[float]) -> Stats:
-    low, high, mean, std, norm, zeros, nan, unfinite = figures
+    low, high, mean, std, norm, zeros, nan, unfinite, *counts = figures
     if unfinite:
         return _stats_unfinite(count, low, high, zeros / count, int(nan), int(unfinite - nan))
-    return Stats(count, low, high, mean, std if low < high else 0.0, norm, zeros / count, 0, 0)
+    histogram = tuple(map(int, counts)) or None
+    return Stats(count, low, high, mean, std if low < high else 0.0, norm, zeros / count, 0, 0, histogram)
 
 
 def _stats_unfinite(count: int, low: float, high: float, zeros: float, nan: int, inf: int) -> Stats:

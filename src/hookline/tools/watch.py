@@ -26,6 +26,7 @@ def watch(
     - "shape": shape, dtype, device;
     - "stats": that, and count, min, max, mean, std, absmax, L2 norm, share of zeros, NaN and Inf counts; nothing on a
       device waits for them, they are fetched when first read;
+    - "histogram": that, and how many elements lie in each of 24 parts of the range, for the pictures of `run.page`;
     - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
     - "copy": a copy, detached;
     - a function of the tensor, run without gradients: what it returns.
@@ -38,9 +39,9 @@ def watch(
     be summed in another order, so that they can differ from those without a watch in the last bit.
 
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
-    without it, and after the block the model is what it was. With "shape" and "stats" no tensor is kept alive. An
-    exception leaves the record of everything up to it. (One thing can tell: inside the block `type(module) is X` is
-    False for a watched module; `module.__class__` and `isinstance` say what they did.)
+    without it, and after the block the model is what it was. With "shape", "stats" and "histogram" no tensor is kept
+    alive. An exception leaves the record of everything up to it. (One thing can tell: inside the block
+    `type(module) is X` is False for a watched module; `module.__class__` and `isinstance` say what they did.)
 
     Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep` or `grads`.
 
