@@ -5,8 +5,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .PHONY: demo test check bench clean
 
-demo: .venv/demo  ## watch the bundled model on the bundled images, forward and backward, and save the run
-	$(BIN)/hookline watch demo --save out/demo-run
+demo: .venv/demo  ## watch the bundled model on the bundled images, forward and backward, save the run, and write its page
+	$(BIN)/hookline watch demo --save out/demo-run --page out/demo.html
 
 test: .venv/dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

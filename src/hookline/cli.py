@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from hookline.compare.result import Diff
+    from hookline.record.profile import Profile
     from hookline.record.record import Run
     from hookline.sources import Subject
+    from hookline.tools.rules import Findings
 
 MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED = 1, 1, 2, 130
 PIPE_WIDTH = 140
@@ -61,8 +63,8 @@ def main() -> None:
 # What commands take
 
 
-def _known_keep(keep: str) -> str:
-    if keep not in KEEPS:
+def _known_keep(keep: str | None) -> str | None:
+    if keep is not None and keep not in KEEPS:
         raise RecordError(f"--keep {keep!r} is not known; it is {', '.join(KEEPS[:-1])} or {KEEPS[-1]}")
     return keep
 
@@ -87,6 +89,7 @@ WHERE = typer.Option(
 KEEP = typer.Option(
     metavar="KEEP",
     callback=_known_keep,
+    show_default="stats; histogram with --page",
     help="What is kept of each output: shape, stats, histogram, tensor, copy; or fingerprint, of inputs too, "
     "for hookline diff.",
 )
@@ -102,6 +105,9 @@ SAVE_DIFF = typer.Option(
 )
 SAVE = typer.Option(
     metavar="DIR", show_default=False, help="Write the run to this folder; hookline.load(DIR) reads it."
+)
+PAGE = typer.Option(
+    metavar="FILE", show_default=False, help="Write a page to this file, to be opened in a browser: pictures and all."
 )
 JSON = typer.Option("--json", help="Print one JSON document instead of the table, and nothing else on stdout.")
 
@@ -143,7 +149,7 @@ hookline watch demo --where 'attention.*' --train  [dim]# a part of it[/dim]
 
 hookline watch torchvision.models:resnet18 --inputs 'float32\\[2,3,224,224]' --no-grads
 
-hookline watch net.py:Net --inputs net.py:batch --save before/
+hookline watch net.py:Net --inputs net.py:batch --save before/ --page before.html
 
 hookline watch ./my-bert --inputs 'input_ids=int64\\[1,16]<30522' --json | jq '.calls | length'
 """
@@ -154,10 +160,11 @@ def watch(
     model: Annotated[str, MODEL] = "demo",
     inputs: Annotated[str | None, INPUTS] = None,
     where: Annotated[list[str] | None, WHERE] = None,
-    keep: Annotated[str, KEEP] = "stats",
+    keep: Annotated[str | None, KEEP] = None,
     grads: Annotated[bool, GRADS] = True,
     train: Annotated[bool | None, TRAIN] = None,
     save: Annotated[Path | None, SAVE] = None,
+    page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run a model once, and show what every module did."""
@@ -165,12 +172,13 @@ def watch(
 
     with _only_result_on_stdout(as_json):
         subject = _load(model, inputs, train=train)
-        block = watching(subject.model, where or "**", **_kept(keep), grads=grads)
+        block = watching(subject.model, where or "**", **_kept(keep or ("histogram" if page else "stats")), grads=grads)
         run, code = _recorded(block, subject, grads=grads)
 
     _print(run, as_json=as_json)
     if save:
         _save(run, save)
+    _write_page(run, page)
     raise typer.Exit(code)
 
 
@@ -199,6 +207,7 @@ def check(
     inputs: Annotated[str | None, INPUTS] = None,
     where: Annotated[list[str] | None, WHERE] = None,
     train: Annotated[bool | None, TRAIN] = None,
+    page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run a model once, and tell what is wrong with it."""
@@ -211,6 +220,7 @@ def check(
         typer.echo(json.dumps(findings.as_dict(), allow_nan=False))
     else:
         _console().print(findings)
+    _write_page(findings, page)
     if isinstance(findings.error, Exception):
         _tell_failure(findings.error)
     raise typer.Exit(FOUND if findings else 0)
@@ -252,6 +262,7 @@ def diff(
     grads: Annotated[bool, DIFF_GRADS] = False,
     train: Annotated[bool | None, TRAIN] = None,
     save: Annotated[Path | None, SAVE_DIFF] = None,
+    page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Tell where two models, or two saved runs, part."""
@@ -269,6 +280,7 @@ def diff(
         _console().print(found)
     if save:
         _save(found, save)
+    _write_page(found, page)
     raise typer.Exit(FOUND if found else 0)
 
 
@@ -338,6 +350,7 @@ def profile(
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the last step as a trace.")
     ] = None,
+    page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show what every module of a model costs."""
@@ -361,6 +374,35 @@ def profile(
     if trace:
         found.perfetto(trace)
         typer.echo(f"wrote {trace}", err=True)
+    _write_page(found, page)
+
+
+REPORT_HELP = (
+    "Write the page of a saved run or a saved diff: one HTML file that a browser opens from the disk, with the tree of "
+    "calls, their figures, pictures, and search.\n\n"
+    "Without --page it is written beside the folder: the page of `before/` is `before.html`."
+)
+REPORT_EXAMPLES = """
+[bold]Examples[/bold]
+
+hookline report before/  [dim]# writes before.html[/dim]
+
+hookline report parted/ --page what-parts-them.html
+"""
+
+
+@app.command(help=REPORT_HELP, epilog=REPORT_EXAMPLES)
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What hookline saved: a run, or a diff.")],
+    page: Annotated[Path | None, PAGE] = None,
+) -> None:
+    """Write the page of what was saved."""
+    from hookline.compare.result import Diff
+    from hookline.record.load import load
+
+    folder = folder.expanduser().resolve()
+    found = Diff.load(folder) if (folder / "diff.json").is_file() else load(folder)
+    _write_page(found, page or folder.with_name(f"{folder.name}.html"))
 
 
 # What they share
@@ -502,6 +544,13 @@ def _console() -> Console:
 
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if known else PIPE_WIDTH)
+
+
+def _write_page(found: Run | Findings | Diff | Profile, page: Path | None) -> None:
+    if page is None:
+        return
+    found.page(page)
+    typer.echo(f"wrote {page}: open it in a browser", err=True)
 
 
 def _save(run: Run | Diff, folder: Path) -> None:

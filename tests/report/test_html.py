@@ -1,4 +1,4 @@
-"""Tests of the table that a notebook shows: rows and words, and that nothing of a model's names is read as HTML."""
+"""Tests of the plain table of a page: rows and words, and that nothing of a model's names is read as HTML."""
 
 from html import escape
 from html.parser import HTMLParser
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import hookline
 from hookline import Run
-from hookline.report.html import HEAD, run_html
+from hookline.report.html import findings_html, run_html
+from hookline.report.text import run_head
 
 EVIL = "</td><script>alert('1')</script>&amp;\"[bold]"
 
@@ -53,14 +54,8 @@ def recorded(module: nn.Module, **settings: Any) -> Run:
     return run
 
 
-def table(run: Run, **settings: Any) -> Table:
-    return Table(run_html(run, **settings))
-
-
-def test_a_notebook_shows_this_table() -> None:
-    run = recorded(nn.ReLU())
-
-    assert run._repr_html_() == run_html(run)
+def table(run: Run) -> Table:
+    return Table(run_html(run))
 
 
 def test_every_tag_is_closed_and_none_is_of_another_kind() -> None:
@@ -71,7 +66,9 @@ def test_every_tag_is_closed_and_none_is_of_another_kind() -> None:
 
 
 def test_the_head_names_the_columns() -> None:
-    assert table(recorded(nn.ReLU())).rows[0] == list(HEAD)
+    run = recorded(nn.ReLU())
+
+    assert table(run).rows[0] == [*run_head(run)]
 
 
 def test_the_line_above_counts_calls_and_modules() -> None:
@@ -82,13 +79,13 @@ def test_a_row_tells_class_shapes_and_figures() -> None:
     row = table(recorded(nn.ReLU())).rows[1]
 
     assert row[:4] == ["ReLU", "ReLU", "1x4", "1x4"]
-    assert row[5:] == ["1", "1.225", "3", ""]
+    assert row[5:] == ["1", "1.225", "3", "50%"]
 
 
 def test_every_row_has_a_cell_for_each_column() -> None:
     parsed = table(recorded(nn.Sequential(nn.ReLU(), nn.Flatten()), keep="shape"))
 
-    assert [len(row) for row in parsed.rows] == [len(HEAD)] * 4
+    assert [len(row) for row in parsed.rows] == [5] * 4
 
 
 def test_rows_stand_in_the_order_of_the_calls_indented_by_the_call_around_them() -> None:
@@ -96,7 +93,7 @@ def test_rows_stand_in_the_order_of_the_calls_indented_by_the_call_around_them()
 
     assert [row[0] for row in parsed.rows[1:]] == ["Sequential", "0", "0", "1"]
     assert [style for style in parsed.styles if "padding" in style] == [
-        f"text-align:left;padding-left:{depth}em" for depth in (0, 1, 2, 1)
+        f"padding-left:{depth}em" for depth in (1, 2, 1)
     ]
 
 
@@ -138,26 +135,15 @@ def test_nothing_is_loaded_from_anywhere() -> None:
     assert "src=" not in html
 
 
-def test_a_table_holds_as_many_rows_as_most_says_and_how_many_are_left(long: Run) -> None:
-    parsed = table(long, most=10)
-
-    assert len(parsed.rows) == 1 + 10
-    assert parsed.around.endswith("... and 1,490 more calls; run.calls holds them all")
-
-
-def test_a_long_run_shows_1000_rows(long: Run) -> None:
-    assert len(table(long).rows) == 1 + 1000
-
-
-def test_a_run_of_as_many_calls_as_most_leaves_none_out(long: Run) -> None:
-    assert "more calls" not in run_html(long, most=1500)
+def test_a_long_run_shows_all_of_its_calls(long: Run) -> None:
+    assert len(table(long).rows) == 1 + 1500
 
 
 def test_an_empty_run_is_a_table_without_rows() -> None:
     with hookline.watch(nn.ReLU()) as run:
         pass
 
-    assert table(run).rows == [list(HEAD)]
+    assert table(run).rows == []
 
 
 # Findings
@@ -168,7 +154,7 @@ def test_findings_are_a_table_of_escaped_words() -> None:
     def evil(evidence: hookline.Evidence) -> Any:
         yield hookline.Finding(EVIL, EVIL)
 
-    html = hookline.check(nn.ReLU(), torch.ones(2), rules=[evil])._repr_html_()
+    html = findings_html(hookline.check(nn.ReLU(), torch.ones(2), rules=[evil]))
 
     assert "ReLU: 1 warning" in html
     assert html.count(escape(EVIL)) == 3
@@ -176,7 +162,7 @@ def test_findings_are_a_table_of_escaped_words() -> None:
 
 
 def test_nothing_found_is_no_table() -> None:
-    html = hookline.check(nn.ReLU(), torch.ones(2))._repr_html_()
+    html = findings_html(hookline.check(nn.ReLU(), torch.ones(2)))
 
     assert "nothing found" in html
     assert "<table>" not in html

@@ -237,6 +237,15 @@ class Diff(Sequence[Pair]):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"the diff in {folder} is damaged: {type(error).__name__}: {error}") from error
 
+    def page(self, path: str | os.PathLike[str]) -> None:
+        """Write it as a page: one HTML file to open in a browser, with the error along the calls and the tree of all of
+        them. StoreError where it cannot be written."""
+        from hookline.report.diff import diff_html
+        from hookline.report.page import write_page
+        from hookline.report.page.diff import diff_document
+
+        write_page(path, diff_document(self), diff_html(self))
+
     def to_pandas(self) -> "pandas.DataFrame":
         """A table with a row for each pair: the figures of the output that differs most.
 
@@ -274,8 +283,10 @@ class Diff(Sequence[Pair]):
 
     def _repr_html_(self) -> str:
         from hookline.report.diff import diff_html
+        from hookline.report.page import inline
+        from hookline.report.page.diff import diff_document
 
-        return diff_html(self)
+        return inline(diff_document(self), diff_html(self))
 
 
 FIGURES = ("absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")

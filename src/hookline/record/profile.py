@@ -168,6 +168,15 @@ class Profile(Sequence[Cost]):
             raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
         return pandas.DataFrame([asdict(cost) | {"intensity": cost.intensity} for cost in self])
 
+    def page(self, path: "str | os.PathLike[str]") -> None:
+        """Write it as a page: one HTML file to open in a browser, with where the time goes as a picture, and the costs
+        of every call. StoreError where it cannot be written."""
+        from hookline.report.page import write_page
+        from hookline.report.page.profile import profile_document
+        from hookline.report.profile import profile_html
+
+        write_page(path, profile_document(self), profile_html(self))
+
     def perfetto(self, path: "str | os.PathLike[str]") -> None:
         """Write the last repeat as a trace that ui.perfetto.dev and chrome://tracing show, forward and backward."""
         from hookline.report.trace import span_events, write_trace
@@ -194,9 +203,11 @@ class Profile(Sequence[Cost]):
         return profile_table(self)
 
     def _repr_html_(self) -> str:
+        from hookline.report.page import inline
+        from hookline.report.page.profile import profile_document
         from hookline.report.profile import profile_html
 
-        return profile_html(self)
+        return inline(profile_document(self), profile_html(self))
 
 
 def _grouped(costs: Iterable[Cost], by: str) -> list[list[Cost]]:

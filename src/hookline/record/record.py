@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -12,7 +13,7 @@ from torch import Tensor
 from hookline.errors import ChangedTensorError, RecordError
 from hookline.model.select import glob_to_regex
 from hookline.model.tensors import leaves, mirror
-from hookline.record.measure import Stats, Waiting
+from hookline.record.measure import BINS, Pending, Stats, Waiting, measure
 from hookline.store.folder import write
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ class TensorInfo:
         if isinstance(self._stats, Waiting):
             self._stats = self._stats.fetch()
         return self._stats
+
+    def measured(self) -> Stats | None:
+        """The statistics; those of a tensor that was kept itself are measured now, with a histogram. None where nothing
+        was kept, or what was kept has changed since."""
+        if self.stats is not None or not isinstance(self._value, Tensor):
+            return self.stats
+        try:
+            found = measure(self.value, Pending(), bins=BINS)
+        except ChangedTensorError:
+            return None
+        return found.fetch() if isinstance(found, Waiting) else found
 
     @property
     def value(self) -> Any:
@@ -200,6 +212,16 @@ class CallRecord:
         """Every tensor the module gave, nested ones included."""
         return [info for _, info in infos(self.output)]
 
+    @property
+    def named_inputs(self) -> dict[str, TensorInfo]:
+        """The same as `inputs`, by place or name; for a nested one the keys that lead to it, joined by dots."""
+        return _named(self.args) | _named(self.kwargs)
+
+    @property
+    def named_outputs(self) -> dict[str, TensorInfo]:
+        """The same as `outputs`, by the keys that lead to them, joined by dots; "" where it is the output itself."""
+        return _named(self.output)
+
     def __repr__(self) -> str:
         state = f"raised {self.error}" if self.error else f"-> {self.output!r}"
         return f"<{self.path or '(the model)'} #{self.index}: {self.type} {state}>"
@@ -294,6 +316,18 @@ class Run:
 
         write(folder, *to_document(self))
 
+    def page(self, path: str | os.PathLike[str]) -> None:
+        """Write the run as a page: one HTML file to open in a browser, with the tree of calls, their figures and two
+        pictures, which asks for nothing from anywhere. StoreError where it cannot be written.
+
+        Histograms are on it where `keep` was "histogram", "tensor" or "copy".
+        """
+        from hookline.report.html import run_html
+        from hookline.report.page import write_page
+        from hookline.report.page.run import run_document
+
+        write_page(path, run_document(self), run_html(self))
+
     def perfetto(self, path: Any) -> None:
         """Write the calls as a trace that ui.perfetto.dev and chrome://tracing show; StoreError where that cannot be
         written."""
@@ -325,8 +359,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         from hookline.report.html import run_html
+        from hookline.report.page import inline
+        from hookline.report.page.run import run_document
 
-        return run_html(self)
+        return inline(run_document(self), run_html(self))
 
 
 COLUMNS = (
@@ -365,6 +401,10 @@ def row(call: CallRecord) -> dict[str, Any]:
 def infos(data: Any) -> Iterator[tuple[tuple[str | int, ...], TensorInfo]]:
     """Every TensorInfo in recorded data with the keys that lead to it."""
     return leaves(data, kind=TensorInfo)
+
+
+def _named(data: Any) -> dict[str, TensorInfo]:
+    return {".".join(map(str, keys)): info for keys, info in infos(data)}
 
 
 def _path_and_index(key: object) -> tuple[str, int]:

@@ -110,7 +110,7 @@ def _cells(pair: Pair, depth: int, parent: int | None, diff: Diff) -> tuple[str,
     name = path.removeprefix(f"{above}.") if above else path
     shown = "  " * depth + name + (f" #{pair.index}" if pair.index else "")
     kind = pair.type_a if pair.type_a == pair.type_b else f"{pair.type_a} | {pair.type_b}"
-    return shown, kind, *_figures(pair), _verdict(pair)
+    return shown, kind, *_figures(pair), verdict(pair)
 
 
 def _figures(pair: Pair) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def _figures(pair: Pair) -> tuple[str, ...]:
     return tuple("" if math.isnan(value) else figure(value) for value in known)
 
 
-def _verdict(pair: Pair) -> str:
+def verdict(pair: Pair) -> str:
     """What is said at the end of a row."""
     if not pair.differs:
         return ""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hookline.tools.rules import Finding, Findings
 
 MOST_ROWS = 400
+SEEN = ("call", "class", "in", "out", "ms")
 MEASURED = ("mean", "std", "absmax", "zeros")
 GRADED = ("grad norm", "of input")
 MOST_FINDINGS = 100
@@ -28,18 +29,44 @@ HOOK_HEAD = ("module", "kind", "whose", "order", "function", "written", "added")
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
     """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many
     are left."""
+    head = run_head(run)
+    table = Table(Column(head[0], no_wrap=True), *head[1:4], box=None, pad_edge=False)
+    for name in head[4:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for call in run.calls[:most]:
+        name, *cells = run_cells(call, head)
+        table.add_row(*map(Text, ("  " * call.depth + name, *cells)), style="red" if call.error else None)
+
+    left = len(run.calls) - most
+    more = [f"... and {left:,} more calls; run.calls holds them all"] if left > 0 else []
+    return Group(headline(run), table, *(Text(note, style="dim") for note in (*more, *footnotes(run))))
+
+
+def run_head(run: Run) -> tuple[str, ...]:
+    """The columns that a run has something for."""
     backed = any(info.grad is not None for call in run.calls for info in call.inputs)
     graded = backed or any(info.grad is not None for call in run.calls for info in call.outputs)
     measured = any(info.stats is not None for call in run.calls for info in call.outputs)
-    table = Table(Column("call", no_wrap=True), "class", "in", "out", box=None, pad_edge=False)
-    for name in ("ms", *(MEASURED if measured else ()), *GRADED[: graded + backed]):
-        table.add_column(name, justify="right", no_wrap=True)
+    return (*SEEN, *(MEASURED if measured else ()), *GRADED[: graded + backed])
 
-    for call in run.calls[:most]:
-        table.add_row(
-            *_cells(call, measured=measured, graded=graded, backed=backed), style="red" if call.error else None
-        )
-    return Group(headline(run), table, *_footnotes(run, most))
+
+def run_cells(call: CallRecord, head: tuple[str, ...]) -> list[str]:
+    """One call as it stands in a table with these columns."""
+    outputs = call.outputs
+    first = outputs[0] if outputs else None
+    cells = [call_name(call), call.type, tensors_text(call.inputs)]
+    cells += [f"raised {call.error}" if call.error else tensors_text(outputs), milliseconds(call.seconds)]
+    if "mean" in head:
+        stats = first.stats if first else None
+        cells += [figure(getattr(stats, name)) if stats else "" for name in ("mean", "std", "absmax")]
+        cells.append(f"{stats.zeros:.0%}" if stats and not math.isnan(stats.zeros) else "")
+        if stats and (stats.nan or stats.inf):
+            cells[3] += f" {stats.nan} NaN {stats.inf} Inf"
+    if GRADED[0] in head:
+        cells.append(_norm(first.grad if first else None))
+    if GRADED[1] in head:
+        cells.append(_norm(next((info.grad for info in call.inputs if info.grad), None)))
+    return cells
 
 
 def hooks_table(hooks: Hooks) -> Group:
@@ -92,6 +119,16 @@ def headline(run: Run) -> Text:
     )
 
 
+def footnotes(run: Run) -> list[str]:
+    """What stands below the table: the modules that were never called."""
+    missing = run.never_called
+    if not missing:
+        return []
+    shown = ", ".join(path or "(the model)" for path in missing[:5])
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return [f"watched but never called: {shown}{more}"]
+
+
 def render(renderable: Any, *, width: int = 140) -> str:
     """What rich would print, as plain text."""
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
@@ -133,35 +170,5 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _cells(call: CallRecord, *, measured: bool, graded: bool, backed: bool) -> list[Text]:
-    outputs = call.outputs
-    first = outputs[0] if outputs else None
-    cells = ["  " * call.depth + call_name(call), call.type, tensors_text(call.inputs)]
-    cells += [f"raised {call.error}" if call.error else tensors_text(outputs), milliseconds(call.seconds)]
-    if measured:
-        stats = first.stats if first else None
-        cells += [figure(getattr(stats, name)) if stats else "" for name in ("mean", "std", "absmax")]
-        cells.append(f"{stats.zeros:.0%}" if stats and not math.isnan(stats.zeros) else "")
-        if stats and (stats.nan or stats.inf):
-            cells[3] += f" {stats.nan} NaN {stats.inf} Inf"
-    if graded:
-        cells.append(_norm(first.grad if first else None))
-    if backed:
-        cells.append(_norm(next((info.grad for info in call.inputs if info.grad), None)))
-    return [Text(cell) for cell in cells]
-
-
 def _norm(grad: TensorInfo | None) -> str:
     return figure(grad.stats.norm) if grad and grad.stats else "yes" if grad else ""
-
-
-def _footnotes(run: Run, most: int) -> list[Text]:
-    notes = []
-    if len(run.calls) > most:
-        notes.append(f"... and {len(run.calls) - most:,} more calls; run.calls holds them all")
-    missing = run.never_called
-    if missing:
-        shown = ", ".join(path or "(the model)" for path in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        notes.append(f"watched but never called: {shown}{more}")
-    return [Text(note, style="dim") for note in notes]

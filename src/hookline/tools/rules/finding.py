@@ -1,6 +1,7 @@
 """Finding, Findings, Rule: what a check gives back, and what it asks."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -156,6 +157,15 @@ class Findings(Sequence[Finding]):
         """The findings as one document for JSON."""
         return {"model": self.run.model, "worst": self.worst, "findings": [each.as_dict() for each in self.found]}
 
+    def page(self, path: str | os.PathLike[str]) -> None:
+        """Write the findings as a page: one HTML file to open in a browser, in which each leads to its call in the run
+        that was judged. StoreError where it cannot be written."""
+        from hookline.report.html import findings_html
+        from hookline.report.page import write_page
+        from hookline.report.page.run import findings_document
+
+        write_page(path, findings_document(self), findings_html(self))
+
     @property
     def summary(self) -> str:
         """How many findings of which severity, in a line."""
@@ -205,5 +215,7 @@ class Findings(Sequence[Finding]):
 
     def _repr_html_(self) -> str:
         from hookline.report.html import findings_html
+        from hookline.report.page import inline
+        from hookline.report.page.run import findings_document
 
-        return findings_html(self)
+        return inline(findings_document(self), findings_html(self))

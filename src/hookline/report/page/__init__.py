@@ -1,0 +1,58 @@
+"""A result as a page: one HTML file that holds its data, its script and its style, and asks for nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hookline.store.folder import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+HERE = Path(__file__).parent
+SCRIPTS = ("elements", "figures", "calls", "glob", "picture", "tree", "flow", "flame", "details", "views", "main")
+LOWEST, HIGHEST, ROW, AROUND = 420, 860, 26, 430  # pixels of a page inside of a notebook
+
+
+def page(document: Mapping[str, Any], table: str) -> str:
+    """The page of a document (docs/format.md says what is in one); `table` is HTML that stands there without
+    JavaScript."""
+    return _template().render(document=document, table=table, style=_text("page.css"), script=_script())
+
+
+def write_page(path: str | os.PathLike[str], document: Mapping[str, Any], table: str) -> None:
+    """Write the page, whole or not at all; StoreError where it cannot be written."""
+    write_text(Path(path), page(document, table))
+
+
+def inline(document: Mapping[str, Any], table: str) -> str:
+    """The page as a notebook shows it: in a frame of its own, as high as it needs."""
+    height = min(HIGHEST, max(LOWEST, AROUND + ROW * len(document["calls"])))
+    return (
+        f'<iframe title="hookline: {escape(document["title"])}" sandbox="allow-scripts" '
+        f'style="width:100%;height:{height}px;border:0" srcdoc="{escape(page(document, table))}"></iframe>'
+    )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
+    return environment.get_template("page.html")
+
+
+@cache
+def _script() -> str:
+    """All scripts, one after the other: they share one scope, and none needs what stands after it before it runs."""
+    return "\n".join(_text(f"{name}.js") for name in SCRIPTS)
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

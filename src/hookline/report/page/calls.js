@@ -1,0 +1,56 @@
+// The data of the page, as a tree of calls.
+
+function readCalls(data) {
+  const named = new Set(["path", "class", "path_b", "class_b"]);
+  const calls = data.calls.map((row, number) => {
+    const call = { number, children: [], depth: 0, marks: [] };
+    data.columns.call.forEach((name, place) => (call[name] = named.has(name) ? data.names[row[place]] : row[place]));
+    return call;
+  });
+  for (const call of calls) {
+    call.parent = call.parent === null ? null : calls[call.parent];
+    call.place = call.parent ? call.parent.children.push(call) - 1 : 0;
+    call.depth = call.parent ? call.parent.depth + 1 : 0;
+  }
+  for (const mark of data.marks) if (mark.call !== null) calls[mark.call].marks.push(mark);
+  return calls;
+}
+
+// A row of figures with a name for each.
+function withNames(names, row) {
+  return row ? Object.fromEntries(names.map((name, place) => [name, row[place] ?? null])) : null;
+}
+
+// One tensor of a run: what is known of it, of its figures and of its gradient's.
+function readTensor(data, row) {
+  const [name, kind, stats, histogram, grad] = row;
+  const figures = (given) => given && { ...withNames(data.columns.stats, given[0]), histogram: given[1] ?? null };
+  return { name, ...withNames(data.columns.kind, data.kinds[kind]), stats: stats ? figures([stats, histogram]) : null, grad: figures(grad) ?? null };
+}
+
+function absmax(stats) {
+  const ends = [stats?.min, stats?.max];
+  return ends.every((end) => typeof end === "number") ? Math.max(...ends.map(Math.abs)) : ends.find((end) => typeof end === "string") ?? null;
+}
+
+// The name of a call in the tree: the part of its path below that of the call around it.
+function shortName(call) {
+  const above = call.parent?.path;
+  const path = call.path || call.class;
+  return above && path.startsWith(`${above}.`) ? path.slice(above.length + 1) : path;
+}
+
+function fullName(call) {
+  return `${call.path || "(the model)"}${call.index ? ` #${call.index}` : ""}`;
+}
+
+function around(call) {
+  const found = [];
+  for (let above = call.parent; above; above = above.parent) found.unshift(above);
+  return found;
+}
+
+function shapeText(kind) {
+  const sizes = kind.shape.join("x") || "scalar";
+  return kind.dtype === "float32" ? sizes : `${sizes} ${kind.dtype}`;
+}

@@ -1,0 +1,178 @@
+// What each kind of page shows: the columns of its tree, its pictures, and the details of a call.
+
+const VIEWS = { run: runView, check: runView, diff: diffView, profile: profileView };
+const MARKS_TITLE = { run: "To be looked at", check: "Findings", diff: "Differences", profile: "Costliest modules" };
+
+function runView(data, calls) {
+  for (const call of calls) {
+    call.took = call.inputs.map((row) => readTensor(data, row));
+    call.gave = call.outputs.map((row) => readTensor(data, row));
+  }
+  const first = (call) => call.gave[0] ?? null;
+  const stat = (name) => (call) => first(call)?.stats?.[name] ?? null;
+  const magnitude = (call) => (first(call)?.stats ? absmax(first(call).stats) : null);
+  const norm = (grad) => (grad && typeof grad.norm !== "undefined" ? grad.norm : null);
+  const gradNorm = (call) => norm(first(call)?.grad);
+  const ofInput = (call) => norm(call.took.find(({ grad }) => grad)?.grad);
+  const scale = (call) => rms(first(call)?.stats);
+  const measured = calls.some((call) => call.gave.some(({ stats }) => stats));
+  const graded = calls.some((call) => gradNorm(call) !== null);
+  const leaves = calls.filter((call) => !call.children.length);
+  const whole = largest(calls.map(({ seconds }) => seconds));
+  const texts = (tensors) => tensors.slice(0, 2).map(shapeText).join(" ") + (tensors.length > 2 ? ` +${tensors.length - 2}` : "");
+  const sized = (value, style) => ({ right: true, size: onLog(calls, value), style });
+  const values = (call) => unfinite(first(call)?.stats) || spark(first(call)?.stats);
+  return {
+    columns: [
+      { title: "call", width: 190, grow: 3 },
+      { title: "class", width: 100, grow: 1, cell: (call) => call.class },
+      { title: "in", width: 84, grow: 1, cell: (call) => texts(call.took) },
+      { title: "out", width: 84, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
+      { title: "ms", width: 56, right: true, cell: (call) => milliseconds(call.seconds), size: ({ seconds }) => seconds / whole },
+      ...(measured ? [
+        { title: "values", width: 84, cell: values },
+        { title: "mean", width: 86, right: true, cell: (call) => figure(stat("mean")(call)) },
+        { title: "std", width: 72, ...sized(stat("std")), cell: (call) => figure(stat("std")(call)) },
+        { title: "absmax", width: 72, ...sized(magnitude), cell: (call) => figure(magnitude(call)) },
+        { title: "zeros", width: 52, right: true, cell: (call) => percent(stat("zeros")(call)), size: (call) => stat("zeros")(call) || 0 }] : []),
+      ...(graded ? [{ title: "grad norm", width: 80, ...sized(gradNorm, "two"), cell: (call) => figure(gradNorm(call)) }] : []),
+      ...(calls.some((call) => ofInput(call) !== null) ? [{ title: "of input", width: 78, ...sized(ofInput, "two"), cell: (call) => figure(ofInput(call)) }] : []),
+    ],
+    className: (call) => (call.error ? "failed" : ""),
+    flow: measured && {
+      title: "Scale by call order",
+      label: "Activation scale and gradient norm by call order, log axis. Arrow keys go from call to call, Enter goes to one.",
+      series: [{ name: "rms of the output", value: scale }, ...(graded ? [{ name: "gradient norm", value: gradNorm }] : [])],
+      calls: leaves,
+      marked: [],
+    },
+    flame: {
+      title: "Time of the forward", label: "Time of each call of the forward. Arrow keys go from call to call, Enter goes to one.",
+      halves: [{ name: "forward", size: ({ seconds }) => seconds }], unit: (seconds) => `${milliseconds(seconds)} ms`,
+    },
+    details: (call) => [
+      facts([["time", `${milliseconds(call.seconds)} ms, ${milliseconds(call.began)} ms after the start`], ["mode", call.training ? "training" : "evaluation"],
+        ["thread", call.thread ? String(call.thread) : ""], ["raised", call.error]]),
+      tensorSection("gave", call.gave, "output"),
+      tensorSection("took", call.took, "input"),
+    ],
+  };
+}
+
+function diffView(data, calls) {
+  const read = ([name, kinds, state, ...figures]) => ({ name, kinds: kinds.map((kind) => (kind === null ? null : withNames(data.columns.kind, data.kinds[kind]))), state, ...withNames(data.columns.tensor.slice(3), figures) });
+  for (const call of calls) for (const part of ["inputs", "outputs", "grads", "grad_inputs"]) call[part] = call[part].map(read);
+  const shown = (call) => (call.outputs.some(({ state }) => state === "differs") || !call.grads.some(({ state }) => state === "differs") ? call.outputs : [...call.grads, ...call.grad_inputs]);
+  const worst = (call) => shown(call).reduce((most, each) => (!most || rank(each) > rank(most) ? each : most), null);
+  const of = (name) => (call) => worst(call)?.[name] ?? null;
+  const error = (tensors) => tensors.map(({ error }) => error).filter((each) => each !== null).reduce((most, each) => (most === null || !(each <= most) ? each : most), null);
+  const [outputError, gradError] = [(call) => error(call.outputs), (call) => error(call.grads)];
+  const numbers = [["max abs", "absolute"], ["max rel", "relative"], ["error", "error"], ["snr dB", "snr"], ["ulps", "ulps"]];
+  return {
+    columns: [
+      { title: "call", width: 190, grow: 3 },
+      { title: "class", width: 100, grow: 1, cell: (call) => (call.class === call.class_b ? call.class : `${call.class} | ${call.class_b}`) },
+      ...numbers.map(([title, name]) => ({ title, width: name === "snr" ? 62 : 88, right: true, cell: (call) => known(of(name)(call)), ...(name === "error" ? { size: onLog(calls, of("error")), style: "two" } : {}) })),
+      { title: "out/in", width: 64, right: true, cell: ({ amplification }) => known(amplification) },
+      { title: "why", width: 200, grow: 5, cell: ({ verdict }) => verdict },
+    ],
+    className: ({ state }) => (state === "same" ? "same" : "differs"),
+    flow: {
+      title: "Error by call order", label: "Relative error of the outputs and gradients by call order, log axis. Arrow keys go from call to call, Enter goes to one.",
+      series: [{ name: "error of the output, as a share of its norm", value: outputError }, ...(calls.some((call) => gradError(call) !== null) ? [{ name: "error of its gradient", value: gradError }] : [])],
+      calls: calls.filter((call) => !call.children.length || call.state === "makes it"),
+      marked: data.marks.filter(({ level, call }) => level === "culprit" && call !== null).slice(0, 8).map(({ call }) => ({ call: calls[call], word: `◆ ${calls[call].path || "the model"}` })),
+    },
+    details: (call) => [
+      facts([["state", call.state], ["why", call.why], ["partner", call.path_b === call.path ? "" : call.path_b || "(the model)"], ["out/in", known(call.amplification)]]),
+      ...[["gave", "outputs"], ["took", "inputs"], ["gradients of what it gave", "grads"], ["gradients of what it took", "grad_inputs"]].map(([title, part]) =>
+        call[part].length ? element("div", {}, element("h3", {}, title), call[part].map(differenceCard)) : null),
+    ],
+  };
+}
+
+function differenceCard(difference) {
+  const sides = difference.kinds.map((kind) => (kind ? `${kind.dtype} [${kind.shape.join(", ")}]` : "nothing"));
+  const names = ["absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond"];
+  return element("div", { class: "tensor" },
+    element("div", {}, difference.name ? [element("code", {}, difference.name), " "] : "", difference.text || (sides[0] === sides[1] ? sides[0] : sides.join(" against "))),
+    element("div", { class: `level-${difference.state === "differs" ? "differs" : "note"}` }, difference.state === "differs" ? "≠ differs" : difference.state),
+    difference.state === "identical" ? null : element("div", { class: "figures" }, names.filter((name) => known(difference[name])).map((name) => element("div", {}, element("span", {}, `${name} `), figure(difference[name])))));
+}
+
+function profileView(data, calls) {
+  const whole = calls.filter((call) => !call.parent).reduce((all, call) => all + (call.forward ?? 0) + (call.backward ?? 0), 0);
+  const self = (call) => (call.forward_self || 0) + (call.backward_self || 0);
+  const flops = calls.filter((call) => !call.parent).reduce((all, { flops }) => all + flops, 0);
+  const most = (name) => largest(calls.map((call) => (isFiniteNumber(call[name]) ? call[name] : 0))) || 1;
+  const times = (name) => (call) => (isFiniteNumber(call[name]) ? (call[name] >= 5e-6 ? milliseconds(call[name]) : "0") : "");
+  const sized = (name) => { const whole = most(name); return (call) => (isFiniteNumber(call[name]) ? call[name] / whole : 0); };
+  const time = (title, name, width = 72) => ({ title, width, right: true, cell: times(name) });
+  const timed = data.timed ? [time("forward ms", "forward", 84), time("self", "forward_self", 62), time("±", "forward_spread", 52)] : [];
+  const back = data.timed && data.backward ? [time("backward ms", "backward", 92), time("self", "backward_self", 62)] : [];
+  const share = data.timed ? [{ title: "share", width: 92, right: true, cell: (call) => percent(whole ? self(call) / whole : 0), size: (call) => (whole ? self(call) / whole : 0) }] : [];
+  const counted = (title, name, divide = 1e6) => ({ title, width: 74, right: true, cell: (call) => (call[name] ? figure(call[name] / divide, 3) : ""), size: sized(name) });
+  const bytes = (title, name) => ({ title, width: 74, right: true, cell: (call) => (call[name] ? engineering(call[name]).trim() : ""), size: sized(name), style: "two" });
+  return {
+    columns: [
+      { title: "module", width: 200, grow: 3 },
+      { title: "class", width: 110, grow: 1, cell: (call) => call.class },
+      ...timed, ...back, ...share,
+      counted("MFLOP", "flops"), ...(data.backward ? [counted("back", "backward_flops")] : []),
+      { title: "FLOP/B", width: 64, right: true, cell: ({ intensity }) => (isFiniteNumber(intensity) ? figure(intensity, 3) : "") },
+      ...(data.backward ? [bytes("kept", "kept")] : []), bytes("params", "parameters"),
+    ],
+    className: () => "",
+    flame: data.timed ? {
+      title: "Time, forward and backward", label: "Time of each call, forward and backward. Arrow keys go from call to call, Enter goes to one.",
+      halves: [{ name: "forward", size: (call) => call.recompute ? 0 : call.forward }, ...(data.backward ? [{ name: "backward", size: ({ backward }) => backward }] : [])], unit: (seconds) => `${milliseconds(seconds)} ms`,
+    } : {
+      title: "FLOPs of the forward", label: "FLOPs of each call. Arrow keys go from call to call, Enter goes to one.",
+      halves: [{ name: "FLOPs", size: ({ flops }) => flops }], unit: (many) => `${engineering(many)}FLOP`,
+    },
+    details: (call) => [
+      facts([
+        ["forward", data.timed ? `${times("forward")(call)} ms, ${times("forward_self")(call)} by itself, ± ${times("forward_spread")(call)}` : ""],
+        ["backward", data.timed && data.backward ? `${times("backward")(call)} ms, ${times("backward_self")(call)} by itself, ± ${times("backward_spread")(call)}` : ""],
+        ["share", data.timed && whole ? `${percent(self(call) / whole)} of the time by itself` : ""],
+        ["FLOPs", `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
+        ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
+        ["kept", data.backward ? `${engineering(call.kept)}B for the backward pass, ${engineering(call.kept_self)}B by itself` : ""],
+        ["parameters", `${engineering(call.parameters)}B, ${engineering(call.parameters_self)}B of its own`],
+        ["recomputed", call.recompute ? "a backward pass made this call, to get back what checkpointing let go" : ""],
+      ]),
+    ],
+  };
+}
+
+// How many elements are NaN or infinite, where some are.
+function unfinite(stats) {
+  const told = stats ? [stats.nan && `${stats.nan} NaN`, stats.inf && `${stats.inf} Inf`].filter(Boolean).join(" ") : "";
+  return told ? element("span", { class: "level-error" }, told) : null;
+}
+
+// The root of the mean square.
+function rms(stats) {
+  if (!stats || stats.norm === null || stats.norm === undefined) return null;
+  return typeof stats.norm === "string" ? stats.norm : stats.count ? stats.norm / Math.sqrt(stats.count) : null;
+}
+
+// The share of a bar for a figure, on a logarithmic scale between the least and the largest of all calls.
+function onLog(calls, value) {
+  const logs = calls.map(value).filter((each) => isFiniteNumber(each) && each > 0).map(Math.log10);
+  const [low, high] = logs.reduce(([least, most], each) => [Math.min(least, each), Math.max(most, each)], [Infinity, -Infinity]);
+  return (call) => {
+    const found = value(call);
+    if (!isFiniteNumber(found) || found <= 0) return 0;
+    return high > low ? 0.06 + 0.94 * ((Math.log10(found) - low) / (high - low)) : 1;
+  };
+}
+
+function rank({ state, error }) {
+  const size = error === null ? 0 : typeof error === "string" ? Infinity : error;
+  return (state === "differs" ? 1e300 : 0) + Math.min(size, 1e299);
+}
+
+function known(value) {
+  return value === null || value === undefined || value === "nan" ? "" : figure(value);
+}
