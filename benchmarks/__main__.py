@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.ratios import show
 
-NAMES = ("importing", "calls", "backward", "watching", "editing", "guarding", "diffing", "profiling")
+NAMES = ("importing", "calls", "backward", "watching", "editing", "guarding", "diffing", "profiling", "paging")
 
 
 def main(names: list[str]) -> int:

@@ -203,3 +203,17 @@ def test_a_profile_without_times_marks_by_flops(model: nn.Module, tmp_path: Path
 
     assert not data["timed"]
     assert data["marks"][0]["text"].startswith("100% of the FLOPs")
+
+
+def test_a_page_grows_by_as_much_for_each_call(tmp_path: Path) -> None:
+    def size_of(calls: int) -> int:
+        model = nn.ReLU()
+        with hookline.watch(model) as run:
+            for _ in range(calls):
+                model(torch.arange(12.0))
+        return len(written(run, tmp_path))
+
+    small, large, largest = size_of(10), size_of(1010), size_of(4010)
+
+    assert (largest - small) / 4000 == pytest.approx((large - small) / 1000, rel=0.1)
+    assert (largest - small) / 4000 < 400
