@@ -17,7 +17,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import make_hooks
 from hookline.model.select import Selection
-from hookline.model.tensors import tensors
+from hookline.model.tensors import memory_of, tensors
 from hookline.record.timeline import Span, Timeline
 
 
@@ -90,14 +90,6 @@ class Kept:
 def gone(reference: StorageWeakRef) -> bool:
     """Whether a memory has been let go."""
     return bool(reference.expired())  # type: ignore[no-untyped-call]
-
-
-def memory_of(tensor: Tensor) -> int | None:
-    """What tells the memory of a tensor from others'; None where it has none of its own."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a sparse tensor, a wrapper class
-        return None
 
 
 def size_of(value: Any) -> int:

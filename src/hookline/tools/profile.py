@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from hookline.compare.isolate import copied_arguments
 from hookline.errors import RecordError
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
+from hookline.model.copies import copied_arguments
 from hookline.model.loss import default_loss
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
