@@ -340,6 +340,7 @@ def profile(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show what every module of a model costs."""
+    from hookline.report.profile import why_uncounted
     from hookline.tools.profile import profile as profiling
 
     with _only_result_on_stdout(as_json):
@@ -354,6 +355,8 @@ def profile(
         with _status("profiling"), _model_errors_told():
             found = profiling(subject.model, *subject.args, where=where or "**", **options, **subject.kwargs)
     if as_json:
+        if found.uncounted:
+            _tell(why_uncounted(found))
         typer.echo(json.dumps([cost.as_dict() for cost in found], allow_nan=False))
     else:
         _console().print(found)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch._C import _current_graph_task_id as current_pass
 from torch._C._functorch import TransformType, peek_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Variable
 from torch.utils.hooks import unserializable_hook
 
@@ -325,7 +326,7 @@ def are_disjoint(tensors: list[Tensor]) -> bool:
 
 def plain_memory_of(tensor: Tensor) -> int | None:
     """What tells the memory of a tensor from others'; None where it has none of the plain kind."""
-    plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_nested
+    plain = type(tensor) in (Tensor, FakeTensor) and tensor.layout is torch.strided and not tensor.is_nested
     return memory_of(tensor) if plain else None
 
 
