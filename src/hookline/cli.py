@@ -67,6 +67,32 @@ def _known_keep(keep: str) -> str:
     return keep
 
 
+def _for_run(folder: Path | None) -> Path | None:
+    return _for_saving(folder, "run")
+
+
+def _for_diff(folder: Path | None) -> Path | None:
+    return _for_saving(folder, "diff")
+
+
+def _for_saving(folder: Path | None, kind: str) -> Path | None:
+    """The folder; StoreError, before anything is run, where nothing can be saved to it."""
+    from hookline.store.folder import expect_folder
+
+    if folder:
+        expect_folder(folder, kind=kind)
+    return folder
+
+
+def _for_writing(path: Path | None) -> Path | None:
+    """The file; StoreError, before anything is run, where it cannot be written."""
+    from hookline.store.folder import expect_file
+
+    if path:
+        expect_file(path)
+    return path
+
+
 MODEL = typer.Argument(
     metavar="MODEL",
     help="[bold]demo[/bold], [bold]package.module:name[/bold], [bold]path/file.py:name[/bold] (a module, or a class or "
@@ -97,11 +123,18 @@ TRAIN = typer.Option(
 )
 DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only a forward is run.")
 SAVE_DIFF = typer.Option(
-    metavar="DIR", show_default=False, help="Write the diff to this folder; hookline.Diff.load(DIR) reads it."
+    metavar="DIR",
+    show_default=False,
+    callback=_for_diff,
+    help="Write the diff to this folder; hookline.Diff.load(DIR) reads it.",
 )
 SAVE = typer.Option(
-    metavar="DIR", show_default=False, help="Write the run to this folder; hookline.load(DIR) reads it."
+    metavar="DIR",
+    show_default=False,
+    callback=_for_run,
+    help="Write the run to this folder; hookline.load(DIR) reads it.",
 )
+TRACE = typer.Option(metavar="FILE", show_default=False, callback=_for_writing, help="Write the last step as a trace.")
 JSON = typer.Option("--json", help="Print one JSON document instead of the table, and nothing else on stdout.")
 
 
@@ -334,15 +367,15 @@ def profile(
     grads: Annotated[bool, GRADS] = True,
     train: Annotated[bool | None, TRAIN] = None,
     meta: Annotated[bool, typer.Option("--meta", help="Count FLOPs and bytes, and compute nothing.")] = False,
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the last step as a trace.")
-    ] = None,
+    trace: Annotated[Path | None, TRACE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show what every module of a model costs."""
     from hookline.report.profile import why_uncounted
     from hookline.tools.profile import profile as profiling
 
+    if meta and trace:
+        raise RecordError("nothing is timed with --meta, so there is no trace: leave one of them out")
     with _only_result_on_stdout(as_json):
         subject = _load(model, inputs, train=train)
         options: dict[str, Any] = {

@@ -312,6 +312,64 @@ def test_an_error_of_the_model_reaches_the_caller_and_leaves_nothing():
     assert_unhooked(model)
 
 
+class Breaks(torch.autograd.Function):
+    """An identity whose backward fails."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise ValueError("its backward fails")
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return Breaks.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "note"),
+    [
+        (
+            lambda: nn.Sequential(nn.Linear(16, 4), nn.Sequential(Broken()), nn.ReLU()),
+            "in the backward of 1.0 (Broken, call 0)\n  inside of 1 (Sequential, call 0)\n  inside of the model",
+        ),
+        (lambda: nn.Sequential(nn.Linear(16, 4), nn.ModuleDict({"a": Broken()})["a"]), "in the backward of 1 (Broken"),
+    ],
+)
+def test_an_error_of_the_backward_says_in_which_module(model, note):
+    model = model()
+    with pytest.raises(ValueError, match="its backward fails") as caught:
+        hookline.profile(model, X)
+    assert note in "".join(caught.value.__notes__)
+    assert_unhooked(model)
+
+
+def test_an_error_of_a_containers_own_backward_names_the_container():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(16, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.last(Breaks.apply(self.first(x)))
+
+    with pytest.raises(ValueError) as caught:
+        hookline.profile(Own(), X)
+    assert caught.value.__notes__ == ["hookline: in the backward of the model (Own, call 0)"]
+
+
+def test_an_error_of_the_loss_names_no_module():
+    def loss(output):
+        return Breaks.apply(output).sum()
+
+    with pytest.raises(ValueError) as caught:
+        hookline.profile(network(), X, loss=loss)
+    assert not hasattr(caught.value, "__notes__")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -323,6 +381,30 @@ def test_an_error_of_the_model_reaches_the_caller_and_leaves_nothing():
 def test_wrong_input_is_one_clear_error(options, message):
     with pytest.raises(RecordError, match=message):
         hookline.profile(network(), X, **options)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_block_without_gradients_around_it_does_not_matter(mode):
+    model = network()
+    with mode():
+        found = hookline.profile(model, torch.ones(8, 16), repeat=1)
+        assert not torch.is_grad_enabled()
+    assert found.total.backward_flops > 0
+
+
+def test_a_loss_without_a_gradient_is_told_of_with_what_to_do():
+    with pytest.raises(RecordError, match="no parameter requires a gradient.* pass backward=False"):
+        hookline.profile(network().requires_grad_(False), X)
+
+
+def test_a_model_that_turns_gradients_off_itself_is_told_of():
+    class WithoutGradients(nn.Sequential):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    with pytest.raises(RecordError, match=r"the model itself turns gradients off, as by torch.no_grad\(\)"):
+        hookline.profile(WithoutGradients(nn.Linear(16, 4)), X)
 
 
 def test_without_backward_a_model_of_integers_is_profiled():

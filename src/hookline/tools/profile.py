@@ -50,9 +50,11 @@ def profile(
     and times nothing. So it is for a model that is on the meta device already. Where FLOPs cannot be counted, they are
     NaN, and `profile.uncounted` says why.
 
-    Each step begins from the same random state, on copies of the inputs. The model's gradients and buffers and the
-    random state are afterwards what they were. Raises SelectionError where `where` (see `select`) picks nothing,
-    RecordError for a number of repeats that is none, or a loss that has no gradient.
+    For its backward it turns gradients on, also inside of `torch.no_grad()` or `torch.inference_mode()`. Each step
+    begins from the same random state, on copies of the inputs. The model's gradients and buffers and the random state
+    are afterwards what they were. An error of the model says in which module it was raised, one of the backward pass
+    too. Raises SelectionError where `where` (see `select`) picks nothing, RecordError for a number of repeats that is
+    none, or a loss that has no gradient.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -68,7 +70,7 @@ def profile(
     states = random_states(inputs)
     counts_only = meta or any(parameter.is_meta for parameter in model.parameters())
     data = dataless(model, inputs) if counts_only else nullcontext((model, inputs))
-    with as_it_was(model, inputs), torch.set_grad_enabled(backward), without_gc(), data as (subject, given):
+    with gradients(wanted=backward), as_it_was(model, inputs), without_gc(), data as (subject, given):
         selection = select(subject, where)
         run = partial(step, subject, given, loss or default_loss, states, backward=backward)
         counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then
@@ -99,11 +101,22 @@ def step(
         return
     scalar = loss(output)
     if scalar is None or not scalar.requires_grad:
-        raise RecordError("the loss has no gradient; pass loss=, a function of the output, or backward=False")
+        raise RecordError(why_no_gradient(model))
     scalar.backward()  # type: ignore[no-untyped-call]
     mark()
     for parameter in model.parameters():
         parameter.grad = None
+
+
+def why_no_gradient(model: Module) -> str:
+    """What to do about a loss without a gradient."""
+    parameters = [*model.parameters()]
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return "no parameter requires a gradient, so the loss has none; pass backward=False"
+    return (
+        "the loss has no gradient; pass loss=, a function of the output, or backward=False (where the model itself "
+        "turns gradients off, as by torch.no_grad(), there is no backward)"
+    )
 
 
 class Timed:
@@ -229,6 +242,13 @@ def device_of(model: Module) -> torch.device:
     """The device of a model's first parameter or buffer; the CPU where it has none."""
     devices = (tensor.device for held in (model.parameters(), model.buffers()) for tensor in held)
     return next(devices, torch.device("cpu"))
+
+
+@contextmanager
+def gradients(*, wanted: bool) -> Iterator[None]:
+    """A block with gradients, also inside of `torch.no_grad()` and `torch.inference_mode()`; or without."""
+    with torch.inference_mode(False) if wanted else nullcontext(), torch.set_grad_enabled(wanted):
+        yield
 
 
 @contextmanager
