@@ -20,7 +20,7 @@ FORWARD, FORWARD_END, BACKWARD, BACKWARD_END, BACKWARD_END_LATE = range(5)
 @dataclass(slots=True, eq=False)
 class Span:
     """What one call made a meter go on by: by itself, and all together with the calls inside of it; the stretches in
-    which the meter ran for it, as (from, to)."""
+    which the meter ran for it, as (from, to); the thread that called."""
 
     path: str
     index: int
@@ -84,8 +84,9 @@ class Timeline:
         while parent is not None and parent not in self.calls:
             parent = parent.parent
         above = None if parent is None else self.calls[parent]
-        self.calls[origin] = Span(call.path, call.index, type(call.module).__name__, above, call.recompute)
-        self.events.append((origin, FORWARD, get_ident(), self.meter()))
+        kind, thread = type(call.module).__name__, get_ident()
+        self.calls[origin] = Span(call.path, call.index, kind, above, call.recompute, thread=thread)
+        self.events.append((origin, FORWARD, thread, self.meter()))
 
     def _end(self, call: Call) -> None:
         now = self.meter()
@@ -108,7 +109,6 @@ class Timeline:
             span = self.calls.get(origin)
             if span is not None:
                 stacks.setdefault(thread, Stack()).step(span, kind, reading, late=origin in late)
-                span.thread = thread
         found = [*self.calls.values()]
         _place_repeated(found)
         own = [(span.forward, span.backward) for span in found]

@@ -1,6 +1,7 @@
 """profile: what every module costs, forward and backward: time, FLOPs, memory."""
 
 import gc
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,10 +18,13 @@ from hookline.model.copies import copied_arguments
 from hookline.model.dataless import dataless
 from hookline.model.loss import default_loss
 from hookline.model.select import Selection, Where, select
+from hookline.model.tensors import tensors
 from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of
 from hookline.record.costs import Costs, costs_of
 from hookline.record.profile import Cost, Profile, median, spread
 from hookline.record.timeline import Span, Timeline
+
+HOST = ("cpu", "meta")
 
 
 def profile(
@@ -67,14 +71,14 @@ def profile(
     if repeat < 1 or warmup < 0:
         raise RecordError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
     inputs = args, kwargs
-    states = random_states(inputs)
+    states = random_states((inputs, [*model.parameters()]))
     counts_only = meta or any(parameter.is_meta for parameter in model.parameters())
     data = dataless(model, inputs) if counts_only else nullcontext((model, inputs))
     with gradients(wanted=backward), as_it_was(model, inputs), without_gc(), data as (subject, given):
         selection = select(subject, where)
         run = partial(step, subject, given, loss or default_loss, states, backward=backward)
         counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then
-        timed = Timed(selection, run, backward=backward)
+        timed = Timed(selection, run, device_of(subject, given), backward=backward)
         if not counts_only:
             timed.times(repeat, warmup)
         return timed.profile(counted)
@@ -91,6 +95,7 @@ def step(
 ) -> None:
     """One forward, and one backward pass, from these random states, on copies of the inputs; `mark` is called before,
     between and after the two."""
+    gc.collect(0)  # what the step before has left in cycles would add to this one's memory
     set_random_states(states)
     args, kwargs = copied_arguments(inputs)
     mark()
@@ -122,9 +127,8 @@ def why_no_gradient(model: Module) -> str:
 class Timed:
     """The timed steps of one profile."""
 
-    def __init__(self, selection: Selection, run: Callable[..., None], *, backward: bool) -> None:
-        self.selection, self.run, self.backward = selection, run, backward
-        self.device = device_of(selection.model)
+    def __init__(self, selection: Selection, run: Callable[..., None], device: torch.device, *, backward: bool) -> None:
+        self.selection, self.run, self.device, self.backward = selection, run, device, backward
         self.clock = Clock(self.device)
         self.lines: list[list[Span]] = []
         self.plain: list[tuple[float, float]] = []
@@ -140,11 +144,9 @@ class Timed:
 
     def once(self) -> None:
         """A plain step, then one that is read."""
-        if not self.clock.on_host:
-            torch.accelerator.reset_peak_memory_stats(self.device)
+        self.clock.forget_peak()
         self.plain.append(self._stretches())
-        if not self.clock.on_host:
-            self.peak = max(self.peak or 0, torch.accelerator.max_memory_allocated(self.device))
+        self.peak = max(self.peak or 0, self.clock.peak() or 0) or None
 
         timeline = Timeline(self.clock.read, backward=self.backward, resolve=self.clock.seconds)
         with timeline.reading(self.selection):
@@ -238,10 +240,12 @@ def sizes(parameters: Iterable[Parameter]) -> int:
 # Where it runs
 
 
-def device_of(model: Module) -> torch.device:
-    """The device of a model's first parameter or buffer; the CPU where it has none."""
-    devices = (tensor.device for held in (model.parameters(), model.buffers()) for tensor in held)
-    return next(devices, torch.device("cpu"))
+def device_of(model: Module, inputs: Any) -> torch.device:
+    """The first device that is not the host among those of a model's parameters and buffers, and of its inputs; the
+    CPU where there is none."""
+    given = (tensor for _, tensor in tensors(inputs))
+    devices = (tensor.device for tensor in itertools.chain(model.parameters(), model.buffers(), given))
+    return next((device for device in devices if device.type not in HOST), torch.device("cpu"))
 
 
 @contextmanager
