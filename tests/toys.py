@@ -1,9 +1,13 @@
 """Small modules and models on disk that several tests use."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+
+SLEEP = 0.03
 
 
 class Gives(nn.Module):
@@ -31,3 +35,40 @@ def save_tiny_bert(folder: Path) -> Path:
     )
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+class about:
+    """Equal to at least a time and at most twice that: sleeping takes what it takes, and the machine may be busy."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __eq__(self, other):
+        return 0.95 * self.seconds <= other <= 2 * self.seconds
+
+    def __repr__(self):
+        return f"about {self.seconds}"
+
+
+class Sleeps(torch.autograd.Function):
+    """An identity that takes its time, in the forward and in the backward."""
+
+    @staticmethod
+    def forward(ctx, x, forward, backward):
+        ctx.seconds = backward
+        time.sleep(forward)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(ctx.seconds)
+        return gradient, None, None
+
+
+class Slow(nn.Module):
+    def __init__(self, forward=0.0, backward=0.0):
+        super().__init__()
+        self.seconds = forward, backward
+
+    def forward(self, x):
+        return Sleeps.apply(x, *self.seconds)
