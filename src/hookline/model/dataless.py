@@ -43,9 +43,9 @@ def dataless(model: Module, inputs: T) -> Iterator[tuple[Module, T]]:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield emptied_copy(model), emptied_copy(inputs)
     except NEED_DATA as error:
-        where = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        message = f"the model asks for numbers ({error.func}), and meta=True computes none; leave meta out{where}"
-        raise RecordError(message) from error
+        where = "".join(note.partition("\n")[0] for note in getattr(error, "__notes__", ())[:1])
+        message = f"the model asks for numbers ({error.func}), and meta=True computes none; leave meta out"
+        raise RecordError(f"{message} ({where.removeprefix('hookline: ')})" if where else message) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
