@@ -1,16 +1,15 @@
 """The clock of a device, on a stand-in for one: what it is asked, when it is waited for, and what it held."""
 
 import contextlib
-import time
 
 import pytest
 import torch
 from torch import nn
+from toys import SLEEP, Slow, about
 
 import hookline
 from hookline.record.clock import Clock
 
-SLEEP = 0.02
 DEVICE = torch.device("cuda", 1)
 X = torch.ones(2, 4)
 
@@ -56,7 +55,7 @@ class Device:
 
 
 @pytest.fixture
-def device(monkeypatch):
+def device(monkeypatch, simulated):
     known = Device()
 
     class Event:
@@ -67,7 +66,7 @@ def device(monkeypatch):
 
         def record(self, stream):
             assert stream.device == DEVICE
-            self.stream, self.at = stream, time.perf_counter()
+            self.stream, self.at = stream, simulated.perf_counter()
             known.events.append(self)
 
         def elapsed_time(self, other):
@@ -80,12 +79,6 @@ def device(monkeypatch):
         monkeypatch.setattr(torch.accelerator, name, getattr(known, name))
     monkeypatch.setattr("hookline.tools.profile.device_of", lambda model, inputs: DEVICE)
     return known
-
-
-class Sleeps(nn.Module):
-    def forward(self, x):
-        time.sleep(SLEEP)
-        return x * 1
 
 
 class Tells(nn.Module):
@@ -102,10 +95,10 @@ class Tells(nn.Module):
 
 
 def test_times_are_those_of_events(device):
-    found = hookline.profile(nn.Sequential(nn.Linear(4, 4), Sleeps()), X, repeat=2)
-    assert SLEEP * 0.95 <= found["1"].forward_self <= 2 * SLEEP
-    assert SLEEP * 0.95 <= found.plain[0] <= 2 * SLEEP
-    assert found["0"].forward_self < SLEEP / 3
+    found = hookline.profile(nn.Sequential(nn.Linear(4, 4), Slow(SLEEP)), X, repeat=2)
+    assert found["1"].forward_self == about(SLEEP)
+    assert found.plain[0] == about(SLEEP)
+    assert found["0"].forward_self < SLEEP / 50
     assert found.device == "cuda:1"
     assert found.taken_off == 0
 
@@ -120,17 +113,17 @@ def test_each_time_is_read_on_the_stream_that_is_current_then(device):
     class Aside(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = Sleeps()
+            self.inner = Slow(SLEEP)
 
         def forward(self, x):
             with device.on_a_stream():
                 return self.inner(x)
 
-    found = hookline.profile(nn.Sequential(Aside(), Sleeps()), X, repeat=1, warmup=0, backward=False)
+    found = hookline.profile(nn.Sequential(Aside(), Slow(SLEEP)), X, repeat=1, warmup=0, backward=False)
     assert len({event.stream for event in device.events}) == 2
     for path in ("0.inner", "1"):
-        assert SLEEP * 0.95 <= found[path].forward_self <= 2 * SLEEP
-    assert found["0"].forward_self < SLEEP / 3
+        assert found[path].forward_self == about(SLEEP)
+    assert found["0"].forward_self < SLEEP / 50
 
 
 def test_the_peak_is_that_of_the_plain_steps(device):

@@ -334,6 +334,7 @@ def test_a_run_has_a_trace_too(tmp_path):
     assert len(assert_trace(tmp_path / "run.json")) == 7
 
 
+@pytest.mark.usefixtures("simulated")
 def test_collapsed_stacks_are_a_line_for_each_module_with_its_microseconds(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Slow(SLEEP, SLEEP)))
     hookline.profile(model, torch.ones(2, 4), repeat=1).collapsed(tmp_path / "stacks.txt")

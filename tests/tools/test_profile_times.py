@@ -12,17 +12,18 @@ import hookline
 from hookline.testing import assert_unhooked
 
 X = torch.ones(2, 4)
+pytestmark = pytest.mark.usefixtures("simulated")
 
 
 def test_a_module_that_takes_its_time_is_found_forward_and_backward():
     model = nn.Sequential(nn.Linear(4, 4), Slow(forward=SLEEP), nn.Sequential(Slow(backward=SLEEP)), nn.Linear(4, 4))
     found = hookline.profile(model, X, repeat=3)
     assert found["1"].forward_self == about(SLEEP)
-    assert found["1"].backward_self < SLEEP / 5
+    assert found["1"].backward_self < SLEEP / 50
     assert found["2.0"].backward_self == about(SLEEP)
-    assert found["2.0"].forward_self < SLEEP / 5
+    assert found["2.0"].forward_self < SLEEP / 50
     assert found["2"].backward == about(SLEEP)
-    assert found["2"].backward_self < SLEEP / 5
+    assert found["2"].backward_self < SLEEP / 50
     assert max(found.by_class(), key=lambda row: row.seconds_self).type == "Slow"
 
 
@@ -55,8 +56,8 @@ def test_towers_whose_inputs_need_no_gradient_are_not_charged_for_each_other():
     found = hookline.profile(Towers(), X, repeat=3)
     assert found["a"].backward == about(SLEEP)
     assert found["b"].backward == about(3 * SLEEP)
-    assert found["a.0"].backward < SLEEP / 3
-    assert found["b.0"].backward < SLEEP / 3
+    assert found["a.0"].backward < SLEEP / 50
+    assert found["b.0"].backward < SLEEP / 50
 
 
 def network():
@@ -124,8 +125,8 @@ def test_a_checkpoint_of_either_kind_computes_again_in_the_backward(reentrant):
     found = hookline.profile(Checkpointed(), X, repeat=3)
     assert found["slow.0"].forward == about(SLEEP)
     assert found["slow.0"].backward == about(2 * SLEEP)
-    assert found[""].backward_self < SLEEP / 3
-    assert found["first"].backward < SLEEP / 3
+    assert found[""].backward_self < SLEEP / 50
+    assert found["first"].backward < SLEEP / 50
 
 
 def test_every_call_of_a_module_counts():
@@ -159,14 +160,14 @@ def test_a_module_that_calls_itself_counts_each_time_once():
     assert found[""].calls == 3
     assert found[""].forward == found.total.forward == about(3 * SLEEP)
     assert found[""].backward == about(3 * SLEEP)
-    assert found[""].forward_self < SLEEP / 3
+    assert found[""].forward_self < SLEEP / 50
 
 
 def test_the_modules_by_themselves_take_what_a_plain_step_takes():
     found = hookline.profile(nn.Sequential(nn.Linear(4, 4), Slow(SLEEP, 2 * SLEEP), nn.Sequential(Slow(SLEEP))), X)
     forward, backward = found.plain
-    assert sum(cost.forward_self for cost in found) == pytest.approx(forward, rel=0.2)
-    assert sum(cost.backward_self for cost in found) == pytest.approx(backward, rel=0.2)
+    assert sum(cost.forward_self for cost in found) == pytest.approx(forward, rel=0.01)
+    assert sum(cost.backward_self for cost in found) == pytest.approx(backward, rel=0.01)
 
 
 class Interrupts(torch.autograd.Function):
