@@ -6,6 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: demo test check bench clean
 
 demo: .venv/demo  ## watch the bundled model on the bundled images, forward and backward, save the run, and write its page
+	mkdir -p out
 	$(BIN)/hookline watch demo --save out/demo-run --page out/demo.html
 
 test: .venv/dev  ## all tests

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+import toys
 
 
 @pytest.fixture
@@ -13,3 +14,12 @@ def without_gc() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> toys.Simulated:
+    """Time that only sleeping takes, in profiles and in the modules of `toys`."""
+    time = toys.Simulated()
+    monkeypatch.setattr("hookline.record.clock.time", time)
+    monkeypatch.setattr(toys, "time", time)
+    return time

@@ -1,9 +1,13 @@
 """Small modules and models on disk that several tests use."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+
+SLEEP = 0.03
 
 
 class Gives(nn.Module):
@@ -31,3 +35,55 @@ def save_tiny_bert(folder: Path) -> Path:
     )
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+class Simulated:
+    """Stands in for the module `time`: sleeping takes exactly what it is to take, and all else a microsecond for each
+    look at the clock, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+
+class about:
+    """Equal to a time but for a few looks at the clock."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __eq__(self, other):
+        return abs(other - self.seconds) <= 0.01 * self.seconds
+
+    def __repr__(self):
+        return f"about {self.seconds}"
+
+
+class Sleeps(torch.autograd.Function):
+    """An identity that takes its time, in the forward and in the backward."""
+
+    @staticmethod
+    def forward(ctx, x, forward, backward):
+        ctx.seconds = backward
+        time.sleep(forward)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(ctx.seconds)
+        return gradient, None, None
+
+
+class Slow(nn.Module):
+    def __init__(self, forward=0.0, backward=0.0):
+        super().__init__()
+        self.seconds = forward, backward
+
+    def forward(self, x):
+        return Sleeps.apply(x, *self.seconds)

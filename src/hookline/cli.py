@@ -69,6 +69,32 @@ def _known_keep(keep: str | None) -> str | None:
     return keep
 
 
+def _for_run(folder: Path | None) -> Path | None:
+    return _for_saving(folder, "run")
+
+
+def _for_diff(folder: Path | None) -> Path | None:
+    return _for_saving(folder, "diff")
+
+
+def _for_saving(folder: Path | None, kind: str) -> Path | None:
+    """The folder; StoreError, before anything is run, where nothing can be saved to it."""
+    from hookline.store.folder import expect_folder
+
+    if folder:
+        expect_folder(folder, kind=kind)
+    return folder
+
+
+def _for_writing(path: Path | None) -> Path | None:
+    """The file; StoreError, before anything is run, where it cannot be written."""
+    from hookline.store.folder import expect_file
+
+    if path:
+        expect_file(path)
+    return path
+
+
 MODEL = typer.Argument(
     metavar="MODEL",
     help="[bold]demo[/bold], [bold]package.module:name[/bold], [bold]path/file.py:name[/bold] (a module, or a class or "
@@ -101,14 +127,24 @@ TRAIN = typer.Option(
 )
 DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only a forward is run.")
 SAVE_DIFF = typer.Option(
-    metavar="DIR", show_default=False, help="Write the diff to this folder; hookline.Diff.load(DIR) reads it."
+    metavar="DIR",
+    show_default=False,
+    callback=_for_diff,
+    help="Write the diff to this folder; hookline.Diff.load(DIR) reads it.",
 )
 SAVE = typer.Option(
-    metavar="DIR", show_default=False, help="Write the run to this folder; hookline.load(DIR) reads it."
+    metavar="DIR",
+    show_default=False,
+    callback=_for_run,
+    help="Write the run to this folder; hookline.load(DIR) reads it.",
 )
 PAGE = typer.Option(
-    metavar="FILE", show_default=False, help="Write a page to this file, to be opened in a browser: pictures and all."
+    metavar="FILE",
+    show_default=False,
+    callback=_for_writing,
+    help="Write a page to this file, to be opened in a browser: pictures and all.",
 )
+TRACE = typer.Option(metavar="FILE", show_default=False, callback=_for_writing, help="Write the last step as a trace.")
 JSON = typer.Option("--json", help="Print one JSON document instead of the table, and nothing else on stdout.")
 
 
@@ -347,15 +383,16 @@ def profile(
     grads: Annotated[bool, GRADS] = True,
     train: Annotated[bool | None, TRAIN] = None,
     meta: Annotated[bool, typer.Option("--meta", help="Count FLOPs and bytes, and compute nothing.")] = False,
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Write the last step as a trace.")
-    ] = None,
+    trace: Annotated[Path | None, TRACE] = None,
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show what every module of a model costs."""
+    from hookline.report.profile import why_uncounted
     from hookline.tools.profile import profile as profiling
 
+    if meta and trace:
+        raise RecordError("nothing is timed with --meta, so there is no trace: leave one of them out")
     with _only_result_on_stdout(as_json):
         subject = _load(model, inputs, train=train)
         options: dict[str, Any] = {
@@ -368,6 +405,8 @@ def profile(
         with _status("profiling"), _model_errors_told():
             found = profiling(subject.model, *subject.args, where=where or "**", **options, **subject.kwargs)
     if as_json:
+        if found.uncounted:
+            _tell(why_uncounted(found))
         typer.echo(json.dumps([cost.as_dict() for cost in found], allow_nan=False))
     else:
         _console().print(found)

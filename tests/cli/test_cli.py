@@ -306,7 +306,27 @@ def test_wrong_input_gives_one_line_and_exit_code_2(folder: Path, arguments: lis
 
 
 def test_a_failed_save_leaves_the_table(folder: Path) -> None:
-    assert watch("--save", ".").stdout.startswith("DigitReader: 23 calls")
+    assert watch("--save", "kept", "--keep", "tensor").stdout.startswith("DigitReader: 23 calls")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["watch", "nosuch", "--save", "."], "exists and is not a saved run"),
+        (["watch", "nosuch", "--save", "net.py/below"], "cannot save to"),
+        (["diff", "nosuch", "other", "--save", "."], "exists and is not a saved diff"),
+        (["profile", "nosuch", "--trace", "missing/t.json"], "cannot write missing/t.json: No such file or directory"),
+        (["profile", "nosuch", "--trace", "net.py/t.json"], "cannot write net.py/t.json: Not a directory"),
+        (["profile", "nosuch", "--trace", "."], "cannot write .: it is a folder"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_where_the_result_cannot_be_written_is_told_before_anything_is_run(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("hookline: ")
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [["watch", "--nosuch"], ["nosuch"], ["watch", "demo", "more"]])
@@ -659,7 +679,7 @@ def test_a_model_that_raises_in_a_profile_is_told_with_where_and_exit_code_1() -
         (["nosuch"], "no model 'nosuch'"),
         (["demo", "--repeat", "0"], "repeat is 1 or more"),
         (["demo", "--where", "nosuch"], "matches none"),
-        (["net.py:Net", "--inputs", "float32[2,4]", "--meta", "--trace", "t.json"], "nothing was timed"),
+        (["net.py:Net", "--inputs", "float32[2,4]", "--meta", "--trace", "t.json"], "nothing is timed"),
         (["net.py:Rounded", "--inputs", "float32[2,4]"], "use --no-grads"),
     ],
 )

@@ -4,13 +4,11 @@ import copy
 import random
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from toys import Gives
 
 import hookline
-from hookline.compare.isolate import copied
 from hookline.testing import assert_unhooked
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
@@ -143,12 +141,3 @@ def test_modules_that_both_models_share_are_no_suspects() -> None:
 
     assert culprits(model, other, X) == ["0"]
     assert not hookline.diff(model, model, X)
-
-
-@pytest.mark.parametrize("value", [[X, X], {"a": (X,)}, (1, "b", None)])
-def test_copies_are_of_ones_own(value: Any) -> None:
-    twin = copied(value)
-
-    assert type(twin) is type(value)
-    if isinstance(value, list):
-        assert twin[0] is twin[1] is not X

@@ -1,57 +1,17 @@
 """profile: times, FLOPs and bytes are in the right module, add up to the whole, and the model is left as it was."""
 
 import json
-import time
 
 import pytest
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+from toys import SLEEP, Slow, about
 
 import hookline
 from hookline import RecordError
 from hookline.testing import assert_unhooked
-
-SLEEP = 0.03
-
-
-class about:
-    """Equal to at least a time and at most twice that: sleeping takes what it takes, and the machine may be busy."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def __eq__(self, other):
-        return 0.95 * self.seconds <= other <= 2 * self.seconds
-
-    def __repr__(self):
-        return f"about {self.seconds}"
-
-
-class Sleeps(torch.autograd.Function):
-    """An identity that takes its time, in the forward and in the backward."""
-
-    @staticmethod
-    def forward(ctx, x, forward, backward):
-        ctx.seconds = backward
-        time.sleep(forward)
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        time.sleep(ctx.seconds)
-        return gradient, None, None
-
-
-class Slow(nn.Module):
-    def __init__(self, forward=0.0, backward=0.0):
-        super().__init__()
-        self.seconds = forward, backward
-
-    def forward(self, x):
-        return Sleeps.apply(x, *self.seconds)
 
 
 def network():
@@ -60,101 +20,6 @@ def network():
 
 
 X = torch.ones(8, 16)
-
-
-# Time
-
-
-def test_a_module_that_takes_its_time_is_found_forward_and_backward():
-    model = nn.Sequential(nn.Linear(4, 4), Slow(forward=SLEEP), nn.Sequential(Slow(backward=SLEEP)), nn.Linear(4, 4))
-    found = hookline.profile(model, torch.ones(2, 4), repeat=3)
-    assert found["1"].forward_self == about(SLEEP)
-    assert found["1"].backward_self < SLEEP / 5
-    assert found["2.0"].backward_self == about(SLEEP)
-    assert found["2.0"].forward_self < SLEEP / 5
-    assert found["2"].backward == about(SLEEP)
-    assert found["2"].backward_self < SLEEP / 5
-    assert max(found.by_class(), key=lambda row: row.seconds_self).type == "Slow"
-
-
-def test_two_branches_of_one_tensor_have_each_their_own_time():
-    class Branches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.a, self.b = nn.Linear(4, 4), Slow(SLEEP, SLEEP), Slow(2 * SLEEP, 2 * SLEEP)
-
-        def forward(self, x):
-            x = self.first(x)
-            return self.a(x) + self.b(x)
-
-    found = hookline.profile(Branches(), torch.ones(2, 4), repeat=3)
-    for path, seconds in (("a", SLEEP), ("b", 2 * SLEEP)):
-        assert found[path].forward_self == about(seconds)
-        assert found[path].backward_self == about(seconds)
-
-
-def test_towers_whose_inputs_need_no_gradient_are_not_charged_for_each_other():
-    class Towers(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a = nn.Sequential(nn.Linear(4, 4), Slow(backward=SLEEP))
-            self.b = nn.Sequential(nn.Linear(4, 4), Slow(backward=3 * SLEEP))
-
-        def forward(self, x):
-            return self.a(x) * self.b(x)
-
-    found = hookline.profile(Towers(), torch.ones(2, 4), repeat=3)
-    assert found["a"].backward == about(SLEEP)
-    assert found["b"].backward == about(3 * SLEEP)
-    assert found["a.0"].backward < SLEEP / 3
-    assert found["b.0"].backward < SLEEP / 3
-
-
-def test_the_times_of_all_modules_by_themselves_are_the_whole():
-    found = hookline.profile(network(), X, repeat=1)  # medians of several need not add up
-    assert sum(cost.forward_self for cost in found) == pytest.approx(found.total.forward)
-    assert sum(cost.backward_self for cost in found) == pytest.approx(found.total.backward)
-    assert sum(row.forward_self for row in found.by_path()) == pytest.approx(found[""].forward)
-    assert sum(row.forward_self for row in found.by_class()) == pytest.approx(found[""].forward)
-
-
-def test_what_a_checkpoint_computes_again_is_time_of_the_backward():
-    class Checkpointed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.slow = nn.Linear(4, 4), nn.Sequential(Slow(forward=SLEEP), nn.Linear(4, 4))
-
-        def forward(self, x):
-            return checkpoint(self.slow, self.first(x), use_reentrant=False)
-
-    found = hookline.profile(Checkpointed(), torch.ones(2, 4), repeat=3)
-    assert [cost.recompute for cost in found if cost.path == "slow.0"] == [False, True]
-    assert found["slow.0"].forward == about(SLEEP)
-    assert found["slow.0"].backward == about(SLEEP)
-    assert found["slow"].backward == about(SLEEP)
-    assert found["slow.0"].calls == 1
-
-
-def test_a_module_called_twice_is_one_row_of_two_calls():
-    layer = nn.Linear(4, 4)
-    found = hookline.profile(nn.Sequential(layer, layer), torch.ones(2, 4))
-    assert found["0"].calls == 2
-    assert found["0"].flops == found["0", 0].flops + found["0", 1].flops
-
-
-def test_a_model_that_leaves_out_layers_at_random_makes_the_same_calls_in_each_step():
-    class Random(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(8))
-
-        def forward(self, x):
-            for layer in self.layers:
-                x = layer(x) if torch.rand(()) < 0.5 else x
-            return x.sum() + x.requires_grad_().sum()
-
-    torch.manual_seed(0)
-    assert hookline.profile(Random(), torch.ones(2, 4), repeat=3).repeat == 3
 
 
 # FLOPs and bytes
@@ -312,6 +177,64 @@ def test_an_error_of_the_model_reaches_the_caller_and_leaves_nothing():
     assert_unhooked(model)
 
 
+class Breaks(torch.autograd.Function):
+    """An identity whose backward fails."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise ValueError("its backward fails")
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return Breaks.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "note"),
+    [
+        (
+            lambda: nn.Sequential(nn.Linear(16, 4), nn.Sequential(Broken()), nn.ReLU()),
+            "in the backward of 1.0 (Broken, call 0)\n  inside of 1 (Sequential, call 0)\n  inside of the model",
+        ),
+        (lambda: nn.Sequential(nn.Linear(16, 4), nn.ModuleDict({"a": Broken()})["a"]), "in the backward of 1 (Broken"),
+    ],
+)
+def test_an_error_of_the_backward_says_in_which_module(model, note):
+    model = model()
+    with pytest.raises(ValueError, match="its backward fails") as caught:
+        hookline.profile(model, X)
+    assert note in "".join(caught.value.__notes__)
+    assert_unhooked(model)
+
+
+def test_an_error_of_a_containers_own_backward_names_the_container():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(16, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.last(Breaks.apply(self.first(x)))
+
+    with pytest.raises(ValueError) as caught:
+        hookline.profile(Own(), X)
+    assert caught.value.__notes__ == ["hookline: in the backward of the model (Own, call 0)"]
+
+
+def test_an_error_of_the_loss_names_no_module():
+    def loss(output):
+        return Breaks.apply(output).sum()
+
+    with pytest.raises(ValueError) as caught:
+        hookline.profile(network(), X, loss=loss)
+    assert not hasattr(caught.value, "__notes__")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -323,6 +246,30 @@ def test_an_error_of_the_model_reaches_the_caller_and_leaves_nothing():
 def test_wrong_input_is_one_clear_error(options, message):
     with pytest.raises(RecordError, match=message):
         hookline.profile(network(), X, **options)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_block_without_gradients_around_it_does_not_matter(mode):
+    model = network()
+    with mode():
+        found = hookline.profile(model, torch.ones(8, 16), repeat=1)
+        assert not torch.is_grad_enabled()
+    assert found.total.backward_flops > 0
+
+
+def test_a_loss_without_a_gradient_is_told_of_with_what_to_do():
+    with pytest.raises(RecordError, match="no parameter requires a gradient.* pass backward=False"):
+        hookline.profile(network().requires_grad_(False), X)
+
+
+def test_a_model_that_turns_gradients_off_itself_is_told_of():
+    class WithoutGradients(nn.Sequential):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    with pytest.raises(RecordError, match=r"the model itself turns gradients off, as by torch.no_grad\(\)"):
+        hookline.profile(WithoutGradients(nn.Linear(16, 4)), X)
 
 
 def test_without_backward_a_model_of_integers_is_profiled():
@@ -387,6 +334,7 @@ def test_a_run_has_a_trace_too(tmp_path):
     assert len(assert_trace(tmp_path / "run.json")) == 7
 
 
+@pytest.mark.usefixtures("simulated")
 def test_collapsed_stacks_are_a_line_for_each_module_with_its_microseconds(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Slow(SLEEP, SLEEP)))
     hookline.profile(model, torch.ones(2, 4), repeat=1).collapsed(tmp_path / "stacks.txt")

@@ -1,10 +1,9 @@
 """Which module makes a difference, and not only passes one on: each is run alone on what the reference's was given."""
 
-import copy
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
+from hookline.model.copies import copied_arguments
 from hookline.model.pick import as_arguments, named
 from hookline.model.select import Selection
 from hookline.model.tensors import SCALARS, exchange, leaves, tensors
@@ -216,32 +216,3 @@ def _rounded(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[
 def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
     both = one.is_floating_point and other.is_floating_point
     return both and torch.finfo(one).eps > torch.finfo(other).eps
-
-
-def copied(value: Any) -> Any:
-    """A value with copies of its tensors, that require gradients as these do and are leaves; what is shared in it is
-    shared in the copy.
-
-    >>> x = torch.ones(2, requires_grad=True) * 2
-    >>> (one, other), _ = copied(((x, x), None))
-    >>> one is other, one is x, one.requires_grad, one.is_leaf
-    (True, False, True, True)
-    """
-    memo: dict[int, Any] = {}
-    for _, tensor in tensors(value):
-        if id(tensor) not in memo:
-            memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
-    return copy.deepcopy(value, memo)
-
-
-def copied_arguments(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Copies of the (args, kwargs) of a call; where they do not let themselves be copied whole, of their tensors."""
-    try:
-        return cast("tuple[tuple[Any, ...], dict[str, Any]]", copied(arguments))
-    except Exception:  # what does not let itself be copied is shared, but for the tensors
-        given = {key: _cloned(part) for key, part in named(*arguments).items()}
-        return as_arguments(given)
-
-
-def _cloned(part: Any) -> Any:
-    return part.detach().clone() if isinstance(part, Tensor) else part

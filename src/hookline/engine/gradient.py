@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch._C import _current_graph_task_id as current_pass
 from torch._C._functorch import TransformType, peek_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Variable
 from torch.utils.hooks import unserializable_hook
 
@@ -31,7 +32,7 @@ from hookline.engine.notes import note_failure, note_gradient
 from hookline.engine.plan import Plan
 from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_gradient, hook_new
 from hookline.errors import GradientError
-from hookline.model.tensors import Change, exchange_back
+from hookline.model.tensors import Change, exchange_back, memory_of
 
 numbers = itertools.count()
 Alias: TypeAlias = tuple[Tensor, Any, int]  # the alias, its autograd node, its version when the module got it
@@ -153,7 +154,7 @@ class BackwardHalf:
     def _pass_together(self, outputs: list[Tensor], aliases: list[Alias]) -> list[Tensor]:
         """The outputs behind one node, which sees what comes from outside alone; those that share their memory with
         another or with an input, whose changes in place autograd must see there too, with a hook each."""
-        apart = places_apart(outputs, {memory_of(alias) for alias, _, _ in aliases})
+        apart = places_apart(outputs, {plain_memory_of(alias) for alias, _, _ in aliases})
         given = list(outputs)
         if apart:
             passed = Gate.apply(self, tuple(apart), *(outputs[place] for place in apart))  # type: ignore[no-untyped-call]
@@ -304,7 +305,7 @@ def places_apart(outputs: list[Tensor], taken: set[int | None]) -> list[int]:
     they are."""
     by_memory: dict[int | None, list[int]] = {}
     for place, output in enumerate(outputs):
-        by_memory.setdefault(memory_of(output), []).append(place)
+        by_memory.setdefault(plain_memory_of(output), []).append(place)
     groups = [places for memory, places in by_memory.items() if memory is not None and memory not in taken]
     return sorted(place for places in groups if are_disjoint([outputs[place] for place in places]) for place in places)
 
@@ -323,15 +324,10 @@ def are_disjoint(tensors: list[Tensor]) -> bool:
     return all(last < start for (_, last), (start, _) in pairwise(stretches))
 
 
-def memory_of(tensor: Tensor) -> int | None:
+def plain_memory_of(tensor: Tensor) -> int | None:
     """What tells the memory of a tensor from others'; None where it has none of the plain kind."""
-    if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.is_nested:
-        return None
-    try:
-        memory: int = tensor.untyped_storage()._cdata
-    except NotImplementedError:  # a tensor of a transform's
-        return None
-    return memory
+    plain = type(tensor) in (Tensor, FakeTensor) and tensor.layout is torch.strided and not tensor.is_nested
+    return memory_of(tensor) if plain else None
 
 
 def sum_of(part: Gradient, gradient: Gradient) -> Gradient:

@@ -66,6 +66,14 @@ def _own_tensors(module: Module) -> str:
     return ", ".join(told[:MOST_TENSORS]) + more
 
 
+def note_backward_failure(error: BaseException, call: Call) -> None:
+    """Say on an error of a backward pass in the backward of which call it was raised, unless it says so already."""
+    with suppress(Exception):
+        if not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
+            above = [f"inside of {_where(around)}" for around in _above(call)]
+            error.add_note("\n  ".join([f"{PREFIX}in the backward of {_where(call)}", *above]))
+
+
 def note_gradient(error: BaseException, call: Call) -> None:
     """Say on an error about a gradient that a step assigned in which call that was."""
     with suppress(Exception):

@@ -201,6 +201,14 @@ def leaves(data: Any, *, kind: type) -> Iterator[tuple[tuple[str | int, ...], An
             yield from (((place, *keys), found) for keys, found in leaves(part, kind=kind))
 
 
+def memory_of(tensor: Tensor) -> int | None:
+    """What tells the memory of a tensor from others'; None where it has none of its own."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # a sparse tensor, a wrapper class, a transform's
+        return None
+
+
 def type_name(value: Any) -> str:
     """The name of the class that a value has, or that its Fields stand for."""
     return value.type if isinstance(value, Fields) else type(value).__name__

@@ -1,7 +1,8 @@
-"""Clock: seconds of the host, or of a device's stream; and what reading it around a call costs."""
+"""Clock: seconds of the host, or of a device's stream, and its memory; and what reading it around a call costs."""
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ EMPTY = 64  # modules that do nothing, in a row
 
 
 class Clock:
-    """Reads the time: on the CPU as it is, on any other device as an event on its stream, which nothing waits for until
-    `seconds` makes numbers of the readings."""
+    """Reads the time: on the CPU as it is, on any other device as an event on the stream that is current there, which
+    nothing waits for until `seconds` makes numbers of the readings."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -25,7 +26,7 @@ class Clock:
 
     def _event(self) -> Any:
         event = torch.Event(self.device, enable_timing=True)
-        event.record()
+        event.record(torch.accelerator.current_stream(self.device))  # by itself it takes that of the current device
         return event
 
     def seconds(self, readings: list[Any]) -> list[float]:
@@ -34,6 +35,20 @@ class Clock:
             return readings
         torch.accelerator.synchronize(self.device)
         return [readings[0].elapsed_time(reading) / 1e3 for reading in readings]
+
+    def forget_peak(self) -> None:
+        """Begin anew with the most bytes that the device held at once."""
+        if not self.on_host:
+            with suppress(RuntimeError):  # a device that keeps no account
+                torch.accelerator.reset_peak_memory_stats(self.device)
+
+    def peak(self) -> int | None:
+        """The most bytes that the device held at once; None where it does not tell."""
+        if self.on_host:
+            return None
+        with suppress(RuntimeError):
+            return torch.accelerator.max_memory_allocated(self.device) or None
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What a step of a model costs beside time: FLOPs, bytes kept for the backward pass, bytes moved."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -11,30 +12,45 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hookline.engine.attach import attach
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import make_hooks
+from hookline.errors import HooklineError
 from hookline.model.select import Selection
-from hookline.model.tensors import tensors
+from hookline.model.tensors import memory_of, tensors
+from hookline.record.flops import counting
 from hookline.record.timeline import Span, Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The calls of one step: their FLOPs, the bytes that they kept, the bytes that they took and gave."""
+    """The calls of one step: their FLOPs, the bytes that they kept, the bytes that they took and gave; `uncounted`: why
+    the FLOPs are not known (NaN), where they are not."""
 
     flops: list[Span]
     kept: list[Span]
     moved: list[int]
+    uncounted: str = ""
 
 
 def costs_of(selection: Selection, step: Callable[..., Any], *, backward: bool) -> Costs:
-    """Run a step, and count what each call costs. The step calls `mark` before, between and after its two passes."""
-    counter = FlopCounterMode(display=False)
+    """Run a step, and count what each call costs; run it again without counting FLOPs where it fails with that. The
+    step calls `mark` before, between and after its two passes."""
+    try:
+        with counting() as flops:
+            return _costs_of(selection, step, flops, backward=backward)
+    except HooklineError:
+        raise
+    except Exception as error:  # the model's own error comes again, and without ours around it
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return replace(_costs_of(selection, step, lambda: math.nan, backward=backward), uncounted=reason)
+
+
+def _costs_of(selection: Selection, step: Callable[..., Any], flops: Callable[[], float], *, backward: bool) -> Costs:
     kept = Kept(selection.model)
-    flops_line = Timeline(counter.get_total_flops, backward=backward)
+    flops_line = Timeline(flops, backward=backward)
     kept_line = Timeline(lambda: len(kept.entries), backward=False, resolve=kept.bytes_of)
     moved: dict[Origin, int] = {}
 
@@ -42,7 +58,7 @@ def costs_of(selection: Selection, step: Callable[..., Any], *, backward: bool) 
         moved[call.origin()] = size_of(call.args) + size_of(call.kwargs) + size_of(call.output)
 
     weighing = attach(selection, make_hooks(always=weigh))
-    with weighing, kept.counting(), counter, flops_line.reading(selection), kept_line.reading(selection):
+    with weighing, kept.counting(), flops_line.reading(selection), kept_line.reading(selection):
         step(mark=kept.mark)
     return Costs(flops_line.spans(), kept_line.spans(), [moved.get(origin, 0) for origin in flops_line.calls])
 
@@ -66,13 +82,18 @@ class Kept:
             yield
 
     def _keep(self, tensor: Tensor) -> Tensor:
+        for part in parts_of_wrapped(tensor):
+            self._count(part)
+        return tensor.detach()
+
+    def _count(self, tensor: Tensor) -> None:
         memory = memory_of(tensor)
         known = self.latest.get(memory) if memory is not None else None
-        if memory is not None and memory not in self.own and (known is None or gone(known)):
-            storage = tensor.untyped_storage()
-            self.latest[memory] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-            self.entries.append((self.latest[memory], storage.nbytes()))
-        return tensor.detach()
+        if memory is None or memory in self.own or (known is not None and not gone(known)):
+            return
+        storage = tensor.untyped_storage()
+        self.latest[memory] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        self.entries.append((self.latest[memory], storage.nbytes()))
 
     def mark(self) -> None:
         """The step begins, or has come to the end of its forward, when what is kept is seen to, or of its backward."""
@@ -87,17 +108,19 @@ class Kept:
         return [sums[min(count, len(sums) - 1)] for count in counts]
 
 
+def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
+    """The tensors that hold the data of one of a wrapper class, such as a jagged one; of any other, itself."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        yield from parts_of_wrapped(getattr(tensor, name))
+
+
 def gone(reference: StorageWeakRef) -> bool:
     """Whether a memory has been let go."""
     return bool(reference.expired())  # type: ignore[no-untyped-call]
-
-
-def memory_of(tensor: Tensor) -> int | None:
-    """What tells the memory of a tensor from others'; None where it has none of its own."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a sparse tensor, a wrapper class
-        return None
 
 
 def size_of(value: Any) -> int:

@@ -26,7 +26,8 @@ class Cost:
     - `forward`, `backward`: seconds, the median over the repeats; `forward_spread`, `backward_spread`: half of the
       range in which the middle half of the repeats lies. NaN where nothing was timed;
     - `flops`, `backward_flops`: floating-point operations of matrix products, convolutions and attention, as
-      `torch.utils.flop_counter` counts them (a multiply-add is two);
+      `torch.utils.flop_counter` counts them (a multiply-add is two), and by formulas of ours for fused operations that
+      it does not know; NaN where they could not be counted;
     - `kept`: bytes that the graph keeps for the backward pass, parameters and buffers left out, each memory once, with
       the call that kept it first;
     - `parameters`: bytes of parameters; `moved`: bytes that the module itself must read and write at the least: what it
@@ -45,10 +46,10 @@ class Cost:
     backward: float = 0.0
     backward_self: float = 0.0
     backward_spread: float = 0.0
-    flops: int = 0
-    flops_self: int = 0
-    backward_flops: int = 0
-    backward_flops_self: int = 0
+    flops: float = 0
+    flops_self: float = 0
+    backward_flops: float = 0
+    backward_flops_self: float = 0
     kept: int = 0
     kept_self: int = 0
     parameters: int = 0
@@ -87,6 +88,7 @@ class Profile(Sequence[Cost]):
       how much longer a profiled step took, as a share (0.05: 5 %); `taken_off`: seconds that were taken off for each
       call, what profiling an empty module was measured to cost;
     - `peak`: the most bytes that the device held at once during a plain step; None where it does not tell;
+    - `uncounted`: why the FLOPs are not known, where they are not;
     - `model`, `device`, `repeat`, `backward` (whether there was one).
     """
 
@@ -102,11 +104,13 @@ class Profile(Sequence[Cost]):
         added: float = math.nan,
         taken_off: float = 0.0,
         peak: int | None = None,
+        uncounted: str = "",
         spans: Sequence[Span] = (),
     ) -> None:
         self.costs = tuple(costs)
         self.model, self.device, self.repeat, self.backward = model, device, repeat, backward
         self.plain, self.added, self.taken_off, self.peak = plain, added, taken_off, peak
+        self.uncounted = uncounted
         self.spans = tuple(spans)
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from hookline.engine.attach import attach
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import make_hooks
+from hookline.engine.notes import note_backward_failure
 from hookline.model.select import Selection
 
 Meter: TypeAlias = Callable[[], Any]
@@ -19,7 +20,7 @@ FORWARD, FORWARD_END, BACKWARD, BACKWARD_END, BACKWARD_END_LATE = range(5)
 @dataclass(slots=True, eq=False)
 class Span:
     """What one call made a meter go on by: by itself, and all together with the calls inside of it; the stretches in
-    which the meter ran for it, as (from, to)."""
+    which the meter ran for it, as (from, to); the thread that called."""
 
     path: str
     index: int
@@ -53,13 +54,29 @@ class Timeline:
 
     @contextmanager
     def reading(self, selection: Selection) -> Iterator[None]:
-        """A block in which the meter is read."""
+        """A block in which the meter is read. An error of the backward pass gets a note of the call whose backward was
+        under way."""
         backward = {"backward_before": self._begin_backward} if self.backward else {}
         ends = {"backward": self._end_backward} if self.backward else {}
         first = make_hooks(always=self._end, **ends, order=-math.inf)
         last = make_hooks(before=self._begin, **backward, order=math.inf)
-        with attach(selection, (*first, *last)):
-            yield
+        try:
+            with attach(selection, (*first, *last)):
+                yield
+        except Exception as error:
+            call = self._in_backward()
+            if call is not None:
+                note_backward_failure(error, call)
+            raise
+
+    def _in_backward(self) -> Call | None:
+        """The innermost call whose backward has begun last and is not over; None where none is under way."""
+        ended = {origin for origin, kind, _, _ in self.events if kind == BACKWARD_END}
+        stack, origins = Stack(), {id(span): origin for origin, span in self.calls.items()}
+        for origin, kind, _, _ in self.events:
+            stack.step(self.calls[origin], kind, 0.0, late=origin not in ended)
+        span, in_backward, _ = stack.open[-1] if stack.open else (None, False, False)
+        return origins[id(span)].call() if in_backward else None
 
     def _begin(self, call: Call) -> None:
         origin = call.origin()
@@ -67,8 +84,9 @@ class Timeline:
         while parent is not None and parent not in self.calls:
             parent = parent.parent
         above = None if parent is None else self.calls[parent]
-        self.calls[origin] = Span(call.path, call.index, type(call.module).__name__, above, call.recompute)
-        self.events.append((origin, FORWARD, get_ident(), self.meter()))
+        kind, thread = type(call.module).__name__, get_ident()
+        self.calls[origin] = Span(call.path, call.index, kind, above, call.recompute, thread=thread)
+        self.events.append((origin, FORWARD, thread, self.meter()))
 
     def _end(self, call: Call) -> None:
         now = self.meter()
@@ -91,7 +109,6 @@ class Timeline:
             span = self.calls.get(origin)
             if span is not None:
                 stacks.setdefault(thread, Stack()).step(span, kind, reading, late=origin in late)
-                span.thread = thread
         found = [*self.calls.values()]
         _place_repeated(found)
         own = [(span.forward, span.backward) for span in found]

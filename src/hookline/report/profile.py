@@ -68,19 +68,26 @@ def columns(profile: Profile) -> tuple[str, ...]:
 
 
 def headline(profile: Profile) -> str:
-    """What was profiled, in two lines."""
+    """What was profiled, in two lines, and a third where FLOPs are not known."""
     total, first = profile.total, profile.model
     if profile.repeat:
         forward, backward = profile.plain
         first += f": {milliseconds(forward)} ms forward"
         first += f" + {milliseconds(backward)} backward" if profile.backward else ""
         first += f" plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
-    counted = f"{engineering(total.flops)}FLOP"
+    counted = "FLOPs not known" if profile.uncounted else f"{engineering(total.flops)}FLOP"
     if profile.backward:
-        counted += f" + {engineering(total.backward_flops)}FLOP backward, {engineering(total.kept)}B kept for it"
+        counted += "" if profile.uncounted else f" + {engineering(total.backward_flops)}FLOP backward"
+        counted += f", {engineering(total.kept)}B kept for {'the backward' if profile.uncounted else 'it'}"
     if profile.peak is not None:
         counted += f", {engineering(profile.peak)}B at most on the device"
-    return f"{first}\n{counted}"
+    why = f"\n{why_uncounted(profile)}" if profile.uncounted else ""
+    return f"{first}\n{counted}{why}"
+
+
+def why_uncounted(profile: Profile) -> str:
+    """Why there are no FLOPs, in a line."""
+    return f"PyTorch's counter of FLOPs failed in this model: {profile.uncounted}"
 
 
 def by_class_line(profile: Profile, most: int = 6) -> str:
@@ -128,8 +135,10 @@ def ms(seconds: float) -> str:
     return milliseconds(seconds) if seconds >= 5e-6 else "" if math.isnan(seconds) else "0"
 
 
-def megaflops(flops: int) -> str:
+def megaflops(flops: float) -> str:
     """Millions of operations; nothing of none."""
+    if math.isnan(flops):
+        return "?"
     return f"{flops / 1e6:,.3g}" if flops else ""
 
 

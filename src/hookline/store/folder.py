@@ -31,9 +31,7 @@ def write(
     tensor cannot be written.
     """
     target = Path(folder).resolve()
-    if target.exists() and not _is_ours(target, kind):
-        raise StoreError(f"{target} exists and is not a saved {kind}; give another folder, or remove it")
-
+    _refuse_others(target, kind)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -57,6 +55,37 @@ def write_text(path: Path, text: str) -> None:
         raise StoreError(f"cannot write {path}: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def expect_folder(folder: str | os.PathLike[str], *, kind: str = "run") -> None:
+    """StoreError where `write` could not make this folder."""
+    target = Path(folder).resolve()
+    try:
+        _refuse_others(target, kind)
+        _expect_room(next(parent for parent in target.parents if parent.exists()))
+    except OSError as error:
+        raise StoreError(f"cannot save to {target}: {error}") from error
+
+
+def expect_file(path: Path) -> None:
+    """StoreError where `write_text` could not write this file."""
+    if path.is_dir():
+        raise StoreError(f"cannot write {path}: it is a folder")
+    try:
+        _expect_room(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}: {str(path.parent)!r}") from error
+
+
+def _expect_room(folder: Path) -> None:
+    """OSError where nothing can be made in a folder. Permissions alone do not tell, of a file system say."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _refuse_others(target: Path, kind: str) -> None:
+    if target.exists() and not _is_ours(target, kind):
+        raise StoreError(f"{target} exists and is not a saved {kind}; give another folder, or remove it")
 
 
 def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor], kind: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.compare.explain import why_modules, why_records
-from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
+from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
     Allowed,
     Tolerances,
@@ -26,6 +26,7 @@ from hookline.compare.visible import inside_compiled, is_compiled, seen_from_out
 from hookline.compare.weights import differing_weights
 from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
+from hookline.model.copies import copied_arguments
 from hookline.model.loss import default_loss
 from hookline.model.paths import walk
 from hookline.model.select import Selection, Where, glob_to_regex, select

@@ -1,9 +1,10 @@
 """profile: what every module costs, forward and backward: time, FLOPs, memory."""
 
-import copy
 import gc
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from hookline.compare.isolate import copied_arguments
 from hookline.errors import RecordError
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
+from hookline.model.copies import copied_arguments
+from hookline.model.dataless import dataless
 from hookline.model.loss import default_loss
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
@@ -21,6 +23,8 @@ from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of
 from hookline.record.costs import Costs, costs_of
 from hookline.record.profile import Cost, Profile, median, spread
 from hookline.record.timeline import Span, Timeline
+
+HOST = ("cpu", "meta")
 
 
 def profile(
@@ -46,12 +50,15 @@ def profile(
     gets a gradient ends, for the clock, where the next begins. What autograd does outside of any call (the loss, adding
     up gradients of parameters that are used twice) is in the call that is under way, or in none.
 
-    `meta=True` computes nothing and holds no weights: on a copy of the model on the meta device it counts FLOPs and
-    bytes, and times nothing. So it is for a model that is on the meta device already.
+    `meta=True` computes nothing and holds no weights: on a copy of the model without data it counts FLOPs and bytes,
+    and times nothing. So it is for a model that is on the meta device already. Where FLOPs cannot be counted, they are
+    NaN, and `profile.uncounted` says why.
 
-    Each step begins from the same random state, on copies of the inputs. The model's gradients and buffers and the
-    random state are afterwards what they were. Raises SelectionError where `where` (see `select`) picks nothing,
-    RecordError for a number of repeats that is none, or a loss that has no gradient.
+    For its backward it turns gradients on, also inside of `torch.no_grad()` or `torch.inference_mode()`. Each step
+    begins from the same random state, on copies of the inputs. The model's gradients and buffers and the random state
+    are afterwards what they were. An error of the model says in which module it was raised, one of the backward pass
+    too. Raises SelectionError where `where` (see `select`) picks nothing, RecordError for a number of repeats that is
+    none, or a loss that has no gradient.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -63,34 +70,34 @@ def profile(
     """
     if repeat < 1 or warmup < 0:
         raise RecordError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
-    if meta or any(parameter.is_meta for parameter in model.parameters()):
-        model, args, kwargs = on_meta(model, args, kwargs)
-        repeat = 0
-    selection = select(model, where)
-    run = partial(step, model, args, kwargs, loss or default_loss, backward, random_states((args, kwargs)))
-    with as_it_was(model, (args, kwargs)), torch.set_grad_enabled(backward), without_gc():
+    inputs = args, kwargs
+    states = random_states((inputs, [*model.parameters()]))
+    counts_only = meta or any(parameter.is_meta for parameter in model.parameters())
+    data = dataless(model, inputs) if counts_only else nullcontext((model, inputs))
+    with gradients(wanted=backward), as_it_was(model, inputs), without_gc(), data as (subject, given):
+        selection = select(subject, where)
+        run = partial(step, subject, given, loss or default_loss, states, backward=backward)
         counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then
-        for _ in range(warmup if repeat else 0):
-            run()
-        timed = Timed(selection, run, backward=backward)
-        for _ in range(repeat):
-            timed.once()
+        timed = Timed(selection, run, device_of(subject, given), backward=backward)
+        if not counts_only:
+            timed.times(repeat, warmup)
         return timed.profile(counted)
 
 
 def step(
     model: Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
     loss: Callable[[Any], Tensor | None],
-    backward: bool,
     states: tuple[Any, ...],
+    *,
+    backward: bool,
     mark: Callable[[], None] = lambda: None,
 ) -> None:
     """One forward, and one backward pass, from these random states, on copies of the inputs; `mark` is called before,
     between and after the two."""
+    gc.collect(0)  # what the step before has left in cycles would add to this one's memory
     set_random_states(states)
-    args, kwargs = copied_arguments((args, kwargs))
+    args, kwargs = copied_arguments(inputs)
     mark()
     output = model(*args, **kwargs)
     mark()
@@ -99,32 +106,47 @@ def step(
         return
     scalar = loss(output)
     if scalar is None or not scalar.requires_grad:
-        raise RecordError("the loss has no gradient; pass loss=, a function of the output, or backward=False")
+        raise RecordError(why_no_gradient(model))
     scalar.backward()  # type: ignore[no-untyped-call]
     mark()
     for parameter in model.parameters():
         parameter.grad = None
 
 
+def why_no_gradient(model: Module) -> str:
+    """What to do about a loss without a gradient."""
+    parameters = [*model.parameters()]
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return "no parameter requires a gradient, so the loss has none; pass backward=False"
+    return (
+        "the loss has no gradient; pass loss=, a function of the output, or backward=False (where the model itself "
+        "turns gradients off, as by torch.no_grad(), there is no backward)"
+    )
+
+
 class Timed:
     """The timed steps of one profile."""
 
-    def __init__(self, selection: Selection, run: Callable[..., None], *, backward: bool) -> None:
-        self.selection, self.run, self.backward = selection, run, backward
-        self.device = device_of(selection.model)
+    def __init__(self, selection: Selection, run: Callable[..., None], device: torch.device, *, backward: bool) -> None:
+        self.selection, self.run, self.device, self.backward = selection, run, device, backward
         self.clock = Clock(self.device)
         self.lines: list[list[Span]] = []
         self.plain: list[tuple[float, float]] = []
         self.profiled: list[float] = []
         self.peak: int | None = None
 
+    def times(self, repeat: int, warmup: int) -> None:
+        """Some steps to get warm, then those that are timed."""
+        for _ in range(warmup):
+            self.run()
+        for _ in range(repeat):
+            self.once()
+
     def once(self) -> None:
         """A plain step, then one that is read."""
-        if not self.clock.on_host:
-            torch.accelerator.reset_peak_memory_stats(self.device)
+        self.clock.forget_peak()
         self.plain.append(self._stretches())
-        if not self.clock.on_host:
-            self.peak = max(self.peak or 0, torch.accelerator.max_memory_allocated(self.device))
+        self.peak = max(self.peak or 0, self.clock.peak() or 0) or None
 
         timeline = Timeline(self.clock.read, backward=self.backward, resolve=self.clock.seconds)
         with timeline.reading(self.selection):
@@ -156,6 +178,7 @@ class Timed:
             added=median(longer),
             taken_off=off.total,
             peak=self.peak,
+            uncounted=counted.uncounted,
             spans=alike[-1] if alike else (),
         )
 
@@ -180,10 +203,10 @@ def costs(selection: Selection, counted: Costs, steps: list[list[Times]]) -> Ite
             parent=None if flops.parent is None else numbers[id(flops.parent)],
             recompute=recompute,
             **seconds_of([times[number] for times in steps]),
-            flops=int(flops.forward_total),
-            flops_self=int(flops.forward),
-            backward_flops=int(flops.backward_total),
-            backward_flops_self=int(flops.backward),
+            flops=whole(flops.forward_total),
+            flops_self=whole(flops.forward),
+            backward_flops=whole(flops.backward_total),
+            backward_flops_self=whole(flops.backward),
             kept=int(kept.forward_total),
             kept_self=int(kept.forward),
             parameters=0 if module is None else sizes(module.parameters()),
@@ -204,6 +227,11 @@ def seconds_of(times: list[Times]) -> dict[str, Any]:
     }
 
 
+def whole(count: float) -> float:
+    """A count as an int; NaN where it is not known."""
+    return count if math.isnan(count) else int(count)
+
+
 def sizes(parameters: Iterable[Parameter]) -> int:
     """The bytes of parameters."""
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
@@ -212,25 +240,19 @@ def sizes(parameters: Iterable[Parameter]) -> int:
 # Where it runs
 
 
-def device_of(model: Module) -> torch.device:
-    """The device of a model's first parameter or buffer; the CPU where it has none."""
-    devices = (tensor.device for held in (model.parameters(), model.buffers()) for tensor in held)
-    return next(devices, torch.device("cpu"))
+def device_of(model: Module, inputs: Any) -> torch.device:
+    """The first device that is not the host among those of a model's parameters and buffers, and of its inputs; the
+    CPU where there is none."""
+    given = (tensor for _, tensor in tensors(inputs))
+    devices = (tensor.device for tensor in itertools.chain(model.parameters(), model.buffers(), given))
+    return next((device for device in devices if device.type not in HOST), torch.device("cpu"))
 
 
-def on_meta(model: Module, args: Any, kwargs: Any) -> tuple[Module, Any, Any]:
-    """Copies of a model and its inputs on the meta device; no weight is copied on the way."""
-    held = [*model.parameters(), *model.buffers(), *(tensor for _, tensor in tensors((args, kwargs)))]
-    memo = {id(tensor): as_meta(tensor) for tensor in held}
-    return copy.deepcopy((model, args, kwargs), memo)
-
-
-def as_meta(tensor: Tensor) -> Tensor:
-    """A tensor without data, as the given one in all else."""
-    empty = torch.empty_like(tensor, device="meta", requires_grad=False)
-    if isinstance(tensor, Parameter):
-        return Parameter(empty, requires_grad=tensor.requires_grad)
-    return empty.requires_grad_(tensor.requires_grad)
+@contextmanager
+def gradients(*, wanted: bool) -> Iterator[None]:
+    """A block with gradients, also inside of `torch.no_grad()` and `torch.inference_mode()`; or without."""
+    with torch.inference_mode(False) if wanted else nullcontext(), torch.set_grad_enabled(wanted):
+        yield
 
 
 @contextmanager

@@ -103,7 +103,7 @@ function differenceCard(difference) {
 function profileView(data, calls) {
   const whole = calls.filter((call) => !call.parent).reduce((all, call) => all + (call.forward ?? 0) + (call.backward ?? 0), 0);
   const self = (call) => (call.forward_self || 0) + (call.backward_self || 0);
-  const flops = calls.filter((call) => !call.parent).reduce((all, { flops }) => all + flops, 0);
+  const flops = calls.filter((call) => !call.parent).reduce((all, { flops }) => all + (isFiniteNumber(flops) ? flops : 0), 0);
   const most = (name) => largest(calls.map((call) => (isFiniteNumber(call[name]) ? call[name] : 0))) || 1;
   const times = (name) => (call) => (isFiniteNumber(call[name]) ? (call[name] >= 5e-6 ? milliseconds(call[name]) : "0") : "");
   const sized = (name) => { const whole = most(name); return (call) => (isFiniteNumber(call[name]) ? call[name] / whole : 0); };
@@ -111,7 +111,7 @@ function profileView(data, calls) {
   const timed = data.timed ? [time("forward ms", "forward", 84), time("self", "forward_self", 62), time("±", "forward_spread", 52)] : [];
   const back = data.timed && data.backward ? [time("backward ms", "backward", 92), time("self", "backward_self", 62)] : [];
   const share = data.timed ? [{ title: "share", width: 92, right: true, cell: (call) => percent(whole ? self(call) / whole : 0), size: (call) => (whole ? self(call) / whole : 0) }] : [];
-  const counted = (title, name, divide = 1e6) => ({ title, width: 74, right: true, cell: (call) => (call[name] ? figure(call[name] / divide, 3) : ""), size: sized(name) });
+  const counted = (title, name, divide = 1e6) => ({ title, width: 74, right: true, cell: (call) => (call[name] === "nan" ? "?" : call[name] ? figure(call[name] / divide, 3) : ""), size: sized(name) });
   const bytes = (title, name) => ({ title, width: 74, right: true, cell: (call) => (call[name] ? engineering(call[name]).trim() : ""), size: sized(name), style: "two" });
   return {
     columns: [
@@ -135,7 +135,7 @@ function profileView(data, calls) {
         ["forward", data.timed ? `${times("forward")(call)} ms, ${times("forward_self")(call)} by itself, ± ${times("forward_spread")(call)}` : ""],
         ["backward", data.timed && data.backward ? `${times("backward")(call)} ms, ${times("backward_self")(call)} by itself, ± ${times("backward_spread")(call)}` : ""],
         ["share", data.timed && whole ? `${percent(self(call) / whole)} of the time by itself` : ""],
-        ["FLOPs", `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
+        ["FLOPs", call.flops === "nan" ? "not known" : `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
         ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
         ["kept", data.backward ? `${engineering(call.kept)}B for the backward pass, ${engineering(call.kept_self)}B by itself` : ""],
         ["parameters", `${engineering(call.parameters)}B, ${engineering(call.parameters_self)}B of its own`],
