@@ -125,7 +125,8 @@ class Models:
         """Both run, matched, compared and judged."""
         run_a, grads_a = self.recorded(self.a)
         run_b, grads_b = self.recorded(self.b)
-        matching = _without(match(run_a, run_b, mapping=mapping), self.hidden())
+        modules = self.a.modules, self.b.modules
+        matching = _without(match(run_a, run_b, mapping=mapping, modules=modules), self.hidden())
         pairs = compare_calls(run_a, matching, self.allowed)
         refuse_idle(tolerances, pairs)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
