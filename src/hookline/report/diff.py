@@ -128,7 +128,7 @@ def _verdict(pair: Pair) -> str:
     worst = pair.worst
     words = f"MAKES IT: {pair.why}" if pair.makes_it else pair.why
     if worst is None or (worst.shapes[0] == worst.shapes[1] and not worst.nan and not worst.text):
-        return words if pair.gives_other or words else "gradient"
+        return words if pair.gives_other or words else "buffer" if pair.updates_other else "gradient"
     return f"{words}; {worst}" if words else str(worst)
 
 

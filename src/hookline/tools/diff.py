@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import why_modules, why_records
 from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
 from hookline.compare.judge import (
@@ -123,32 +124,44 @@ class Models:
 
     def diff(self, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
         """Both run, matched, compared and judged."""
-        run_a, grads_a = self.recorded(self.a)
-        run_b, grads_b = self.recorded(self.b)
+        run_a, grads_a, buffers_a = self.recorded(self.a)
+        run_b, grads_b, buffers_b = self.recorded(self.b)
         modules = self.a.modules, self.b.modules
         matching = _without(match(run_a, run_b, mapping=mapping, modules=modules), self.hidden())
         pairs = compare_calls(run_a, matching, self.allowed)
         refuse_idle(tolerances, pairs)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
+        partners = _partners(self, matching)
+        pairs = with_buffers(pairs, buffers_a, buffers_b, partners, keeper(self.kept, Pending()), self.allowed)
 
         verdicts = self.verdicts(pairs, matching)
         pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
-        weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), _partners(self, matching))
+        weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
         return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
 
-    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo | None]]:
-        """A run of one of the models, and its parameters' gradients by name."""
+    @property
+    def kept(self) -> Keep:
+        """What is kept of tensors that are put back to what they were."""
+        return "copy" if self.keep == "tensor" else self.keep
+
+    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
+        """A run of one of the models, its parameters' gradients by name, and the buffers that it updated."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
         args, kwargs = copied_arguments(self.inputs)
         grads: bool | Any = "input" if self.loss else False
-        with as_it_was(model, (args, kwargs)), torch.inference_mode(False), torch.set_grad_enabled(bool(grads)):
+        with (
+            as_it_was(model, (args, kwargs)) as held,
+            torch.inference_mode(False),
+            torch.set_grad_enabled(bool(grads)),
+        ):
             with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
                 output = model(*args, **kwargs)
+                buffers = buffers_of(held, keeper(self.kept, Pending()))
                 scalar = self.loss(output) if self.loss else None
                 if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                     torch.autograd.backward(scalar)
-            return run, _weight_gradients(selection, keep) if grads else {}
+            return run, _weight_gradients(selection, keep) if grads else {}, buffers
 
     def verdicts(self, pairs: list[Pair], matching: Matching) -> dict[int, Verdict]:
         """What running alone told of each pair that gave something else, by number."""
