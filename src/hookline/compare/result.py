@@ -161,12 +161,12 @@ class Diff(Sequence[Pair]):
 
     @property
     def same(self) -> bool:
-        """Whether no call differs by more than its tolerance."""
+        """Whether no call differs by more than its tolerance; weights that differ may make none."""
         return not any(pair.differs for pair in self.pairs)
 
     @property
     def identical(self) -> bool:
-        """Whether no call differs in any bit, as far as was kept."""
+        """Whether no call differs in any element, as far as was kept; 0.0 and -0.0 are equal."""
         parts = (part for pair in self.pairs for part in (pair.outputs, pair.buffers, pair.grads))
         return all(found.identical for part in parts for found in part.values())
 
@@ -216,7 +216,7 @@ class Diff(Sequence[Pair]):
         if not count:
             return f"{head}: no call of the one belongs to a call of the other"
         if not differing:
-            return f"{head}: no difference in {count:,} calls{'' if self.identical else ' beyond the tolerance'}"
+            return f"{head}: no difference in {_count(count, 'call')}{self._though()}"
         first, culprit = self.first, self.culprit
         told = f"{head}: {differing:,} of {count:,} calls differ, first {_name(first)}"
         if culprit is None:
@@ -224,6 +224,12 @@ class Diff(Sequence[Pair]):
         more = len({pair.path_a for pair in self.culprits}) - 1
         others = f" and by {more} more" if more else ""
         return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
+
+    def _though(self) -> str:
+        """What else there is to say of calls that all agree."""
+        tolerated = "" if self.identical else " beyond the tolerance"
+        verb = "differs" if len(self.weights) == 1 else "differ"
+        return f"{tolerated}, though {_count(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as one document for JSON: numbers that are not finite are text."""
@@ -306,6 +312,10 @@ def _name(pair: Pair | None) -> str:
     if pair is None:
         return ""
     return f"{pair.path or 'the model'}{f' #{pair.index}' if pair.index else ''} ({pair.type_a})"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _size(error: float) -> float:
