@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import why_modules, why_records
+from hookline.compare.inputs import Inputs, fitted
 from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
 from hookline.compare.judge import (
     Allowed,
@@ -94,7 +95,8 @@ def diff(
         raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
     first, second = _selections(a, b, where, mapping)
     gradient = (loss or default_loss) if grads else None
-    return Models(first, second, (args, kwargs), gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
+    inputs = fitted((args, kwargs), a), fitted((args, kwargs), b)
+    return Models(first, second, inputs, gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
 
 
 # Two models
@@ -113,19 +115,19 @@ def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] |
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Two models at hand, what they are called with, and how they are compared."""
+    """Two models at hand, what each is called with and what was done to that, and how they are compared."""
 
     a: Selection
     b: Selection
-    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    inputs: tuple[tuple[Inputs, str], tuple[Inputs, str]]
     loss: Callable[[Any], Tensor | None] | None
     keep: Keep
     allowed: Allowed
 
     def diff(self, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
         """Both run, matched, compared and judged."""
-        run_a, grads_a, buffers_a = self.recorded(self.a)
-        run_b, grads_b, buffers_b = self.recorded(self.b)
+        run_a, grads_a, buffers_a = self.recorded(self.a, self.inputs[0][0])
+        run_b, grads_b, buffers_b = self.recorded(self.b, self.inputs[1][0])
         modules = self.a.modules, self.b.modules
         matching = _without(match(run_a, run_b, mapping=mapping, modules=modules), self.hidden())
         pairs = compare_calls(run_a, matching, self.allowed)
@@ -145,10 +147,10 @@ class Models:
         """What is kept of tensors that are put back to what they were."""
         return "copy" if self.keep == "tensor" else self.keep
 
-    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
+    def recorded(self, selection: Selection, inputs: Inputs) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
         """A run of one of the models, its parameters' gradients by name, and the buffers that it updated."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
-        args, kwargs = copied_arguments(self.inputs)
+        args, kwargs = copied_arguments(inputs)
         grads: bool | Any = "input" if self.loss else False
         with (
             as_it_was(model, (args, kwargs)) as held,
@@ -174,7 +176,7 @@ class Models:
         }
         if not suspects:
             return {}
-        args, kwargs = copied_arguments(self.inputs)
+        args, kwargs = copied_arguments(self.inputs[0][0])
         found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
         return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
 
@@ -190,6 +192,9 @@ class Models:
 
     def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
         """What to know of the comparison."""
+        for which, (_, told) in zip(("first", "second"), self.inputs, strict=True):
+            if told:
+                yield f"the {which} was given the inputs in its own way: {told}"
         for selection in (self.a, self.b):
             for path, module in selection:
                 if is_compiled(module):
