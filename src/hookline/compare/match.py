@@ -52,7 +52,8 @@ def match(
     paths = {path: given[path] for path in ours.calls if path in given}
     paths |= _free(in_place(ours, theirs), ours.calls, theirs.calls, paths)
     moved = {path: to for path, to in paths.items() if path != to and path not in given}
-    proposed = moved | propose(ours.but(paths), theirs.but(paths.values()), paths)
+    found = moved | propose(ours.but(paths), theirs.but(paths.values()), paths)
+    proposed = {path: found[path] for path in ours.calls if path in found}
     paths |= proposed
 
     pairs = [*_pairs(ours.calls, theirs.calls, paths)]

@@ -55,14 +55,14 @@ def diff(
 
     - `diff(model_a, model_b, *args, **kwargs)` runs both on copies of the same inputs, from the same random state, in
       the modes they are in. Then each module that gave something else is run alone on what the reference's was given,
-      innermost first: one that gives something else there makes the difference, the others pass one on. Afterwards
-      gradients, buffers and random state are what they were.
+      innermost first: one that gives something else there makes the difference, the others pass one on. What the
+      forward made of buffers is compared too. Afterwards gradients, buffers and random state are what they were.
     - `diff(run_a, run_b)` compares two runs, saved or not. A culprit is told where inputs were recorded too: best of
       `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)`, which is small.
 
     Calls are matched by path and index. `mapping` says which paths of `b` stand for which of `a`, with stars and all
-    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides partners are proposed by
-    values, class, shape and order.
+    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides, and for what
+    has moved in a list of modules, partners are proposed by weights, values, class, shape and order.
 
     - `where` (see `select`; for runs globs): which calls of `a` are compared.
     - `tolerances`: (relative, absolute), or these by glob over the paths of `a`. By default those of `torch.testing`
