@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.compare.assemble import assembled
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
-from hookline.compare.explain import why_modules, why_records
+from hookline.compare.explain import why_modules
 from hookline.compare.inputs import Inputs, fitted
 from hookline.compare.isolate import Suspect, Verdict, copied_arguments, isolate
 from hookline.compare.judge import (
@@ -23,18 +24,19 @@ from hookline.compare.judge import (
 )
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
-from hookline.compare.result import Diff, Pair, Unmatched, Weight
+from hookline.compare.result import Diff, Pair, Weight
+from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import inside_compiled, is_compiled, seen_from_outside
 from hookline.compare.weights import differing_weights
 from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
 from hookline.model.loss import default_loss
 from hookline.model.paths import walk
-from hookline.model.select import Selection, Where, glob_to_regex, select
+from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
-from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.record import Run, TensorInfo
 from hookline.record.recording import recording
 
 
@@ -89,7 +91,7 @@ def diff(
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
             raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
-        return _of_runs(a, b, where, mapping, tolerances)
+        return diff_of_runs(a, b, where, mapping, tolerances)
     if not (isinstance(a, Module) and isinstance(b, Module)):
         kinds = " and ".join(type(each).__name__ for each in (a, b))
         raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
@@ -140,7 +142,7 @@ class Models:
         pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
-        return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
+        return assembled((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
 
     @property
     def kept(self) -> Keep:
@@ -226,85 +228,6 @@ def _partners(models: Models, matching: Matching) -> dict[str, str]:
 def _name(model: Module) -> str:
     inner = getattr(model, "_orig_mod", None)
     return f"compiled {type(inner).__name__}" if isinstance(inner, Module) else type(model).__name__
-
-
-# Two runs
-
-
-def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
-    first = _narrowed(a, where)
-    matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
-    pairs = compare_calls(first, matching, allowing(tolerances))
-    refuse_idle(tolerances, pairs)
-    pairs = judge(pairs, {})
-    told = {pair.number for pair in pairs if pair.makes_it}
-    unjudged = Diff((a.model, b.model), tuple(pairs)).first
-    told |= {unjudged.number} if not told and unjudged is not None else set()
-    pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
-    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching), [])
-
-
-def _narrowed(run: Run, where: Where) -> Run:
-    """A run of the calls that globs pick."""
-    globs = [where] if isinstance(where, str) else where
-    if where == "**":
-        return run
-    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
-        raise CompareError("where= picks calls of runs by globs, such as 'encoder.**'")
-    expressions = [glob_to_regex(glob) for glob in globs]
-    narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
-    narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]
-    if not narrow.calls:
-        raise SelectionError(f"{' or '.join(map(repr, globs))} matches none of the calls of this run of {run.model}")
-    return narrow
-
-
-def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
-    for pair in pairs:
-        other = [key for key, found in pair.inputs.items() if found.differs]
-        if matching.pairs[pair.number][0].parent is None and other:
-            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
-    compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
-    if compared and all(basis == "shape" for basis in compared):
-        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
-    given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
-    if given and all(found.basis == "shape" for found in given):
-        yield "inputs were not recorded, so what makes the difference is not known: watch(inputs=hookline.fingerprint)"
-
-
-# What both share
-
-
-def _diff(
-    names: tuple[str, str],
-    pairs: list[Pair],
-    matching: Matching,
-    notes: Iterator[str],
-    weights: list[Weight],
-) -> Diff:
-    return Diff(
-        names=names,
-        pairs=tuple(pairs),
-        weights=tuple(weights),
-        only_a=_told(matching.only_a),
-        only_b=_told(matching.only_b),
-        mapping={path: to for path, to in matching.paths.items() if path != to},
-        proposed=matching.proposed,
-        notes=tuple(dict.fromkeys([*notes, *_spare_outputs(pairs)])),
-    )
-
-
-def _spare_outputs(pairs: list[Pair]) -> Iterator[str]:
-    """A note on the outputs that nothing was compared with."""
-    spare = {pair.path: key for pair in pairs for key, found in pair.outputs.items() if None in found.shapes}
-    if spare:
-        path, key = next(iter(spare.items()))
-        more = f", and of {len(spare) - 1} more modules" if len(spare) > 1 else ""
-        yield f"outputs that only one gives are not compared: {key} of {path or 'the model'}{more}"
-
-
-def _told(calls: tuple[CallRecord, ...]) -> Unmatched:
-    return tuple((call.path, call.index, call.type) for call in calls)
 
 
 def _without(matching: Matching, hidden: set[str]) -> Matching:
