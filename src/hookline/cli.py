@@ -269,7 +269,8 @@ DIFF_HELP = (
     "`hookline watch --save`. A is the reference. A row is one call that differs, indented below the call that it ran "
     "in; calls that agree are folded. For saved runs to tell the culprit, save them with "
     "`hookline watch --keep fingerprint`.\n\n"
-    "Exit code 0: no difference. 1: they differ, or a model raised. 2: something given here is wrong. 130: Ctrl-C."
+    "Exit code 0: no call differs, whether weights do or not. 1: one differs, or a model raised. 2: something given "
+    "here is wrong, or nothing in A belongs to anything in B. 130: Ctrl-C."
 )
 DIFF_EXAMPLES = """
 [bold]Examples[/bold]

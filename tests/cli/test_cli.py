@@ -93,6 +93,12 @@ def biased():
     return net
 
 
+def idle():
+    net = seeded()
+    net.register_buffer("spare", torch.ones(1))
+    return net
+
+
 def renamed():
     return Renamed(seeded())
 
@@ -600,6 +606,24 @@ def test_what_is_wrong_with_what_a_diff_is_given_is_one_line_and_exit_code_2(arg
     assert result.exit_code == 2
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_two_runs_of_which_nothing_belongs_together_have_exit_code_2() -> None:
+    for name in ("first", "second"):
+        watch("net.py:Net", "--inputs", "net.py:batch", "--where", name, "--save", name)
+
+    result = diff("first", "second")
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "nothing to compare: no call of the one belongs to a call of the other" in result.stderr
+
+
+def test_models_that_agree_have_exit_code_0_though_a_weight_differs() -> None:
+    result = diff("net.py:seeded", "net.py:idle", "--inputs", "net.py:batch")
+
+    assert result.exit_code == 0
+    assert "Net and Net: no difference in 3 calls, though 1 weight differs\n" in result.stdout
 
 
 def test_a_model_that_raises_in_a_diff_is_told_with_exit_code_1() -> None:

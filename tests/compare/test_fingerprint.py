@@ -1,5 +1,6 @@
 """Fingerprints: small, the same in every process, changed by any bit, close where the tensors are."""
 
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import hookline
-from hookline.compare.fingerprint import SAMPLES, fingerprint, positions, same_bits
+from hookline.compare.fingerprint import SAMPLES, fingerprint, positions, same_elements
 from hookline.compare.recorded import compare_infos
 from hookline.record.keep import keeper
 from hookline.record.measure import Pending
@@ -30,8 +31,8 @@ def test_any_changed_element_changes_the_digest(dtype: torch.dtype, count: int) 
     for place in {0, count // 2, count - 1}:
         other = tensor.clone()
         other[place] = ~other[place] if dtype == torch.bool else other[place] + 1
-        assert not same_bits(fingerprint(tensor), fingerprint(other))
-    assert same_bits(fingerprint(tensor), fingerprint(tensor.clone()))
+        assert not same_elements(fingerprint(tensor), fingerprint(other))
+    assert same_elements(fingerprint(tensor), fingerprint(tensor.clone()))
 
 
 @settings(deadline=None, max_examples=40)
@@ -40,16 +41,59 @@ def test_order_and_signs_count(values: list[float], random: object) -> None:
     tensor = torch.tensor(values, dtype=torch.float64)
     shuffled = tensor[torch.tensor(random.sample(range(len(values)), len(values)))]  # type: ignore[attr-defined]
 
-    bits = tensor.view(torch.int64)
-    assert same_bits(fingerprint(tensor), fingerprint(shuffled)) == torch.equal(bits, shuffled.view(torch.int64))
-    assert not same_bits(fingerprint(tensor), fingerprint(-tensor))
+    assert same_elements(fingerprint(tensor), fingerprint(shuffled)) == torch.equal(tensor, shuffled)
+    assert same_elements(fingerprint(tensor), fingerprint(-tensor)) == torch.equal(tensor, -tensor)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.float8_e4m3fn]
+)
+@pytest.mark.parametrize("count", [1, 8, 3 * 2**18 + 1])
+def test_zeros_of_either_sign_are_equal_and_so_are_nans_of_any_bits(dtype: torch.dtype, count: int) -> None:
+    one = torch.zeros(count)
+    other = -one
+    one[-1], other[-1] = math.nan, torch.tensor(math.nan).neg()
+
+    assert same_elements(fingerprint(one.to(dtype)), fingerprint(other.to(dtype)))
+    assert not same_elements(fingerprint(one.to(dtype)), fingerprint(one.to(dtype).fill_(1)))
+
+
+@pytest.mark.parametrize("keep", ["copy", "stats", fingerprint], ids=["copy", "stats", "fingerprint"])
+def test_zeros_of_either_sign_are_no_difference_whatever_is_kept(keep: object) -> None:
+    one, other = (keeper(keep, Pending())(tensor) for tensor in (torch.zeros(3), -torch.zeros(3)))
+
+    found = compare_infos(one, other, allowed=(0.0, 0.0))
+
+    assert found.identical
+    assert not found.differs
+
+
+@pytest.mark.parametrize("keep", ["copy", "stats", fingerprint], ids=["copy", "stats", "fingerprint"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_infinity_of_the_other_sign_is_a_difference_whatever_is_kept(keep: object, place: int) -> None:
+    elements = torch.randn(5000)
+    one, other = elements.clone(), elements.clone()
+    one[place], other[place] = math.inf, -math.inf
+
+    assert compare_infos(*(keeper(keep, Pending())(tensor) for tensor in (one, other))).differs
+    assert not compare_infos(*(keeper(keep, Pending())(tensor) for tensor in (one, one.clone()))).differs
+
+
+@pytest.mark.parametrize("keep", ["stats", fingerprint], ids=["stats", "fingerprint"])
+def test_what_is_finite_beside_infinity_counts(keep: object) -> None:
+    one = torch.full((5000,), 3.0)
+    one[7] = math.inf
+    other = one.clone()
+    other[9] = -50.0
+
+    assert compare_infos(*(keeper(keep, Pending())(tensor) for tensor in (one, other))).differs
 
 
 def test_a_view_and_its_copy_have_one_fingerprint() -> None:
     whole = torch.randn(33, 7)
 
     for view in (whole.t(), whole[1:], whole[:, 1], whole[3, 1:]):
-        assert same_bits(fingerprint(view), fingerprint(view.clone()))
+        assert same_elements(fingerprint(view), fingerprint(view.clone()))
 
 
 def test_it_is_small_and_its_size_is_fixed() -> None:

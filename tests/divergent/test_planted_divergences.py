@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import hookline
+from divergent import moved  # noqa: F401  # puts more on the list
 from divergent.pairs import PAIRS, Planted, found_in, readers
 
 

@@ -632,7 +632,7 @@ def test_a_run_does_not_keep_the_model_alive() -> None:
 # Nothing is changed
 
 
-def test_watching_with_every_keep_gives_the_same_bits() -> None:
+def test_watching_with_every_keep_gives_the_same_elements() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.ReLU(inplace=True), nn.Linear(4, 2))
     x = torch.randn(3, 4)

@@ -356,6 +356,40 @@ def test_two_of_which_nothing_belongs_together_are_refused() -> None:
         hookline.diff(toy(), nn.Sequential(nn.Linear(4, 7)), X, where="1")
 
 
+def test_two_runs_of_which_nothing_belongs_together_are_refused() -> None:
+    runs = []
+    for where in ("0", "3"):
+        model = toy()
+        with hookline.watch(model, where=where) as run:
+            model(X)
+        runs.append(run)
+    with hookline.watch(toy()) as empty:
+        pass
+
+    for pair in (runs, (empty, runs[0])):
+        with pytest.raises(CompareError, match=r"nothing to compare.*give mapping="):
+            hookline.diff(*pair)
+
+
+def test_models_whose_outputs_agree_are_said_to_though_weights_differ() -> None:
+    class Held(nn.Module):
+        def __init__(self, weight: Tensor, *, turned: bool) -> None:
+            super().__init__()
+            self.weight, self.turned = nn.Parameter(weight), turned
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ (self.weight if self.turned else self.weight.t())
+
+    weight = torch.eye(4).roll(1, 0)
+
+    found = hookline.diff(Held(weight, turned=False), Held(weight.t().contiguous(), turned=True), X, grads=False)
+
+    assert not found
+    assert found.summary == "Held and Held: no difference in 1 call, though 1 weight differs"
+    assert found.weights[0].relation == "transposed"
+    assert "weights that differ: weight" in repr(found)
+
+
 @pytest.mark.parametrize(
     ("tolerances", "says"),
     [

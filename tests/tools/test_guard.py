@@ -628,7 +628,7 @@ def test_a_guard_can_be_removed_by_a_module_that_runs() -> None:
     assert_unhooked(model)
 
 
-def test_outputs_gradients_and_the_random_state_are_the_same_bits() -> None:
+def test_outputs_gradients_and_the_random_state_are_the_same_elements() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.ReLU(inplace=True), nn.Linear(8, 2)).train()
     watched = copy.deepcopy(plain)

@@ -49,7 +49,7 @@ def from_document(document: Mapping[str, Any]) -> Diff:
 
 
 def _pair(data: Mapping[str, Any]) -> Pair:
-    parts = ("inputs", "outputs", "grads", "grad_inputs")
+    parts = ("inputs", "outputs", "buffers", "grads", "grad_inputs")
     differences = {name: {key: _difference(part) for key, part in data[name].items()} for name in parts}
     causes = tuple(Cause(**cause) for cause in data["causes"])
     return Pair(**{**data, **differences, "causes": causes})

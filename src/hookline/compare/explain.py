@@ -28,7 +28,7 @@ def why_modules(
     if one is not None and other is not None:
         causes += weight_causes(weights, pair.path_a, called=called)
         causes += module_causes(one, other, called=below)
-    return (*_in_order(causes), *_concluding(causes, verdict))
+    return (*_in_order(causes), *_concluding(causes, verdict, _deed(pair)))
 
 
 def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
@@ -70,10 +70,16 @@ def _in_order(causes: list[Cause]) -> list[Cause]:
     return sorted(causes, key=lambda cause: ORDER.index(cause.kind))
 
 
-def _concluding(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]:
+def _deed(pair: Pair) -> str:
+    if pair.gives_other:
+        return "gives something else"
+    return "updates its buffers otherwise" if pair.updates_other else "sends back other gradients"
+
+
+def _concluding(causes: list[Cause], verdict: Verdict | None, deed: str) -> Iterator[Cause]:
     """What follows from running the module alone, with its own weights and with the reference's."""
     if not causes:
-        yield Cause("code", "given the same, and holding the same, its code gives something else")
+        yield Cause("code", f"given the same, and holding the same, its code {deed}")
     elif verdict is not None and verdict.only_weights is False and any(cause.kind == "weights" for cause in causes):
         yield Cause("code", "and with the reference's weights it gives something else too")
 

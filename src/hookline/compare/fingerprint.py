@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from hookline.compare.tensors import BITS, Difference, Tolerance, figures, plain
+from hookline.compare.tensors import BITS, Difference, Tolerance, apart, figures, largest_finite, plain
 
 Fingerprint: TypeAlias = dict[str, Any]
 
@@ -20,15 +20,15 @@ WRAP = 2**64
 
 def fingerprint(tensor: Tensor) -> Fingerprint | None:
     """What `watch(keep=hookline.fingerprint)` keeps of a tensor, at most some 2 KB for float32 of any size: a digest of
-    all its bits, 256 of its elements, the same ones of every tensor of that size (all where there are fewer), and sum,
-    sum of magnitudes, norm, minimum and maximum. None of a tensor without elements to read.
+    all elements, 256 of these, the same ones of every tensor of that size (all where there are fewer), and sum, sum of
+    magnitudes, norm, minimum and maximum. None of a tensor without elements to read.
 
     Nothing on a device waits for it. Two fingerprints of other processes, devices and versions can be compared.
 
     >>> one = fingerprint(torch.arange(1000.0))
     >>> one["samples"].shape, one["count"]
     (torch.Size([256]), 1000)
-    >>> same_bits(one, fingerprint(torch.arange(1000.0)))
+    >>> same_elements(one, fingerprint(torch.arange(1000.0)))
     True
     """
     values = plain(tensor)
@@ -48,8 +48,8 @@ def is_fingerprint(value: Any) -> bool:
     return isinstance(value, dict) and value.get("fingerprint") == VERSION
 
 
-def same_bits(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether two fingerprints are of the same bits."""
+def same_elements(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether two fingerprints are of tensors whose elements are all equal; 0.0 and -0.0 are, and NaN and NaN."""
     alike = one["count"] == other["count"] and one["samples"].dtype == other["samples"].dtype
     return alike and torch.equal(one["digest"].cpu(), other["digest"].cpu())
 
@@ -58,16 +58,16 @@ def compare_fingerprints(one: Fingerprint, other: Fingerprint, told: dict[str, A
     """The difference of two tensors by their fingerprints; `told` holds their shapes and dtypes.
 
     The figures are of the samples. It differs where a sample does, or the moments do by more than tensors within the
-    tolerance can; with no tolerance, where a bit does.
+    tolerance can; with no tolerance, where an element does.
     """
     a, b = one["samples"].cpu(), other["samples"].cpu()
-    if same_bits(one, other):
+    if same_elements(one, other):
         found = {**figures(a, a, allowed), "differs": False, "identical": True}
         return Difference(**told, **found, basis="samples", tolerance=allowed)
     found = figures(a, b, allowed)
-    apart = _moments_differ(one["moments"].tolist(), other["moments"].tolist(), one["count"], allowed)
+    moments = _moments_differ(one["moments"].tolist(), other["moments"].tolist(), one["count"], allowed)
     exact = a.dtype == b.dtype and not any(allowed)
-    found |= {"differs": found["differs"] or apart or exact, "identical": False}
+    found |= {"differs": found["differs"] or moments or exact, "identical": False}
     return Difference(**told, **found, basis="samples", tolerance=allowed)
 
 
@@ -83,17 +83,31 @@ def positions(count: int, device: torch.device) -> Tensor:
 
 
 def digest(values: Tensor) -> Tensor:
-    """64 bits, as an int64 of shape [1], that change with any bit of a row of elements, and with their order.
+    """64 bits, as an int64 of shape [1], that change with any element of a row, and with their order. Equal elements
+    count as the same: 0.0 and -0.0, and NaN of any bits.
 
     It is made of sums of whole numbers that wrap around, which no device and no order of adding up changes.
     """
+    if values.is_floating_point() and values.element_size() == 1:
+        values = values.to(torch.float16)  # eight bits do not add
     found = torch.full((1,), values.numel(), dtype=torch.int64, device=values.device)
-    words = _words(values)
-    for start in range(0, words.numel(), WORDS):
-        part = words[start : start + WORDS].to(torch.int64)
+    size = next(size for size in (8, 4, 2, 1) if values.numel() * values.element_size() % size == 0)
+    step = max(1, WORDS * size // values.element_size())
+    for start in range(0, values.numel(), step):
+        part = _words(_in_equal_bits(values[start : start + step]), size).to(torch.int64)
         part = _folded(part) * _weights(values.device)[: part.numel()]
         found = found * _signed(ODD) + _folded(part).sum()
     return found
+
+
+def _in_equal_bits(values: Tensor) -> Tensor:
+    """The elements, equal ones in the same bits."""
+    if values.is_complex():
+        return _in_equal_bits(torch.view_as_real(values).reshape(-1))
+    if not values.is_floating_point():
+        return values
+    values = values + 0  # makes 0.0 of -0.0
+    return values.nan_to_num_(nan=math.nan, posinf=math.inf, neginf=-math.inf)  # a tenth of the time of a mask
 
 
 def _folded(words: Tensor) -> Tensor:
@@ -102,12 +116,11 @@ def _folded(words: Tensor) -> Tensor:
     return words ^ ((words >> 32) & 0xFFFFFFFF)
 
 
-def _words(values: Tensor) -> Tensor:
-    """The bits of the elements, eight bytes at a time where they come out even."""
+def _words(values: Tensor, size: int) -> Tensor:
+    """The bits of the elements, so many bytes at a time."""
     if values.dtype == torch.bool:
         return values.view(torch.uint8)
     whole = values.contiguous()
-    size = next(size for size in (8, 4, 2, 1) if whole.numel() * whole.element_size() % size == 0)
     in_place = whole.storage_offset() * whole.element_size() % size == 0
     return (whole if in_place else whole.clone()).view(BITS[size])
 
@@ -144,14 +157,12 @@ def _norm(values: Tensor, wide: torch.dtype) -> Tensor:
 
 def _moments_differ(one: list[float], other: list[float], count: int, allowed: Tolerance) -> bool:
     """Whether two tensors cannot have these moments where all their elements are within the tolerance."""
-    if not all(map(math.isfinite, (*one, *other))):
-        return [math.isfinite(figure) for figure in one] != [math.isfinite(figure) for figure in other]
     relative, absolute = allowed
-    size, norm, top = one[1], one[2], max(abs(one[3]), abs(one[4]))
+    size, norm, top = one[1], one[2], largest_finite(one[3], one[4])
     rounding = 1e-9
     bounds = (
         *(count * absolute + relative * size + rounding * size,) * 2,
         math.sqrt(count) * absolute + relative * norm + rounding * norm,
         *(absolute + relative * top,) * 2,
     )
-    return any(abs(a - b) > bound for a, b, bound in zip(one, other, bounds, strict=True))
+    return any(map(apart, one, other, bounds))

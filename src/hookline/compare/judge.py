@@ -102,23 +102,27 @@ def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
     """The pairs with the word on whether they make a difference: the verdict on the pair of that number where there is
     one, else what was recorded. One that holds a call that does makes none."""
     holding: set[int] = set()
+    elsewhere = {pair.path_a for pair in pairs if not _agree(pair.inputs)}
     found = dict(enumerate(pairs))
     for pair in sorted(pairs, key=lambda pair: pair.ended):
         if not pair.differs:
             continue
         word = verdicts.get(pair.number)
-        makes_it = False if pair.number in holding else _by_record(pair) if word is None else word
+        told = _by_record(pair, agreeing=pair.path_a not in elsewhere)
+        makes_it = False if pair.number in holding else told if word is None else word
         found[pair.number] = replace(pair, makes_it=makes_it)
         if (makes_it or pair.number in holding) and pair.parent is not None:
             holding.add(pair.parent)
     return [*found.values()]
 
 
-def _by_record(pair: Pair) -> bool | None:
-    """Whether the one gave something else on the same, or sent back other gradients for the same; None where what it
-    was given differs too, or was not kept."""
+def _by_record(pair: Pair, *, agreeing: bool) -> bool | None:
+    """Whether the one gave something else on the same, has other buffers after calls on the same alone (`agreeing`), or
+    sent back other gradients for the same; None where what it was given differs too, or was not kept."""
     if pair.gives_other:
         return True if _agree(pair.inputs) else None
+    if pair.updates_other:
+        return True if agreeing else None
     if not pair.grad_inputs:
         return None
     return _agree(pair.grads) and any(found.differs for found in pair.grad_inputs.values())

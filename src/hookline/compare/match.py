@@ -4,7 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from torch.nn import Module
+
+from hookline.compare.places import in_place
 from hookline.compare.propose import propose
+from hookline.compare.side import Calls, side_of
 from hookline.errors import CompareError
 from hookline.record.record import CallRecord, Run
 
@@ -27,28 +31,43 @@ class Matching:
     proposed: Mapping[str, str]
 
 
-def match(a: Run, b: Run, *, mapping: Mapping[str, str] | None = None) -> Matching:
+def match(
+    a: Run,
+    b: Run,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    modules: tuple[Mapping[str, Module], Mapping[str, Module]] = ({}, {}),
+) -> Matching:
     """The pairs of two runs' calls: the nth call of a module and the nth of its partner. Partners are what `mapping`
-    says, then modules of one path, then, where on both sides some are left, what `propose` makes of these.
+    says, then modules in one place, then, where on both sides some are left, what `propose` makes of these; `modules`
+    are those of both by path, where they are at hand.
 
     Raises CompareError where the mapping leads from or to nothing, or two modules to one.
     """
-    ours, theirs = _called(a), _called(b)
+    ours, theirs = side_of(a, modules[0]), side_of(b, modules[1])
     given = translate([*a.modules, *a.aliases], mapping or {})
     _refuse_stray(given, {*b.modules, *b.aliases}, mapping or {})
     given = {b_from: b.aliases.get(to, to) for b_from, to in given.items()}
 
-    paths = {path: given[path] for path in ours if path in given}
-    taken = set(paths.values())
-    paths |= {path: path for path in ours if path not in paths and path in theirs and path not in taken}
-    proposed = propose(_but(ours, paths), _but(theirs, paths.values()), paths)
+    paths = {path: given[path] for path in ours.calls if path in given}
+    paths |= _free(in_place(ours, theirs), ours.calls, theirs.calls, paths)
+    moved = {path: to for path, to in paths.items() if path != to and path not in given}
+    found = moved | propose(ours.but(paths), theirs.but(paths.values()), paths)
+    proposed = {path: found[path] for path in ours.calls if path in found}
     paths |= proposed
 
-    pairs = [*_pairs(ours, theirs, paths)]
+    pairs = [*_pairs(ours.calls, theirs.calls, paths)]
     matched = {id(call) for pair in pairs for call in pair}
     pairs.sort(key=lambda pair: pair[0].number)
     only_a, only_b = (tuple(call for call in run.calls if id(call) not in matched) for run in (a, b))
     return Matching(tuple(pairs), only_a, only_b, paths, proposed)
+
+
+def _free(partners: Mapping[str, str], ours: Calls, theirs: Calls, known: Mapping[str, str]) -> dict[str, str]:
+    """Those partners that were called, of what has none yet."""
+    taken = set(known.values())
+    fits = ((path, partners[path]) for path in ours if path in partners and path not in known)
+    return {path: to for path, to in fits if to in theirs and to not in taken}
 
 
 def translate(paths: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]:
@@ -105,20 +124,6 @@ def _refuse_stray(given: Mapping[str, str], theirs: set[str], mapping: Mapping[s
             raise CompareError(f"mapping: {partners[to]!r} and {path!r} both lead to {to!r}")
 
 
-def _called(run: Run) -> dict[str, list[CallRecord]]:
-    found: dict[str, list[CallRecord]] = {}
-    for call in run.calls:
-        found.setdefault(call.path, []).append(call)
-    return found
-
-
-def _but(calls: Mapping[str, list[CallRecord]], taken: Iterable[str]) -> dict[str, list[CallRecord]]:
-    gone = set(taken)
-    return {path: own for path, own in calls.items() if path not in gone}
-
-
-def _pairs(
-    ours: Mapping[str, list[CallRecord]], theirs: Mapping[str, list[CallRecord]], paths: Mapping[str, str]
-) -> Iterator[tuple[CallRecord, CallRecord]]:
+def _pairs(ours: Calls, theirs: Calls, paths: Mapping[str, str]) -> Iterator[tuple[CallRecord, CallRecord]]:
     for path, partner in paths.items():
         yield from zip(ours.get(path, ()), theirs.get(partner, ()), strict=False)

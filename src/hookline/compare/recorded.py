@@ -15,8 +15,10 @@ from hookline.compare.tensors import (
     Difference,
     Tolerance,
     alike,
+    apart,
     compare,
     dtype_name,
+    largest_finite,
     ratio,
     tolerance,
 )
@@ -222,16 +224,16 @@ def _of_stats(a: Stats, b: Stats, allowed: Tolerance) -> dict[str, Any]:
     if a == b or (a.count == b.count and repr(a) == repr(b)):
         return {**SAME, "count": a.count}
     relative, absolute = allowed
-    top = a.absmax
     nan = abs(a.nan - b.nan) + abs(a.inf - b.inf)
     bounds = {
-        **dict.fromkeys(("min", "max", "mean"), absolute + relative * top),
+        **dict.fromkeys(("min", "max", "mean"), absolute + relative * largest_finite(a.min, a.max)),
         "norm": math.sqrt(a.count) * absolute + relative * a.norm,
     }
-    apart = {name: abs(getattr(a, name) - getattr(b, name)) for name in bounds}
-    differs = bool(nan) or any(apart[name] > bound for name, bound in bounds.items())
+    figures = {name: (getattr(a, name), getattr(b, name)) for name in bounds}
+    differs = bool(nan) or any(apart(*figures[name], bound) for name, bound in bounds.items())
+    errors = {name: abs(one - other) for name, (one, other) in figures.items()}
     return {
         **{"differs": differs, "identical": False, "nan": nan, "count": a.count},
-        "absolute": max(apart["min"], apart["max"], apart["mean"]),
-        "error": ratio(apart["norm"], a.norm),
+        "absolute": max(errors["min"], errors["max"], errors["mean"]),
+        "error": ratio(errors["norm"], a.norm),
     }

@@ -54,6 +54,7 @@ class Pair:
       its place in the order in which calls end, in which containers come after what they hold;
     - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it,
       and of each number, text or None that is not the same;
+    - `buffers`: of the buffers that the forward updated, by name, as they were after it, where models were at hand;
     - `grads`, `grad_inputs`: of the tensors' gradients, where these were recorded;
     - `error`: the largest error of the outputs as a share of their norm; `amplification`: that over the inputs' error;
     - `makes_it`: whether the module makes a difference itself, where one is; None where that is not known;
@@ -70,6 +71,7 @@ class Pair:
     ended: int
     inputs: Differences = field(default_factory=dict)
     outputs: Differences = field(default_factory=dict)
+    buffers: Differences = field(default_factory=dict)
     grads: Differences = field(default_factory=dict)
     grad_inputs: Differences = field(default_factory=dict)
     failed: bool = False
@@ -87,19 +89,26 @@ class Pair:
         return self.failed or any(found.differs for found in self.outputs.values())
 
     @property
+    def updates_other(self) -> bool:
+        """Whether a buffer is another after the forward."""
+        return any(found.differs for found in self.buffers.values())
+
+    @property
     def backs_other(self) -> bool:
         """Whether a gradient differs."""
         return any(found.differs for part in (self.grads, self.grad_inputs) for found in part.values())
 
     @property
     def differs(self) -> bool:
-        """Whether the outputs or a gradient differ by more than the tolerance."""
-        return self.gives_other or self.backs_other
+        """Whether the outputs, an updated buffer or a gradient differ by more than the tolerance."""
+        return self.gives_other or self.updates_other or self.backs_other
 
     @property
     def worst(self) -> Difference | None:
-        """The output that differs most, or the gradient where the outputs agree; None of a module that gave none."""
-        shown = self.outputs if self.gives_other or not self.backs_other else {**self.grads, **self.grad_inputs}
+        """The output that differs most; where the outputs agree the buffer, or else the gradient, that does; None of a
+        module that gave none."""
+        backward = {**self.grads, **self.grad_inputs} if self.backs_other else self.outputs
+        shown = self.outputs if self.gives_other else self.buffers if self.updates_other else backward
         return max(shown.values(), key=lambda found: (found.differs, _size(found.error)), default=None)
 
     @property
@@ -152,33 +161,34 @@ class Diff(Sequence[Pair]):
 
     @property
     def same(self) -> bool:
-        """Whether no call differs by more than its tolerance."""
+        """Whether no call differs by more than its tolerance; weights that differ may make none."""
         return not any(pair.differs for pair in self.pairs)
 
     @property
     def identical(self) -> bool:
-        """Whether no call differs in any bit, as far as was kept."""
-        return all(
-            found.identical for pair in self.pairs for part in (pair.outputs, pair.grads) for found in part.values()
-        )
+        """Whether no call differs in any element, as far as was kept; 0.0 and -0.0 are equal."""
+        parts = (part for pair in self.pairs for part in (pair.outputs, pair.buffers, pair.grads))
+        return all(found.identical for part in parts for found in part.values())
 
     @property
     def first(self) -> Pair | None:
-        """The first call to end with another output; where none does, the one of which the backward pass first gave
-        another gradient; None where nothing differs."""
-        given = [pair for pair in self.pairs if pair.gives_other]
+        """The first call to end with another output; where none does, with other buffers; where none does, the one of
+        which the backward pass first gave another gradient; None where nothing differs."""
+        updated = [pair for pair in self.pairs if pair.updates_other]
+        given = [pair for pair in self.pairs if pair.gives_other] or updated
         if given:
             return min(given, key=lambda pair: pair.ended)
         return max((pair for pair in self.pairs if pair.backs_other), key=lambda pair: pair.number, default=None)
 
     @property
     def culprits(self) -> tuple[Pair, ...]:
-        """The calls that make a difference themselves: of outputs in the order in which they ended, then of gradients
-        alone, in that of the backward pass."""
-        made = [pair for pair in self.pairs if pair.makes_it]
-        forward = sorted((pair for pair in made if pair.gives_other), key=lambda pair: pair.ended)
-        backward = sorted((pair for pair in made if not pair.gives_other), key=lambda pair: -pair.number)
-        return (*forward, *backward)
+        """The calls that make a difference themselves: of outputs in the order in which they ended, then of buffers
+        alone, then of gradients alone, in that of the backward pass."""
+        made = sorted((pair for pair in self.pairs if pair.makes_it), key=lambda pair: pair.ended)
+        forward = [pair for pair in made if pair.gives_other]
+        updating = [pair for pair in made if pair.updates_other and not pair.gives_other]
+        backward = [pair for pair in made if not pair.gives_other and not pair.updates_other]
+        return (*forward, *updating, *sorted(backward, key=lambda pair: -pair.number))
 
     @property
     def culprit(self) -> Pair | None:
@@ -206,7 +216,7 @@ class Diff(Sequence[Pair]):
         if not count:
             return f"{head}: no call of the one belongs to a call of the other"
         if not differing:
-            return f"{head}: no difference in {count:,} calls{'' if self.identical else ' beyond the tolerance'}"
+            return f"{head}: no difference in {_count(count, 'call')}{self._though()}"
         first, culprit = self.first, self.culprit
         told = f"{head}: {differing:,} of {count:,} calls differ, first {_name(first)}"
         if culprit is None:
@@ -214,6 +224,12 @@ class Diff(Sequence[Pair]):
         more = len({pair.path_a for pair in self.culprits}) - 1
         others = f" and by {more} more" if more else ""
         return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
+
+    def _though(self) -> str:
+        """What else there is to say of calls that all agree."""
+        tolerated = "" if self.identical else " beyond the tolerance"
+        verb = "differs" if len(self.weights) == 1 else "differ"
+        return f"{tolerated}, though {_count(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as one document for JSON: numbers that are not finite are text."""
@@ -307,6 +323,10 @@ def _name(pair: Pair | None) -> str:
     if pair is None:
         return ""
     return f"{pair.path or 'the model'}{f' #{pair.index}' if pair.index else ''} ({pair.type_a})"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _size(error: float) -> float:

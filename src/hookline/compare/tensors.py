@@ -196,6 +196,23 @@ def ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.inf
 
 
+def apart(one: float, other: float, bound: float) -> bool:
+    """Whether two figures are further from each other than the bound; of those that are not finite, whether they are
+    not the same.
+
+    >>> apart(math.inf, -math.inf, 1.0), apart(math.nan, math.nan, 1.0)
+    (True, False)
+    """
+    if math.isfinite(one) and math.isfinite(other):
+        return abs(one - other) > bound
+    return one != other and not (math.isnan(one) and math.isnan(other))
+
+
+def largest_finite(*values: float) -> float:
+    """The largest magnitude among those that are finite; 0 where none is."""
+    return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+
+
 def _parts(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, a.numel(), CHUNK):
         yield a[start : start + CHUNK], b[start : start + CHUNK]

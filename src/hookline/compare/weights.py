@@ -15,8 +15,8 @@ MANY = 2**22  # elements beyond which their order is not looked into
 
 
 def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> list[Weight]:
-    """Each parameter and buffer that is not the same in both of two matched modules: in any bit, or, where their dtypes
-    differ, by more than these excuse."""
+    """Each parameter and buffer that is not the same in both of two matched modules: in any element, or, where their
+    dtypes differ, by more than these excuse."""
     found: list[Weight] = []
     for path, partner in partners.items():
         if path not in a or partner not in b:

@@ -4,6 +4,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,10 +16,32 @@ from hookline.model.paths import walk
 from hookline.model.tensors import tensors
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor that a forward may change in place: the path of its module, what it is held by under which name, itself,
+    and a copy."""
+
+    path: str
+    holder: Any
+    name: str
+    tensor: Tensor
+    copy: Tensor
+
+    @property
+    def now(self) -> Tensor | None:
+        """What is held in its place now; a scripted module makes a new tensor each time it is asked."""
+        return self.holder.get(self.name) if isinstance(self.holder, dict) else self.tensor
+
+    @property
+    def changed(self) -> bool:
+        """Whether that is another tensor, or has other elements; not all that changes a tensor counts its version."""
+        return self.now is not self.tensor or not (self.copy.is_meta or torch.equal(self.tensor, self.copy))
+
+
 @contextmanager
-def as_it_was(model: Module, inputs: Any) -> Iterator[None]:
+def as_it_was(model: Module, inputs: Any) -> Iterator[list[Held]]:
     """A block after which buffers, gradients and the state of random generators are what they were before it; inside of
-    it the weights and the inputs have no gradients yet.
+    it the weights and the inputs have no gradients yet. Gives what a forward may change.
 
     >>> model, x = torch.nn.BatchNorm1d(1), torch.ones(4, 1)
     >>> with as_it_was(model, x):
@@ -36,29 +59,28 @@ def as_it_was(model: Module, inputs: Any) -> Iterator[None]:
         leaf.grad = None
     try:
         with torch.random.fork_rng(devices=devices):
-            yield
+            yield changing
     finally:
         random.setstate(python)
         if numpy is not None:
             numpy.random.set_state(numbers)
         for leaf, gradient in gradients:
             leaf.grad = gradient
-        for holder, name, tensor, copy in changing:
-            if holder[name] is not tensor and isinstance(holder, dict):  # a scripted module makes a new one each time
-                holder[name] = tensor
-            _put_back(tensor, copy)
+        for held in changing:
+            if held.now is not held.tensor:
+                held.holder[held.name] = held.tensor
+            _put_back(held.tensor, held.copy)
 
 
-def _changed_by_a_forward(model: Module) -> Iterator[tuple[Any, str, Tensor, Tensor]]:
-    """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows;
-    where each is held, its name there, itself, and a copy."""
-    for _, module in walk(model):
+def _changed_by_a_forward(model: Module) -> Iterator[Held]:
+    """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows."""
+    for path, module in walk(model):
         held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
         if getattr(module, "max_norm", None) is not None:
             held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
         for holder, name, tensor in held:
             if not is_lazy(tensor):
-                yield holder, name, tensor, tensor.detach().clone()
+                yield Held(path, holder, name, tensor, tensor.detach().clone())
 
 
 def _put_back(tensor: Tensor, copy: Tensor) -> None:

@@ -51,7 +51,7 @@ def footnotes(diff: Diff) -> list[str]:
     found = [*diff.notes]
     if diff.proposed:
         shown = [f"{path or '(the model)'} → {to or '(the model)'}" for path, to in diff.proposed.items()]
-        found.append(f"matched by order, class, shape and values: {_few(shown)}")
+        found.append(f"matched by weights, values, class, shape and order: {_few(shown)}")
     for whose, calls in zip(("first", "second"), (diff.only_a, diff.only_b), strict=True):
         if calls:
             names = dict.fromkeys(path or "(the model)" for path, _, _ in calls)
@@ -128,7 +128,7 @@ def verdict(pair: Pair) -> str:
     worst = pair.worst
     words = f"MAKES IT: {pair.why}" if pair.makes_it else pair.why
     if worst is None or (worst.shapes[0] == worst.shapes[1] and not worst.nan and not worst.text):
-        return words if pair.gives_other or words else "gradient"
+        return words if pair.gives_other or words else "buffer" if pair.updates_other else "gradient"
     return f"{words}; {worst}" if words else str(worst)
 
 

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.compare.explain import why_modules, why_records
+from hookline.compare.assemble import assembled
+from hookline.compare.buffers import Buffers, buffers_of, with_buffers
+from hookline.compare.explain import why_modules
+from hookline.compare.inputs import Inputs, fitted
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
     Allowed,
@@ -21,7 +24,8 @@ from hookline.compare.judge import (
 )
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
-from hookline.compare.result import Diff, Pair, Unmatched, Weight
+from hookline.compare.result import Diff, Pair, Weight
+from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import inside_compiled, is_compiled, seen_from_outside
 from hookline.compare.weights import differing_weights
 from hookline.errors import CompareError, SelectionError
@@ -29,11 +33,11 @@ from hookline.model.as_it_was import as_it_was
 from hookline.model.copies import copied_arguments
 from hookline.model.loss import default_loss
 from hookline.model.paths import walk
-from hookline.model.select import Selection, Where, glob_to_regex, select
+from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
-from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.record import Run, TensorInfo
 from hookline.record.recording import recording
 
 
@@ -54,14 +58,14 @@ def diff(
 
     - `diff(model_a, model_b, *args, **kwargs)` runs both on copies of the same inputs, from the same random state, in
       the modes they are in. Then each module that gave something else is run alone on what the reference's was given,
-      innermost first: one that gives something else there makes the difference, the others pass one on. Afterwards
-      gradients, buffers and random state are what they were.
+      innermost first: one that gives something else there makes the difference, the others pass one on. What the
+      forward made of buffers is compared too. Afterwards gradients, buffers and random state are what they were.
     - `diff(run_a, run_b)` compares two runs, saved or not. A culprit is told where inputs were recorded too: best of
       `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)`, which is small.
 
     Calls are matched by path and index. `mapping` says which paths of `b` stand for which of `a`, with stars and all
-    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides partners are proposed by
-    values, class, shape and order.
+    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides, and for what
+    has moved in a list of modules, partners are proposed by weights, values, class, shape and order.
 
     - `where` (see `select`; for runs globs): which calls of `a` are compared.
     - `tolerances`: (relative, absolute), or these by glob over the paths of `a`. By default those of `torch.testing`
@@ -88,13 +92,14 @@ def diff(
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
             raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
-        return _of_runs(a, b, where, mapping, tolerances)
+        return diff_of_runs(a, b, where, mapping, tolerances)
     if not (isinstance(a, Module) and isinstance(b, Module)):
         kinds = " and ".join(type(each).__name__ for each in (a, b))
         raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
     first, second = _selections(a, b, where, mapping)
     gradient = (loss or default_loss) if grads else None
-    return Models(first, second, (args, kwargs), gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
+    inputs = fitted((args, kwargs), a), fitted((args, kwargs), b)
+    return Models(first, second, inputs, gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
 
 
 # Two models
@@ -113,42 +118,55 @@ def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] |
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Two models at hand, what they are called with, and how they are compared."""
+    """Two models at hand, what each is called with and what was done to that, and how they are compared."""
 
     a: Selection
     b: Selection
-    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    inputs: tuple[tuple[Inputs, str], tuple[Inputs, str]]
     loss: Callable[[Any], Tensor | None] | None
     keep: Keep
     allowed: Allowed
 
     def diff(self, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
         """Both run, matched, compared and judged."""
-        run_a, grads_a = self.recorded(self.a)
-        run_b, grads_b = self.recorded(self.b)
-        matching = _without(match(run_a, run_b, mapping=mapping), self.hidden())
+        run_a, grads_a, buffers_a = self.recorded(self.a, self.inputs[0][0])
+        run_b, grads_b, buffers_b = self.recorded(self.b, self.inputs[1][0])
+        modules = self.a.modules, self.b.modules
+        matching = _without(match(run_a, run_b, mapping=mapping, modules=modules), self.hidden())
         pairs = compare_calls(run_a, matching, self.allowed)
         refuse_idle(tolerances, pairs)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
+        partners = _partners(self, matching)
+        pairs = with_buffers(pairs, buffers_a, buffers_b, partners, keeper(self.kept, Pending()), self.allowed)
 
         verdicts = self.verdicts(pairs, matching)
         pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
-        weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), _partners(self, matching))
+        weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
-        return _diff((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
+        return assembled((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
 
-    def recorded(self, selection: Selection) -> tuple[Run, dict[str, TensorInfo | None]]:
-        """A run of one of the models, and its parameters' gradients by name."""
+    @property
+    def kept(self) -> Keep:
+        """What is kept of tensors that are put back to what they were."""
+        return "copy" if self.keep == "tensor" else self.keep
+
+    def recorded(self, selection: Selection, inputs: Inputs) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
+        """A run of one of the models, its parameters' gradients by name, and the buffers that it updated."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
-        args, kwargs = copied_arguments(self.inputs)
+        args, kwargs = copied_arguments(inputs)
         grads: bool | Any = "input" if self.loss else False
-        with as_it_was(model, (args, kwargs)), torch.inference_mode(False), torch.set_grad_enabled(bool(grads)):
+        with (
+            as_it_was(model, (args, kwargs)) as held,
+            torch.inference_mode(False),
+            torch.set_grad_enabled(bool(grads)),
+        ):
             with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
                 output = model(*args, **kwargs)
+                buffers = buffers_of(held, keeper(self.kept, Pending()))
                 scalar = self.loss(output) if self.loss else None
                 if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                     torch.autograd.backward(scalar)
-            return run, _weight_gradients(selection, keep) if grads else {}
+            return run, _weight_gradients(selection, keep) if grads else {}, buffers
 
     def verdicts(self, pairs: list[Pair], matching: Matching) -> dict[int, Verdict]:
         """What running alone told of each pair that gave something else, by number."""
@@ -161,7 +179,7 @@ class Models:
         }
         if not suspects:
             return {}
-        args, kwargs = copied_arguments(self.inputs)
+        args, kwargs = copied_arguments(self.inputs[0][0])
         found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
         return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
 
@@ -177,6 +195,9 @@ class Models:
 
     def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
         """What to know of the comparison."""
+        for which, (_, told) in zip(("first", "second"), self.inputs, strict=True):
+            if told:
+                yield f"the {which} was given the inputs in its own way: {told}"
         for selection in (self.a, self.b):
             for path, module in selection:
                 if is_compiled(module):
@@ -208,85 +229,6 @@ def _partners(models: Models, matching: Matching) -> dict[str, str]:
 def _name(model: Module) -> str:
     inner = getattr(model, "_orig_mod", None)
     return f"compiled {type(inner).__name__}" if isinstance(inner, Module) else type(model).__name__
-
-
-# Two runs
-
-
-def _of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
-    first = _narrowed(a, where)
-    matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
-    pairs = compare_calls(first, matching, allowing(tolerances))
-    refuse_idle(tolerances, pairs)
-    pairs = judge(pairs, {})
-    told = {pair.number for pair in pairs if pair.makes_it}
-    unjudged = Diff((a.model, b.model), tuple(pairs)).first
-    told |= {unjudged.number} if not told and unjudged is not None else set()
-    pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
-    return _diff((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching), [])
-
-
-def _narrowed(run: Run, where: Where) -> Run:
-    """A run of the calls that globs pick."""
-    globs = [where] if isinstance(where, str) else where
-    if where == "**":
-        return run
-    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
-        raise CompareError("where= picks calls of runs by globs, such as 'encoder.**'")
-    expressions = [glob_to_regex(glob) for glob in globs]
-    narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
-    narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]
-    if not narrow.calls:
-        raise SelectionError(f"{' or '.join(map(repr, globs))} matches none of the calls of this run of {run.model}")
-    return narrow
-
-
-def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
-    for pair in pairs:
-        other = [key for key, found in pair.inputs.items() if found.differs]
-        if matching.pairs[pair.number][0].parent is None and other:
-            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
-    compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
-    if compared and all(basis == "shape" for basis in compared):
-        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
-    given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
-    if given and all(found.basis == "shape" for found in given):
-        yield "inputs were not recorded, so what makes the difference is not known: watch(inputs=hookline.fingerprint)"
-
-
-# What both share
-
-
-def _diff(
-    names: tuple[str, str],
-    pairs: list[Pair],
-    matching: Matching,
-    notes: Iterator[str],
-    weights: list[Weight],
-) -> Diff:
-    return Diff(
-        names=names,
-        pairs=tuple(pairs),
-        weights=tuple(weights),
-        only_a=_told(matching.only_a),
-        only_b=_told(matching.only_b),
-        mapping={path: to for path, to in matching.paths.items() if path != to},
-        proposed=matching.proposed,
-        notes=tuple(dict.fromkeys([*notes, *_spare_outputs(pairs)])),
-    )
-
-
-def _spare_outputs(pairs: list[Pair]) -> Iterator[str]:
-    """A note on the outputs that nothing was compared with."""
-    spare = {pair.path: key for pair in pairs for key, found in pair.outputs.items() if None in found.shapes}
-    if spare:
-        path, key = next(iter(spare.items()))
-        more = f", and of {len(spare) - 1} more modules" if len(spare) > 1 else ""
-        yield f"outputs that only one gives are not compared: {key} of {path or 'the model'}{more}"
-
-
-def _told(calls: tuple[CallRecord, ...]) -> Unmatched:
-    return tuple((call.path, call.index, call.type) for call in calls)
 
 
 def _without(matching: Matching, hidden: set[str]) -> Matching:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hookline.compare.result import Diff, Pair
 
 CALL = ("path", "index", "class", "parent", "path_b", "class_b", "ended", "state", "amplification", "why", "verdict")
-PARTS = ("inputs", "outputs", "grads", "grad_inputs")
+PARTS = ("inputs", "outputs", "grads", "grad_inputs", "buffers")
 FIGURES = ("basis", "text", "absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")
 TENSOR = ("name", "kinds", "state", *FIGURES)
 MOST_MARKS = 200

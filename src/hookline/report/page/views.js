@@ -61,8 +61,9 @@ function runView(data, calls) {
 
 function diffView(data, calls) {
   const read = ([name, kinds, state, ...figures]) => ({ name, kinds: kinds.map((kind) => (kind === null ? null : withNames(data.columns.kind, data.kinds[kind]))), state, ...withNames(data.columns.tensor.slice(3), figures) });
-  for (const call of calls) for (const part of ["inputs", "outputs", "grads", "grad_inputs"]) call[part] = call[part].map(read);
-  const shown = (call) => (call.outputs.some(({ state }) => state === "differs") || !call.grads.some(({ state }) => state === "differs") ? call.outputs : [...call.grads, ...call.grad_inputs]);
+  for (const call of calls) for (const part of ["inputs", "outputs", "grads", "grad_inputs", "buffers"]) call[part] = call[part].map(read);
+  const differing = (tensors) => tensors.some(({ state }) => state === "differs");
+  const shown = (call) => [call.outputs, call.buffers, [...call.grads, ...call.grad_inputs]].find(differing) ?? call.outputs;
   const worst = (call) => shown(call).reduce((most, each) => (!most || rank(each) > rank(most) ? each : most), null);
   const of = (name) => (call) => worst(call)?.[name] ?? null;
   const error = (tensors) => tensors.map(({ error }) => error).filter((each) => each !== null).reduce((most, each) => (most === null || !(each <= most) ? each : most), null);
@@ -85,7 +86,7 @@ function diffView(data, calls) {
     },
     details: (call) => [
       facts([["state", call.state], ["why", call.why], ["partner", call.path_b === call.path ? "" : call.path_b || "(the model)"], ["out/in", known(call.amplification)]]),
-      ...[["gave", "outputs"], ["took", "inputs"], ["gradients of what it gave", "grads"], ["gradients of what it took", "grad_inputs"]].map(([title, part]) =>
+      ...[["gave", "outputs"], ["took", "inputs"], ["gradients of what it gave", "grads"], ["gradients of what it took", "grad_inputs"], ["buffers that it changed", "buffers"]].map(([title, part]) =>
         call[part].length ? element("div", {}, element("h3", {}, title), call[part].map(differenceCard)) : null),
     ],
   };

@@ -1,0 +1,36 @@
+"""A Diff out of what was found."""
+
+from collections.abc import Iterable, Iterator
+
+from hookline.compare.match import Matching
+from hookline.compare.result import Diff, Pair, Unmatched, Weight
+from hookline.record.record import CallRecord
+
+
+def assembled(
+    names: tuple[str, str], pairs: list[Pair], matching: Matching, notes: Iterable[str], weights: Iterable[Weight] = ()
+) -> Diff:
+    """The Diff of two models or runs of these names, with a note on the outputs that only one of two modules gives."""
+    return Diff(
+        names=names,
+        pairs=tuple(pairs),
+        weights=tuple(weights),
+        only_a=_told(matching.only_a),
+        only_b=_told(matching.only_b),
+        mapping={path: to for path, to in matching.paths.items() if path != to},
+        proposed=matching.proposed,
+        notes=tuple(dict.fromkeys([*notes, *_spare_outputs(pairs)])),
+    )
+
+
+def _spare_outputs(pairs: list[Pair]) -> Iterator[str]:
+    """A note on the outputs that nothing was compared with."""
+    spare = {pair.path: key for pair in pairs for key, found in pair.outputs.items() if None in found.shapes}
+    if spare:
+        path, key = next(iter(spare.items()))
+        more = f", and of {len(spare) - 1} more modules" if len(spare) > 1 else ""
+        yield f"outputs that only one gives are not compared: {key} of {path or 'the model'}{more}"
+
+
+def _told(calls: tuple[CallRecord, ...]) -> Unmatched:
+    return tuple((call.path, call.index, call.type) for call in calls)

@@ -1,0 +1,65 @@
+"""What two models are called with: the same, in the dtype and on the device of each."""
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+from hookline.model.copies import copied_arguments
+from hookline.model.pick import as_arguments, named
+from hookline.model.tensors import exchange, tensors
+
+Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+COMPUTED_IN = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+
+
+def fitted(inputs: Inputs, model: Module) -> tuple[Inputs, str]:
+    """The inputs, with floats in the dtype of the model's floating parameters and all tensors on their device, as far
+    as these have a single one, in copies where that is another; and what was done to them, in words.
+
+    >>> (args, _), told = fitted(((torch.ones(2), torch.arange(2)), {}), torch.nn.Linear(2, 2).bfloat16())
+    >>> args[0].dtype, args[1].dtype, told
+    (torch.bfloat16, torch.int64, 'float32 cast to bfloat16')
+    """
+    dtype, device = _single(model)
+    told = [text for _, tensor in tensors(named(*inputs)) for text in _changes(tensor, dtype, device)]
+    if not told:
+        return inputs, ""
+    given = named(*copied_arguments(inputs))
+    made: dict[int, Tensor] = {}
+
+    def fit(tensor: Tensor) -> Tensor:
+        if id(tensor) not in made:
+            other = tensor.detach().to(device or tensor.device, _dtype_for(tensor, dtype))
+            made[id(tensor)] = other.requires_grad_(tensor.requires_grad)
+        return made[id(tensor)]
+
+    exchange(given, fit, [])
+    return as_arguments(given), ", ".join(dict.fromkeys(told))
+
+
+def _changes(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> list[str]:
+    wanted = _dtype_for(tensor, dtype)
+    cast = f"{_short(tensor.dtype)} cast to {_short(wanted)}" if wanted != tensor.dtype else ""
+    moved = f"moved from {tensor.device} to {device}" if device not in (None, tensor.device) else ""
+    return [text for text in (cast, moved) if text]
+
+
+def _dtype_for(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and tensor.dtype in COMPUTED_IN else tensor.dtype
+
+
+def _single(model: Module) -> tuple[torch.dtype | None, torch.device | None]:
+    """The only dtype of a model's floating parameters, and the only device of these; None where it has several."""
+    held = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
+    dtypes = {parameter.dtype for parameter in held if parameter.is_floating_point()}
+    devices = {parameter.device for parameter in held}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    device = devices.pop() if len(devices) == 1 else None
+    return dtype if dtype in COMPUTED_IN else None, device
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

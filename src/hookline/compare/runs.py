@@ -1,0 +1,55 @@
+"""Two runs that were made already: where they part."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from hookline.compare.assemble import assembled
+from hookline.compare.explain import why_records
+from hookline.compare.judge import Tolerances, allowing, compare_calls, judge, refuse_idle
+from hookline.compare.match import Matching, match
+from hookline.compare.result import Diff, Pair
+from hookline.errors import CompareError, SelectionError
+from hookline.model.select import Where, glob_to_regex
+from hookline.record.record import Run
+
+
+def diff_of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
+    """Where the second parts from the first, as far as both recorded."""
+    first = _narrowed(a, where)
+    matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
+    pairs = compare_calls(first, matching, allowing(tolerances))
+    refuse_idle(tolerances, pairs)
+    pairs = judge(pairs, {})
+    told = {pair.number for pair in pairs if pair.makes_it}
+    unjudged = Diff((a.model, b.model), tuple(pairs)).first
+    told |= {unjudged.number} if not told and unjudged is not None else set()
+    pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
+    return assembled((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching))
+
+
+def _narrowed(run: Run, where: Where) -> Run:
+    """A run of the calls that globs pick."""
+    globs = [where] if isinstance(where, str) else where
+    if where == "**":
+        return run
+    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
+        raise CompareError("where= picks calls of runs by globs, such as 'encoder.**'")
+    expressions = [glob_to_regex(glob) for glob in globs]
+    narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
+    narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]
+    if not narrow.calls:
+        raise SelectionError(f"{' or '.join(map(repr, globs))} matches none of the calls of this run of {run.model}")
+    return narrow
+
+
+def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
+    for pair in pairs:
+        other = [key for key, found in pair.inputs.items() if found.differs]
+        if matching.pairs[pair.number][0].parent is None and other:
+            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
+    compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
+    if compared and all(basis == "shape" for basis in compared):
+        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
+    given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
+    if given and all(found.basis == "shape" for found in given):
+        yield "inputs were not recorded, so what makes the difference is not known: watch(inputs=hookline.fingerprint)"

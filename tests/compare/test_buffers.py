@@ -1,0 +1,140 @@
+"""The buffers that a forward updates are compared as they are after it."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hookline
+
+torch.manual_seed(0)
+X = torch.randn(6, 4)
+
+
+def normed() -> tuple[nn.Sequential, nn.Sequential]:
+    """A model with a BatchNorm in training, twice."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU())
+    return model, copy.deepcopy(model)
+
+
+def with_another_momentum() -> tuple[nn.Sequential, nn.Sequential]:
+    model, other = normed()
+    other[1].momentum = 0.2
+    return model, other
+
+
+def test_running_statistics_that_were_updated_otherwise_are_a_difference() -> None:
+    found = hookline.diff(*with_another_momentum(), X)
+
+    assert found
+    assert not found.identical
+    assert [pair.path for pair in found if pair.differs] == ["1"]
+    assert {name: part.differs for name, part in found.of("1").buffers.items()} == {
+        **{"running_mean": True, "running_var": True, "num_batches_tracked": False}
+    }
+    assert not found.of("1").gives_other
+    assert found.first is found.culprit is found.of("1")
+    assert found.culprit.why == "momentum is 0.1 against 0.2"
+
+
+@pytest.mark.parametrize("keep", ["stats", "tensor", hookline.fingerprint], ids=["stats", "tensor", "fingerprint"])
+def test_less_can_be_kept_of_buffers_too(keep: object) -> None:
+    assert hookline.diff(*with_another_momentum(), X, keep=keep).culprit.path == "1"
+
+
+def test_buffers_that_were_updated_alike_are_none() -> None:
+    found = hookline.diff(*normed(), X)
+
+    assert not found
+    assert found.identical
+    assert len(found.of("1").buffers) == 3
+
+
+def test_buffers_that_no_forward_updates_are_left_to_the_weights() -> None:
+    model, other = with_another_momentum()
+    other[1].running_mean += 1
+
+    found = hookline.diff(model.eval(), other.eval(), X)
+
+    assert found.of("1").buffers == {}
+    assert [weight.name_a for weight in found.weights] == ["1.running_mean"]
+
+
+def test_both_models_are_left_as_they_were() -> None:
+    models = with_another_momentum()
+
+    hookline.diff(*models, X, grads=True)
+
+    for model in models:
+        assert torch.equal(model[1].running_mean, torch.zeros(4))
+        assert model[1].num_batches_tracked == 0
+
+
+def test_buffers_after_other_inputs_are_passed_on() -> None:
+    model, other = normed()
+    with torch.no_grad():
+        other[0].bias += 1
+
+    found = hookline.diff(model, other, X)
+
+    assert found.of("1").updates_other
+    assert found.of("1").makes_it is None
+    assert [pair.path for pair in found.culprits] == ["0"]
+
+
+class Counts(nn.Module):
+    """Counts its calls in a buffer, in place or in a new tensor, of a module that is not called itself."""
+
+    def __init__(self, by: int, *, anew: bool) -> None:
+        super().__init__()
+        self.by, self.anew, self.inner = by, anew, nn.Module()
+        self.inner.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.anew:
+            self.inner.count = self.inner.count + self.by
+        else:
+            self.inner.count += self.by
+        return x
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["a new tensor", "in place"])
+def test_a_buffer_of_a_module_that_nobody_calls_stands_at_the_one_around_it(anew: bool) -> None:
+    model, other = (nn.Sequential(Counts(by, anew=anew)) for by in (1, 2))
+
+    found = hookline.diff(model, other, X)
+
+    assert list(found.of("0").buffers) == ["inner.count"]
+    assert found.culprit.path == "0"
+    assert found.culprit.why == "by is 1 against 2"
+    assert model[0].inner.count == other[0].inner.count == 0
+
+
+def test_a_buffer_that_only_one_updates_is_compared_with_what_the_other_has() -> None:
+    found = hookline.diff(Counts(0, anew=False), Counts(3, anew=False), X)
+
+    assert found.of("").buffers["inner.count"].absolute == 3
+
+
+def test_the_code_that_updates_buffers_otherwise_is_said_to() -> None:
+    class Fast(nn.BatchNorm1d):
+        def forward(self, x: Tensor) -> Tensor:
+            found = super().forward(x)
+            self.running_mean += 1
+            return found
+
+    model, other = normed()
+    Fast.__name__ = "BatchNorm1d"
+    other[1].__class__ = Fast
+
+    found = hookline.diff(model, other, X)
+
+    assert found.culprit.why == "given the same, and holding the same, its code updates its buffers otherwise"
+
+
+def test_buffers_are_saved_with_the_rest(tmp_path: object) -> None:
+    found = hookline.diff(*with_another_momentum(), X)
+    found.save(f"{tmp_path}/diff")
+
+    assert hookline.Diff.load(f"{tmp_path}/diff").pairs == found.pairs
