@@ -2,13 +2,14 @@
 
 from torch.nn import Module
 
+from hookline.engine.stand_in import compiled_call_of
 from hookline.model.paths import walk
 from hookline.model.select import Selection
 
 
 def is_compiled(module: Module) -> bool:
     """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return _is_wrapper(module) or module.__dict__.get("_compiled_call_impl") is not None
+    return _is_wrapper(module) or compiled_call_of(module) is not None
 
 
 def seen_from_outside(selection: Selection) -> Selection:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hookline.engine.call import here
 from hookline.errors import RecordError
 from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
 from hookline.record.record import TensorInfo
@@ -95,6 +96,8 @@ def version_of(tensor: Tensor) -> int | None:
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
     info = new(TensorInfo)
+    if here.running.borrowed:
+        tensor = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
     info._value = tensor

@@ -14,6 +14,7 @@ from hookline.edits.calls import When, generation_step
 from hookline.edits.edit import as_edit
 from hookline.edits.steps import Change, Skip, edit_calls
 from hookline.engine.hook import Handle
+from hookline.engine.stand_in import compiled_call_of
 from hookline.errors import EditError
 from hookline.model.paths import outermost
 from hookline.model.select import Selection, Where, select
@@ -118,7 +119,7 @@ def refuse_compiled(model: Module, selection: Selection) -> None:
 
 def is_compiled(module: Module) -> bool:
     """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return type(module).__name__ == "OptimizedModule" or module.__dict__.get("_compiled_call_impl") is not None
+    return type(module).__name__ == "OptimizedModule" or compiled_call_of(module) is not None
 
 
 def refuse_tuples(selection: Selection) -> None:
