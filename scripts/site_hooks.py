@@ -81,33 +81,45 @@ def commands() -> Iterator[str]:
 
     group: Any = get_command(app)
     for name, command in group.commands.items():
-        words = [parameter.make_metavar(None) if parameter.param_type_name == "argument" else "" for parameter in command.params]
+        arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+        words = [each.metavar if each.required else f"[{each.metavar}]" for each in arguments]
         yield f"\n## hookline {name}\n"
-        yield f"```sh\n{' '.join(filter(None, ('hookline', name, *words, '[OPTIONS]')))}\n```\n"
+        yield f"```sh\n{' '.join(('hookline', name, *words, '[OPTIONS]'))}\n```\n"
         yield plain(command.help)
         yield "\n| | |\n|---|---|"
-        yield from (_parameter_row(parameter) for parameter in command.params)
+        yield from map(_parameter_row, command.params)
         yield f"\n```sh\n{examples(command.epilog)}\n```\n"
 
 
 def _parameter_row(parameter: Any) -> str:
-    names = [*parameter.opts, *parameter.secondary_opts]
-    flag = parameter.param_type_name == "argument" or parameter.is_flag
-    shown = parameter.metavar if parameter.param_type_name == "argument" else ", ".join(names)
-    shown += "" if flag else f" {parameter.metavar}"
-    words = plain(parameter.help or "").replace("|", "\\|")
-    if isinstance(parameter.show_default, str):
-        default = parameter.show_default
+    """What an argument or an option is called, and its help."""
+    if parameter.param_type_name == "argument":
+        names = [parameter.metavar]
     else:
-        default = str(parameter.default) if parameter.show_default and isinstance(parameter.default, int) and not flag else ""
-    return f"| `{shown}` | {words}{f' By default {default}.' if default else ''} |"
+        names = [*parameter.opts, *parameter.secondary_opts]
+        names[-1] += f" {parameter.metavar}" if parameter.metavar else ""
+    by_default = _default(parameter)
+    words = plain(parameter.help) + (f" By default {by_default}." if by_default else "")
+    return f"| {', '.join(f'`{name}`' for name in names)} | {words.replace('|', chr(92) + '|')} |"
+
+
+def _default(parameter: Any) -> str:
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    if parameter.show_default and not isinstance(parameter.default, bool | None):
+        return f"`{parameter.default}`"
+    return ""
 
 
 def plain(help: str) -> str:
-    """Help without the terminal's markup: what is bold there is code here, and so are stars."""
-    text = re.sub(r"\[bold\](.*?)\[/bold\]", r"`\1`", help)
-    text = re.sub(r"(?<![`\w])(--?[a-z][\w-]*)(?!\w)", r"`\1`", re.sub(r"\[/?dim\]", "", text))
-    return text.replace("\\[", "[")
+    """Help as Markdown: what is bold in the terminal is code here, and so are options; stars are stars."""
+    text = re.sub(r"\[bold\](.*?)\[/bold\]", r"`\1`", help).replace("\\[", "[")
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if place % 2 else _code_options(part) for place, part in enumerate(parts))
+
+
+def _code_options(text: str) -> str:
+    return re.sub(r"(?<!\w)(--[a-z][a-z-]*|-h)", r"`\1`", text.replace("*", r"\*"))
 
 
 def examples(epilog: str) -> str:
