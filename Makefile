@@ -12,6 +12,7 @@ demo: .venv/demo  ## watch the bundled model on the bundled images, forward and 
 docs: .venv/docs  ## the documentation as a site, with pages and pictures of real runs: open out/site/index.html
 	$(BIN)/python scripts/pictures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "open out/site/index.html"
 
 pictures: .venv/docs  ## the pictures that are checked in, anew
 	$(BIN)/python scripts/pictures.py --into out/pictures

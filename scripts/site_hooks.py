@@ -1,4 +1,4 @@
-"""What the documentation's build adds to its pages: live pages, fresh pictures, the command line, readable docstrings."""
+"""What the build of the documentation adds: live pages, fresh pictures, the command line, readable docstrings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def _inside(link: re.Match[str], folder: Path) -> str:
 def _two_pictures(found: re.Match[str]) -> str:
     """The theme has a toggle, which <picture> does not follow: one picture for each of its schemes."""
     dark, light, words = found.groups()
-    return "\n".join(f'<img src="{path}" alt="{words}" class="only-{theme}">' for theme, path in (("light", light), ("dark", dark)))
+    return "\n".join(
+        f'<img src="{path}" alt="{words}" class="only-{theme}">' for theme, path in (("light", light), ("dark", dark))
+    )
 
 
 # The command line
@@ -153,17 +155,19 @@ def as_markdown(lines: list[str]) -> Iterator[str]:
     >>> [*as_markdown(["of these:", "- one", ">>> 1", "1"])]
     ['of these:', '', '- one', '', '```pycon', '>>> 1', '1', '```']
     """
-    before, fenced, example = "", False, False
+    before, fenced, example, listed = "", False, False, False
     for line in lines:
         fenced ^= line.lstrip().startswith("```")
+        item, within = line.startswith("- "), line.startswith(("- ", "  "))
         if example and not line.strip():
             example = False
             yield "```"
         elif not fenced and not example and line.startswith(">>> "):
             example = True
             yield from ("", "```pycon")
-        elif not fenced and line.startswith("- ") and before.strip() and not before.startswith(("- ", "  ")):
+        elif not fenced and before.strip() and ((item and not listed) or (listed and not within)):
             yield ""
+        listed = (item or (listed and within)) and not fenced
         before = line
         yield line
     if example:

@@ -13,7 +13,9 @@ from hookline import edits, errors
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-REFERENCE = re.findall(r"^::: (\S+)$", "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.md")), re.MULTILINE)
+REFERENCE = re.findall(
+    r"^::: (\S+)$", "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.md")), re.MULTILINE
+)
 MADE_BY_THE_BUILD = "live"
 
 
@@ -55,3 +57,40 @@ def test_links_and_pictures_lead_to_something(page):
 
 def test_pictures_are_small():
     assert [picture.name for picture in (DOCS / "pictures").iterdir() if picture.stat().st_size > 200_000] == []
+
+
+@pytest.fixture(scope="module")
+def site_hooks():
+    pytest.importorskip("mkdocs")
+    from scripts import site_hooks
+
+    return site_hooks
+
+
+def test_the_help_of_every_command_is_on_the_command_lines_page(site_hooks):
+    from hookline.cli import app
+
+    text = "\n".join(site_hooks.commands())
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    assert re.findall(r"^## hookline (\w+)$", text, re.MULTILINE) == names
+    assert "[bold]" not in text
+    assert "`--inputs SPEC`" in text
+
+
+def test_lists_and_examples_of_docstrings_become_markdown(site_hooks):
+    lines = ["Of these:", "- one", "  and more", "- two", "Then:", ">>> 1", "1", "", "End."]
+    assert [*site_hooks.as_markdown(lines)] == [
+        *("Of these:", "", "- one", "  and more", "- two", "", "Then:"),
+        *("", "```pycon", ">>> 1", "1", "```", "", "End."),
+    ]
+
+
+def test_links_out_of_docs_become_paths(site_hooks):
+    class Page:
+        class file:
+            src_uri = "explain/check.md"
+
+    text = "[engine](../../src/hookline/engine/README.md) [guide](../guides/check.md) [tests/zoo](../../tests/zoo)"
+    assert site_hooks.on_page_markdown(text, Page, None, None) == (
+        "engine (`src/hookline/engine/README.md`) [guide](../guides/check.md) `tests/zoo`"
+    )

@@ -72,6 +72,6 @@ def assert_alike(printed, written):
         if re.fullmatch(r"[+-]+", other):
             continue
         try:
-            assert float(one) == pytest.approx(float(other), rel=0.1, abs=0.02)
+            assert float(one) == pytest.approx(float(other), rel=0.1, abs=0.02, nan_ok=True)
         except ValueError:
             assert one == other
