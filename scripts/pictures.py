@@ -16,7 +16,7 @@ import hookline
 import hookline.demo
 
 ROOT = Path(__file__).parent.parent
-WIDE, HIGH = 1120, 640  # pixels
+WIDE, HIGH = 1200, 760  # pixels
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path, default=ROOT / "out" / "pictures", help="a folder, which is made anew")
     folder = parser.parse_args().into
+    torch.set_num_threads(1)  # so that threads do not wait for each other on a machine that does other things too
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
