@@ -14,7 +14,7 @@ from hookline.errors import AttachError
 
 Step: TypeAlias = Callable[[Call], Any]
 Phase: TypeAlias = Literal["before", "after", "always", "backward_before", "backward"]
-Compiled: TypeAlias = Literal["trace", "callback", "leave out"]
+Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -81,7 +81,8 @@ def together(*handles: Handle) -> Handle:
 def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: Step | None) -> tuple[Hook, ...]:
     """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given.
 
-    In a graph of `torch.compile` a step is traced, called by the graph when it runs ("callback"), or left out.
+    In a graph of `torch.compile` a step is traced, called by the graph when it runs ("callback"), or left out: with a
+    warning, or, where it is only meant for what is outside of graphs, without one.
     """
     added = caller()
     for phase, step in phases.items():

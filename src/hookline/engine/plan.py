@@ -52,7 +52,7 @@ def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
     forward = [hook for hook in hooks if hook.phase in ("before", "after", "always")]
     traced = tuple(hook for hook in forward if hook.compiled == "trace")
     tapped = tuple(hook for hook in forward if hook.compiled == "callback")
-    left_out = tuple(hook for hook in hooks if hook not in traced and hook not in tapped)
+    left_out = tuple(hook for hook in hooks if hook not in traced and hook not in tapped and hook.compiled != "outside")
     return CompiledPlan(
         traced=bool(traced),
         traced_before=_steps(traced, "before"),

@@ -22,6 +22,7 @@ from torch.jit import _trace
 from torch.nn import Module
 
 from hookline.engine.call import Call, here
+from hookline.engine.forwarding import forwarding, is_stand_in, original_class
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
@@ -193,32 +194,6 @@ def _take_entry(module: Module, site: Site) -> Any:
     return module.__dict__.pop("_compiled_call_impl")
 
 
-def is_stand_in(kind: type) -> bool:
-    """Whether a class is one that stands for another."""
-    return isinstance(kind, Forwarding)
-
-
-def original_class(module: Module) -> type[Module]:
-    """The class that a module has, or stands to get back."""
-    kind = type(module)
-    return kind.__base__ if is_stand_in(kind) else kind  # type: ignore[return-value]
-
-
-class Forwarding(type):
-    """The metaclass of stand-ins: what is set on the class goes to the original, for all its instances and to stay."""
-
-    def __setattr__(cls, name: str, value: Any) -> None:
-        setattr(cls.__base__, name, value)
-
-    def __delattr__(cls, name: str) -> None:
-        delattr(cls.__base__, name)
-
-
-@lru_cache(maxsize=64)
-def _forwarding(metaclass: Any) -> Any:
-    return Forwarding if metaclass is type else type("Forwarding", (Forwarding, metaclass), {})
-
-
 @lru_cache(maxsize=512)
 def stand_in(original: Any) -> Any:
     """The stand-in of a class. It is made on `torch.nn.Module` and then moved below the original, so that nothing
@@ -235,7 +210,7 @@ def stand_in(original: Any) -> Any:
     }
     if "_wrapped_call" in vars(original):  # torch.fx's GraphModule looks for it on the class itself when it recompiles
         body["_wrapped_call"] = vars(original)["_wrapped_call"]
-    metaclass = _forwarding(type(original))  # type: ignore[arg-type]
+    metaclass = forwarding(type(original))  # type: ignore[arg-type]
     try:
         made = type.__new__(metaclass, original.__name__, (Module,), dict(body))
         type.__dict__["__bases__"].__set__(made, (original,))

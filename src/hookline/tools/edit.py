@@ -13,6 +13,7 @@ from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNC
 from hookline.edits.calls import When, generation_step
 from hookline.edits.edit import as_edit
 from hookline.edits.steps import Change, Skip, edit_calls
+from hookline.engine.forwarding import original_class
 from hookline.engine.hook import Handle
 from hookline.engine.stand_in import compiled_call_of
 from hookline.errors import EditError
@@ -125,7 +126,7 @@ def is_compiled(module: Module) -> bool:
 def refuse_tuples(selection: Selection) -> None:
     """EditError where a module gives a tuple, as far as its code tells: a tensor in its place would be taken apart."""
     for path, module in selection:
-        if gives_tuple(module.__class__):
+        if gives_tuple(original_class(module)):
             raise EditError(
                 f"{path or 'the model'} gives a tuple, and skip=True gives back one tensor; "
                 "give skip= a function of the call, such as lambda call: (call.args[0], None)"
