@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toys import Gives
 
 import hookline
+import hookline.demo
 from hookline.errors import CompareError, SelectionError, StoreError
 from hookline.testing import recorded, toy
 
@@ -455,3 +456,17 @@ def test_a_gradient_that_only_one_has_is_a_difference() -> None:
     assert [pair.path for pair in found if pair.differs] == ["0"]
     assert str(found.of("0").grad_inputs["weight"]) == "only the first has it"
     assert not hookline.diff(other, other, X, grads=True)
+
+
+def test_gradients_so_small_that_they_agree_are_not_blamed_on_the_module_that_sums_them_up() -> None:
+    model = hookline.demo.model()
+    port = copy.deepcopy(model)
+    port.norm.eps = 0.01
+    images, labels = hookline.demo.digits()
+
+    def loss(logits: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels[:32])
+
+    found = hookline.diff(model, port, images[:32], grads=True, loss=loss)
+
+    assert [pair.path for pair in found.culprits] == ["norm"]
