@@ -591,15 +591,39 @@ def test_a_pattern_that_picks_nothing_is_an_error(model):
     assert_unhooked(model)
 
 
-def test_a_compiled_model_is_refused(model):
-    compiled = torch.compile(model, backend="eager")
-    with pytest.raises(EditError, match="is compiled by torch.compile, which no edit reaches"):
-        hookline.edit(compiled, "0", output=edits.zero())
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"output": edits.zero()},
+        {"output": lambda tensor: tensor * 3},
+        {"output": edits.zero(), "at": (slice(None), -1)},
+        {"input": edits.scale(2.0)},
+        {"skip": True},
+    ],
+    ids=["zero", "a function", "at a position", "the input", "skip"],
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which dynamo reads
+def test_an_edit_is_traced_into_a_compiled_model(model, x, asked):
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    plain = compiled(x)
+    with hookline.edit(model, "1.0", **asked):
+        assert torch.equal(compiled(x), model(x))
+        assert not torch.equal(compiled(x), plain) or asked == {"skip": True}
+    assert torch.equal(compiled(x), plain)
 
 
-def test_modules_inside_of_a_compiled_one_are_refused_and_the_compiled_one_itself_is_edited(model, x):
+@pytest.mark.parametrize("asked", [{"output": edits.zero(), "when": 0}, {"grad_output": edits.zero()}])
+def test_what_a_graph_cannot_do_is_refused_inside_of_a_compiled_model(model, asked):
     model[1].compile(backend="eager")
-    with pytest.raises(EditError, match="1.0 is compiled"):
-        hookline.edit(model, "1.0", output=edits.zero())
-    with hookline.edit(model, "1", output=edits.zero()):
+    with pytest.raises(EditError, match="1.0 is compiled by torch.compile: in its graph no edit counts calls"):
+        hookline.edit(model, "1.0", **asked)
+    with pytest.raises(EditError, match="is compiled by torch.compile"):
+        hookline.edit(torch.compile(model, backend="eager"), "0", **asked)
+    assert_unhooked(model)
+
+
+def test_a_compiled_module_itself_is_edited_from_outside(model, x):
+    model[1].compile(backend="eager")
+    with hookline.edit(model, "1", output=edits.zero(), when=0):
         assert torch.equal(model(x), model[2](torch.zeros(3, 4)))

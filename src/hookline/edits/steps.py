@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -39,12 +38,16 @@ def edit_calls(
     count = Counted(when, selection.model) if numbered else None
     handles = [without_fast_path(selection)]
     if count is not None and count.steps is not None:
-        handles.append(attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf)))
+        handles.append(
+            attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf, compiled="leave out"))
+        )
     try:
         steps = _steps(parts, skip, key, at, count)
         for step in steps.values():
             step.__qualname__ = _name(parts, skip)
-        handles.append(attach(selection, make_hooks(order=order, compiled="trace", **steps)))
+        handles.append(
+            attach(selection, make_hooks(order=order, compiled="trace" if count is None else "leave out", **steps))
+        )
     except BaseException:
         together(*handles).remove()
         raise
@@ -165,7 +168,7 @@ PHASES = {"input": "before", "output": "after", "grad_output": "backward_before"
 GRADIENTS = ("grad_output", "grad_input")
 ACCESS: dict[str, tuple[Callable[[Call], Any], Callable[[Call, Any], None]]] = {
     "input": (lambda call: named(call.args, call.kwargs), _put_input),
-    "output": (attrgetter("output"), _put_output),
-    "grad_output": (attrgetter("grad_output"), _put_grad_output),
+    "output": (lambda call: call.output, _put_output),
+    "grad_output": (lambda call: call.grad_output, _put_grad_output),
     "grad_input": (lambda call: named(call.grad_input, call.grad_kwargs), _put_grad_input),
 }

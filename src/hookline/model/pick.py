@@ -72,7 +72,7 @@ def with_part(value: Any, keys: Keys, new: Any) -> Any:
     if isinstance(value, tuple):
         return tuple_like(value, [*parts.values()])
     with suppress(Exception):  # a class of the user's may let neither itself be copied nor its parts be set
-        twin = copy.copy(value)
+        twin = dict(value) if type(value) is dict else copy.copy(value)
         if put_part(twin, first, parts[first]):
             return twin
     raise EditError(f"a {type(value).__name__} does not let its part {first!r} be set")
@@ -106,8 +106,9 @@ def _described(tensor: Tensor) -> str:
 
 def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Any]:
     """The arguments of a call as one value: the positional ones by place, the others by name."""
-    value: dict[int | str, Any] = {**dict(enumerate(args))}
-    value.update(kwargs)
+    value: dict[int | str, Any] = {place: part for place, part in enumerate(args)}  # noqa: C416  # dynamo reads this
+    for name, part in kwargs.items():
+        value[name] = part
     return value
 
 

@@ -77,7 +77,8 @@ def edit(
         raise EditError(f"skip= is True or a function of the call, not {skip!r}")
     refuse_other_calls(when)
     selection = select(model, where)
-    refuse_compiled(model, selection)
+    if when is not None or any(change.located or part.startswith("grad") for part, change in parts.items()):
+        refuse_compiled(model, selection)
     if skip is True:
         refuse_tuples(selection)
 
@@ -109,13 +110,17 @@ def is_number(value: Any) -> bool:
 
 
 def refuse_compiled(model: Module, selection: Selection) -> None:
-    """EditError where a selected module is inside of a compiled one: no step sees its calls."""
+    """EditError where a selected module is inside of a compiled one: its calls are not counted, its gradients not
+    reached."""
     if "torch._dynamo" not in sys.modules:
         return  # nothing was ever compiled
     inside = {id(part) for module in outermost(model, is_compiled) for part in [*module.modules()][1:]}
     for path, module in selection:
         if id(module) in inside or type(module).__name__ == "OptimizedModule":
-            raise EditError(f"{path or 'the model'} is compiled by torch.compile, which no edit reaches; edit it eager")
+            raise EditError(
+                f"{path or 'the model'} is compiled by torch.compile: in its graph no edit counts calls, knows where "
+                "it is at work, or reaches gradients; edit the model uncompiled"
+            )
 
 
 def is_compiled(module: Module) -> bool:
