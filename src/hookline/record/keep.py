@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hookline.errors import RecordError
+from hookline.model.sharded import part_of
 from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
 from hookline.record.record import TensorInfo
 
@@ -43,6 +44,8 @@ def describe(tensor: Tensor) -> TensorInfo:
     info.dtype = tensor.dtype
     info.device = tensor.device
     info.requires_grad = tensor.requires_grad
+    if type(tensor) is not Tensor:
+        info._part = part_of(tensor)
     return info
 
 
@@ -97,6 +100,8 @@ def _with_reference(tensor: Tensor) -> TensorInfo:
     info = new(TensorInfo)
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
+    if type(tensor) is not Tensor:
+        info._part = part_of(tensor)
     info._value = tensor
     info._version = version_of(tensor)
     return info

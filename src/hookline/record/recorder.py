@@ -84,6 +84,8 @@ class Recorder:
             record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None
         record.seconds = 0.0
+        if call.recompute:
+            record.recompute = True
 
         parent = call.parent
         while parent is not None and parent not in self.running:

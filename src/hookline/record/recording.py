@@ -8,6 +8,7 @@ from hookline.engine.attach import attach
 from hookline.engine.hook import Hook
 from hookline.errors import RecordError
 from hookline.model.select import Selection
+from hookline.model.sharded import rank_and_world
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
 from hookline.record.record import Run
@@ -23,11 +24,14 @@ def recording(
     if grads not in (True, False, "input"):
         raise RecordError(f"grads={grads!r} is not known; it is True, False or 'input'")
     given = None if inputs is None and keep == "tensor" and grads != "input" else keeper(inputs or "shape", pending)
+    rank, world_size = rank_and_world()
     run = Run(
         model=type(selection.model).__name__,
         modules={path: type(module).__name__ for path, module in selection},
         aliases=selection.aliases,
         settings={"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads},
+        rank=rank,
+        world_size=world_size,
     )
     recorder = Recorder(
         run,

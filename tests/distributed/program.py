@@ -1,0 +1,147 @@
+"""Run by torchrun in two processes: trains the model in every way, watched and not, and writes down what happened."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+import hookline
+from hookline.model.sharded import local_part
+from world import Net, batch, figures, told, train, wrappers, write
+
+
+def trainings(mesh: Any, rank: int) -> dict[str, Any]:
+    """Losses and calls, with a watch before, after, and none."""
+    facts: dict[str, Any] = {}
+    for name, wrap in wrappers(mesh).items():
+        facts[name] = {"bare": train(name, wrap, rank=rank)[0]}
+        for when in ("before", "after"):
+            losses, run = train(name, wrap, watch=when, rank=rank, grads=True)
+            assert run is not None
+            facts[name][when] = {"losses": losses, "calls": told(run), "modules": run.modules, "run": repr(run)}
+        losses, run = train(name, wrap, watch="after", rank=rank, grads="input", keep="shape")
+        assert run is not None
+        facts[name]["inputs"] = {"grads": [bool(call.grad_input[0]) for call in run if call.path == "blocks.1"]}
+    return facts
+
+
+def gathers(mesh: Any, rank: int) -> dict[str, Any]:
+    """What gathered runs hold, beside the figures of the same model in one process."""
+    facts: dict[str, Any] = {}
+    for name in ("tensor parallel", "ddp"):
+        _, run = train(name, wrappers(mesh)[name], watch="after", rank=rank, grads=True, keep="histogram")
+        assert run is not None
+        gathered = run.gather()
+        facts[name] = {"is": gathered is not None, "rank": run.rank, "world_size": run.world_size}
+        if gathered is not None:
+            facts[name] |= seen(gathered)
+            folder = Path(os.environ["FACTS"]) / name
+            gathered.save(folder)
+            facts[name]["loaded"] = seen(hookline.load(folder))
+    return facts
+
+
+def seen(run: hookline.Run) -> dict[str, Any]:
+    first = run["blocks.0.up"]
+    return {
+        "calls": [
+            {
+                **call,
+                "stats": figures(own.output.stats),
+                "grad_stats": figures(own.output.grad and own.output.grad.stats),
+            }
+            for call, own in zip(told(run), run, strict=True)
+        ],
+        "ranks": [own is not None and own.output.stats.mean for own in first.ranks],
+        "infos": [info is not None and info.stats.count for info in first.output.ranks],
+        "run": [run.rank, run.world_size, [own.rank for own in run.ranks]],
+        "text": repr(run),
+    }
+
+
+def alone() -> list[Any]:
+    """The same training of the whole model in one process."""
+    _, run = train("alone", lambda model: model, watch="after", rank=0, grads=True, keep="histogram")
+    assert run is not None
+    return [
+        {"path": call.path, "stats": figures(call.output.stats), "grad_stats": figures(call.output.grad.stats)}
+        for call in run
+    ]
+
+
+def placed(mesh: Any, rank: int) -> dict[str, Any]:
+    """A tensor of five rows that lies in every way, passed through a watched Identity."""
+    whole = torch.arange(-4.0, 11.0).reshape(5, 3)
+    whole[4, 2] = float("inf")
+    ways: dict[str, Any] = {"rows": Shard(0), "columns": Shard(1), "copies": Replicate()}
+    tensors = {name: distribute_tensor(whole, mesh, [way]) for name, way in ways.items()}
+    tensors["summands"] = DTensor.from_local(whole, mesh, [Partial()], run_check=False)
+    facts: dict[str, Any] = {"whole": figures(through_identity(whole).calls[0].output.stats)}
+    for name, tensor in tensors.items():
+        run = through_identity(tensor, keep="copy")
+        info = run.calls[0].output
+        run.save(Path(os.environ["FACTS"]) / f"{name} {rank}")
+        loaded = hookline.load(Path(os.environ["FACTS"]) / f"{name} {rank}").calls[0].output
+        gathered = run.gather()
+        facts[name] = {
+            "shape": [*info.shape],
+            "local_shape": [*info.local_shape],
+            "placement": info.placement,
+            "local": repr(figures(info.measured()))
+            == repr(figures(through_identity(local_part(tensor), keep="copy").calls[0].output.measured())),
+            "stored": [[*loaded.value.shape], [*loaded.local_shape], loaded.placement],
+            "gathered": None if gathered is None else figures(gathered.calls[0].output.stats),
+            "text": repr(info),
+        }
+    return facts
+
+
+def through_identity(tensor: torch.Tensor, **options: Any) -> hookline.Run:
+    model = torch.nn.Identity()
+    with hookline.watch(model, **options) as run:
+        model(tensor)
+    return run
+
+
+def odd(rank: int) -> dict[str, Any]:
+    """Ranks that do not do the same."""
+    model = Net()
+    with hookline.watch(model) as run:
+        for _ in range(1 + rank):
+            model(batch(0, rank))
+    gathered = run.gather()
+    facts: dict[str, Any] = {}
+    if gathered is not None:
+        facts["calls"] = [[call.path, call.index, [own is not None for own in call.ranks]] for call in gathered]
+        facts["parents"] = [None if call.parent is None else [call.parent.path, call.parent.index] for call in gathered]
+    with hookline.watch(model, keep=lambda tensor: object()) as unsaved:
+        if rank == 1:
+            model(batch(0, rank))
+    try:
+        unsaved.gather()
+    except hookline.HooklineError as error:
+        facts["refused"] = [type(error).__name__, str(error)]
+    return facts
+
+
+def main() -> None:
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    mesh = init_device_mesh("cpu", (2,))
+    facts = {
+        "trainings": trainings(mesh, rank),
+        "gathers": gathers(mesh, rank),
+        "alone": alone(),
+        "placed": placed(mesh, rank),
+        "odd": odd(rank),
+    }
+    write(facts)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
