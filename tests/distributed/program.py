@@ -8,10 +8,10 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from world import Net, batch, figures, told, train, wrappers, write
 
 import hookline
 from hookline.model.sharded import local_part
-from world import Net, batch, figures, told, train, wrappers, write
 
 
 def trainings(mesh: Any, rank: int) -> dict[str, Any]:

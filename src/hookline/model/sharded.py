@@ -56,6 +56,25 @@ def local_part(tensor: Tensor) -> Tensor:
     return local
 
 
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy without a gradient. Of a distributed tensor the part here is copied: `clone` would have the processes
+    exchange what is Partial."""
+    if not is_distributed(tensor):
+        return tensor.detach().clone()
+    with torch.no_grad():
+        whole: Any = tensor
+        kind: Any = sys.modules["torch.distributed.tensor"].DTensor
+        copied: Tensor = kind.from_local(
+            whole.to_local().clone(),
+            whole.device_mesh,
+            whole.placements,
+            run_check=False,
+            shape=whole.shape,
+            stride=whole.stride(),
+        )
+    return copied
+
+
 def is_distributed(tensor: Tensor) -> bool:
     """Whether it is a DTensor. While nobody has imported them there are none."""
     distributed = None if type(tensor) is Tensor else sys.modules.get("torch.distributed.tensor")

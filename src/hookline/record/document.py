@@ -167,7 +167,8 @@ def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
         "requires_grad": info.requires_grad,
     }
     if info.part is not None:
-        encoded["part"] = dataclasses.asdict(info.part)
+        lists = dataclasses.asdict(info.part).items()
+        encoded["part"] = {name: None if part is None else [*part] for name, part in lists}
     if info.stats is not None:
         figures = {key: _number(figure) for key, figure in dataclasses.asdict(info.stats).items()}
         encoded["stats"] = {key: figure for key, figure in figures.items() if figure is not None}

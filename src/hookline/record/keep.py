@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hookline.errors import RecordError
-from hookline.model.sharded import part_of
+from hookline.model.sharded import copy_of, part_of
 from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
 from hookline.record.record import TensorInfo
 
@@ -28,7 +28,7 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
     if keep == "tensor":
         return _with_reference
     if keep == "copy":
-        return lambda tensor: _with_result(tensor, _copy)
+        return lambda tensor: _with_result(tensor, copy_of)
     if callable(keep):
         return lambda tensor: _with_result(tensor, keep)
     raise RecordError(
@@ -105,10 +105,6 @@ def _with_reference(tensor: Tensor) -> TensorInfo:
     info._value = tensor
     info._version = version_of(tensor)
     return info
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
 
 
 def _with_result(tensor: Tensor, function: Callable[[Tensor], Any]) -> TensorInfo:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from hookline.errors import RecordError
 from hookline.model.sharded import PER_RANK, Part
 from hookline.model.tensors import mirror
@@ -83,10 +85,10 @@ def _info(ranks: Sequence[TensorInfo | None]) -> TensorInfo:
     figures = [_stats_of(group) for group in groups]
     found = [stats for stats in figures if stats is not None]
     complete = len(found) == len(groups)
-    once = len(groups) == 1 or (complete and alike(found))
-    info._stats = found[0] if complete and once else whole(found) if complete else None
+    once = len(groups) == 1 or not found or (complete and alike(found))
+    info._stats = found[0] if complete and alike(found) else whole(found) if complete else None
     info._part = _part(groups, once=once)
-    if once and first.part is None and first.value is not None:
+    if once and first.part is None and isinstance(first.value, Tensor):
         info._value = first.value
     grads = [None if own is None else own.grad for own in ranks]
     if any(grad is not None for grad in grads):

@@ -379,7 +379,8 @@ class Run:
         mean, std, norm, zeros, nan, inf are reduced from the parts, each part once; a histogram only where all parts
         have the same bins, and nothing of what is Partial. A plain tensor whose figures are the same on all ranks
         stands for all; where they differ, as with the batches of data parallel training, its placement is "PerRank()"
-        and the figures are of all ranks' elements. `call.ranks[1]` and `info.ranks[1]` are what rank 1 knows.
+        and the figures are of all ranks' elements. (Where no figures were kept one stands for all.) `call.ranks[1]` and
+        `info.ranks[1]` are what rank 1 knows.
 
         What travels is the document of `save` and the tensors that were kept, nothing of the user's classes. Raises
         RecordError where torch.distributed is not initialised, and where a rank has what cannot be saved.
