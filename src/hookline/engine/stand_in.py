@@ -32,9 +32,9 @@ changing = threading.RLock()  # held while hooks are put on, taken off, or lifte
 
 class Site:
     """What the engine keeps in a module that has hooks of ours: whose it is, the module's class and that class' call,
-    its path, its hooks and their plan. Copied or pickled it is None."""
+    its path, its hooks and their plan, and the methods of it that are hooked. Copied or pickled it is None."""
 
-    __slots__ = ("call", "count", "hooks", "original", "owner", "path", "plan")
+    __slots__ = ("call", "count", "hooks", "methods", "original", "owner", "path", "plan")
     own = True
 
     def __init__(self, module: Module, kind: "Kind", path: str) -> None:
@@ -42,6 +42,7 @@ class Site:
         self.path = path
         self.count = itertools.count()
         self.hooks: tuple[Hook, ...] = ()
+        self.methods: dict[str, Any] = {}
         self.plan: Plan = NO_STEPS
         self.original = kind.original
         self.call = kind.call
@@ -199,6 +200,9 @@ def _bare(module: Module) -> Iterator[None]:
     """The module as it is without hooks of ours, for as long as it is copied."""
     with changing:
         site = module.__dict__.pop(SITE, None)
+        methods = () if site is None else [*site.methods.values()]
+        for method in methods:
+            method.take_out(module)
         hooked = type(module)
         set_class(module, original_class(module))
         try:
@@ -207,6 +211,8 @@ def _bare(module: Module) -> Iterator[None]:
             set_class(module, hooked)
             if site is not None:
                 module.__dict__[SITE] = site
+            for method in methods:
+                method.put_in(module)
 
 
 def _reduce_ex(self: Module, protocol: Any) -> Any:

@@ -163,8 +163,9 @@ class Slot:
 class CallRecord:
     """What happened in one call of one module.
 
-    - `path`, `index` (0 for the module's first call in this run), `type` (the name of its class), `parent` (the record
-      it ran inside of), `number` (its place in the run, by the order in which calls began);
+    - `path` (of a method that was called by its name "path.method()"), `index` (0 for the module's first call in this
+      run), `type` (the name of its class), `parent` (the record it ran inside of), `number` (its place in the run, by
+      the order in which calls began);
     - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each
       tensor;
     - `grad_output`: the output's nesting with a TensorInfo for each gradient that arrived, None for the others;
@@ -239,6 +240,11 @@ class CallRecord:
     def grad_kwargs(self) -> Any:
         """The same for the arguments given by name."""
         return mirror(self.kwargs, lambda info: info.grad, kind=TensorInfo)
+
+    @property
+    def method(self) -> str | None:
+        """The method that was called by its name; None where the module was called."""
+        return self.path.removesuffix("()").rpartition(".")[2] if self.path.endswith("()") else None
 
     @property
     def depth(self) -> int:
@@ -352,9 +358,9 @@ class Run:
 
     @property
     def never_called(self) -> list[str]:
-        """The watched paths that no call was recorded of."""
+        """The watched paths that no call was recorded of. A forward is called where its module is."""
         called = self._calls_by_path()
-        return [path for path in self.modules if path not in called]
+        return [path for path in self.modules if path not in called and _of_forward(path) not in called]
 
     @property
     def seconds(self) -> float:
@@ -440,7 +446,17 @@ class Run:
 
 COLUMNS = (
     *("path", "index", "type", "depth", "parent", "began", "seconds"),
-    *("input_shapes", "output_shape", "dtype", "device", *MEASURED, "grad_norm", "grad_input_norm", "error"),
+    *(
+        "input_shapes",
+        "output_shape",
+        "dtype",
+        "device",
+        *MEASURED,
+        "grad_norm",
+        "grad_input_norm",
+        "error",
+        "recompute",
+    ),
 )
 
 
@@ -468,6 +484,7 @@ def row(call: CallRecord) -> dict[str, Any]:
         "grad_norm": grad.norm if grad else None,
         "grad_input_norm": back.stats.norm if back and back.stats else None,
         "error": call.error,
+        "recompute": call.recompute,
     }
 
 
@@ -491,6 +508,11 @@ def _path_and_index(key: object) -> tuple[str, int]:
         f"a run has no [{key!r}]: run['path'] is the first call of a module, run['path', 2] its third, "
         "run.calls_of('path') all of them; run.calls[0] is the first call of the run"
     )
+
+
+def _of_forward(path: str) -> str | None:
+    """The module whose forward a path is of."""
+    return path.removesuffix("forward()").removesuffix(".") if path.endswith("forward()") else None
 
 
 def _times(count: int) -> str:

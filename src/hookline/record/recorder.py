@@ -15,6 +15,7 @@ from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook, make_hooks
+from hookline.engine.methods import MethodCall, method_path
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
@@ -46,6 +47,7 @@ class Recorder:
     ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
+        self.methods: dict[str, itertools.count[int]] = {}
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
@@ -72,6 +74,8 @@ class Recorder:
         module, args, kwargs = call.module, call.args, call.kwargs
         record = CallRecord()
         record.path, count = self.known.get(id(module)) or self.as_copy(call)
+        if type(call) is not Call:
+            record.path, count = self.as_method(call, record.path)
         record.index = next(count)
         record.type = type(module).__name__
         record.training = module.training
@@ -102,6 +106,11 @@ class Recorder:
         """The path and the count of a module that is not known: a replica, which somebody made of one that is."""
         path = call.path
         return next((known for known in self.known.values() if known[0] == path), (path, itertools.count()))
+
+    def as_method(self, call: Call, path: str) -> "tuple[str, itertools.count[int]]":
+        """The path and the count of a method that was called by its name, of the module with a path."""
+        own = method_path(path, call.method) if isinstance(call, MethodCall) else path
+        return own, self.methods.setdefault(own, itertools.count())
 
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""

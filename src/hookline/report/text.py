@@ -146,6 +146,8 @@ def call_name(call: CallRecord) -> str:
     """The call as it stands in a tree: the part of its path below its parent's, and which call of the module it is."""
     path = call.path or call.type
     above = call.parent.path if call.parent is not None else ""
+    if call.parent is not None and call.parent.method and not path.startswith(f"{above}."):
+        above = above.removesuffix(f"{call.parent.method}()").removesuffix(".")
     name = path.removeprefix(f"{above}.") if above else path
     name = f"{name} #{call.index}" if call.index else name
     return f"{name} recomputed" if call.recompute else name
