@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors import torch as shelves
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from hookline.errors import StoreError
@@ -128,6 +129,7 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             or tensor.is_quantized
             or tensor.is_meta
             or isinstance(tensor, FakeTensor)
+            or is_functorch_wrapped_tensor(tensor)
         ):
             raise StoreError(f"{name} cannot be saved: only dense tensors are saved, and this is {_kind(tensor)}")
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
@@ -138,6 +140,8 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _kind(tensor: Tensor) -> str:
+    if is_functorch_wrapped_tensor(tensor):
+        return "one of a transform of torch.func"
     if tensor.is_meta or isinstance(tensor, FakeTensor):
         return "one without data"
     if tensor.is_nested:
