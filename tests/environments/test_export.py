@@ -31,7 +31,7 @@ def model():
 
 def scopes(graph):
     """The graph without the files and lines that nodes come from."""
-    return re.sub(r" # .*", "", str(graph))
+    return re.sub(r" # .*|___torch_mangle_\d+\.", "", str(graph))
 
 
 @each_grads
@@ -42,6 +42,16 @@ def test_torch_jit_trace_gives_the_same_code_scopes_and_results(model, grads):
     assert watched.code == plain.code
     assert scopes(watched.inlined_graph) == scopes(plain.inlined_graph)
     assert torch.equal(watched(X), plain(X))
+
+
+def test_a_traced_call_is_recorded_with_the_numbers_of_its_shape(model):
+    with hookline.watch(model) as run:
+        torch.jit.trace(model, X, check_trace=False)
+    assert [(call.path, call.output.shape, call.output.stats) for call in run][:2] == [
+        ("", (3, 4), None),
+        ("0", (3, 8), None),
+    ]
+    assert {type(size) for call in run for info in (*call.inputs, *call.outputs) for size in info.shape} == {int}
 
 
 @each_grads

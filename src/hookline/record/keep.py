@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _is_tracing, _set_tracing_state  # type: ignore[attr-defined]
 
 from hookline.errors import RecordError
 from hookline.model.sharded import copy_of, part_of
@@ -50,6 +51,8 @@ def describe(tensor: Tensor) -> TensorInfo:
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
+    if _is_tracing():
+        return _untraced(tensor)
     try:
         shape = tensor.shape
     except RuntimeError:  # a nested tensor of strided layout tells only the sizes that all its parts share
@@ -57,6 +60,16 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     if type(tensor) is Tensor:
         return shape
     return tuple(size if isinstance(size, int) else -1 for size in shape)  # a symbol stands for what is ragged
+
+
+def _untraced(tensor: Tensor) -> tuple[int, ...]:
+    """The shape, while torch.jit.trace looks away: it would give tensors for sizes, and name values after ours."""
+    state = _get_tracing_state()
+    _set_tracing_state(None)
+    try:
+        return _shape(tensor)
+    finally:
+        _set_tracing_state(state)
 
 
 def _size(tensor: Tensor, dim: int) -> int:
