@@ -29,6 +29,22 @@ def trainings(mesh: Any, rank: int) -> dict[str, Any]:
     return facts
 
 
+def guards(mesh: Any, rank: int) -> dict[str, Any]:
+    """Losses under a guard, and what one says of NaN in the part that is on one rank."""
+    facts: dict[str, Any] = {}
+    for name in ("fsdp", "tensor parallel"):
+        facts[name] = train(name, wrappers(mesh)[name], tool=hookline.guard, rank=rank)[0]
+    model = wrappers(mesh)["tensor parallel"](Net())
+    with torch.no_grad():
+        part = local_part(model.blocks[1].up.bias)
+        part[0] = float("nan") if rank == 1 else 0.0
+    found: list[Any] = []
+    with hookline.guard(model, then=found.append):
+        model(batch(0, 0))
+    facts["found"] = [found[0].path, found[0].phase]
+    return facts
+
+
 def gathers(mesh: Any, rank: int) -> dict[str, Any]:
     """What gathered runs hold, beside the figures of the same model in one process."""
     facts: dict[str, Any] = {}
@@ -134,6 +150,7 @@ def main() -> None:
     mesh = init_device_mesh("cpu", (2,))
     facts = {
         "trainings": trainings(mesh, rank),
+        "guards": guards(mesh, rank),
         "gathers": gathers(mesh, rank),
         "alone": alone(),
         "placed": placed(mesh, rank),

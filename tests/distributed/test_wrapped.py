@@ -84,3 +84,13 @@ def test_the_table_tells_the_placement_and_the_rank(trainings):
         table = own["tensor parallel"]["after"]["run"]
         assert "6x10 Shard(1)" in table
         assert table.splitlines()[0].endswith(f", rank {rank} of 2")
+
+
+@pytest.mark.parametrize("way", ["fsdp", "tensor parallel"])
+def test_the_losses_are_bit_for_bit_those_without_a_guard(facts, way):
+    for own in facts:
+        assert own["guards"][way] == own["trainings"][way]["bare"]
+
+
+def test_a_guard_finds_nan_first_where_the_rank_holds_it(facts):
+    assert [own["guards"]["found"] for own in facts] == [["blocks.1.down", "forward"], ["blocks.1.up", "forward"]]

@@ -74,16 +74,17 @@ def same_batch(name: str) -> bool:
 
 
 def train(
-    name: str, wrap: Callable[[nn.Module], nn.Module], *, watch: str = "", rank: int, **options: Any
+    name: str, wrap: Callable[[nn.Module], nn.Module], *, watch: str = "", rank: int, tool: Any = None, **options: Any
 ) -> tuple[list[str], hookline.Run | None]:
     """The losses of a few steps, to the bit, and the run; `watch` says whether one is put on "before" or "after" the
-    model is wrapped."""
+    model is wrapped; `tool` is another to put on after."""
     torch.manual_seed(0)
     bare = Net()
     around: Any = hookline.watch(bare, **options) if watch == "before" else nullcontext()
     with around as run:
         model = wrap(bare)
         inside: Any = hookline.watch(model, **options) if watch == "after" else nullcontext()
+        inside = tool(model) if tool else inside
         with inside as later:
             return steps(model, name, rank), run or later
 
