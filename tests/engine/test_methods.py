@@ -278,6 +278,12 @@ def test_a_copy_is_the_plain_model(model, x, copied):
     assert [call.path for call in run] == (["encoder.layer"] * 2 if copied is copy.copy else [])
 
 
+def test_a_named_method_of_a_replica_is_that_of_the_module_it_was_made_of(model):
+    with hookline.watch(model, methods=["encode"]):
+        replica = model.encoder._replicate_for_data_parallel()
+        assert replica.encode.__self__ is model.encoder
+
+
 def test_where_one_of_the_methods_cannot_be_put_on_none_is(model):
     class Closed(nn.Module):
         encode = None
