@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
-from world import Net, batch, figures, told, train, wrappers, write
+from world import Block, Net, batch, figures, told, train, wrappers, write
 
 import hookline
 from hookline.model.sharded import local_part
@@ -43,6 +45,36 @@ def guards(mesh: Any, rank: int) -> dict[str, Any]:
         model(batch(0, 0))
     facts["found"] = [found[0].path, found[0].phase]
     return facts
+
+
+def tools(mesh: Any) -> dict[str, Any]:
+    """What the other tools say of sound models."""
+    facts: dict[str, Any] = {}
+    for name in ("fsdp", "tensor parallel"):
+        model = wrappers(mesh)[name](Net())
+        x = batch(0, 0)
+        seen: list[Any] = []
+        with hookline.on(model, "blocks.0.act", backward=lambda call, seen=seen: seen.append(call.grad_input[0])):
+            model(x).sum().backward()
+        facts[name] = {
+            "check": [finding.rule for finding in hookline.check(model, x)],
+            "profile": len(hookline.profile(model, x, repeat=1)),
+            "diff": repr(hookline.diff(model, model, x)),
+            "step": [type(gradient).__name__ for gradient in seen],
+        }
+    return facts
+
+
+def first_fsdp(rank: int) -> dict[str, Any]:
+    """The older FullyShardedDataParallel."""
+    policy = ModuleWrapPolicy({Block})
+
+    def wrap(model: torch.nn.Module) -> torch.nn.Module:
+        return FullyShardedDataParallel(model, auto_wrap_policy=policy, device_id=torch.device("cpu"))
+
+    losses, run = train("fsdp 1", wrap, watch="after", rank=rank, grads=True)
+    assert run is not None
+    return {"bare": train("fsdp 1", wrap, rank=rank)[0], "losses": losses, "paths": sorted({call.path for call in run})}
 
 
 def gathers(mesh: Any, rank: int) -> dict[str, Any]:
@@ -151,6 +183,8 @@ def main() -> None:
     facts = {
         "trainings": trainings(mesh, rank),
         "guards": guards(mesh, rank),
+        "tools": tools(mesh),
+        "first fsdp": first_fsdp(rank),
         "gathers": gathers(mesh, rank),
         "alone": alone(),
         "placed": placed(mesh, rank),

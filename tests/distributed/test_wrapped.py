@@ -86,6 +86,24 @@ def test_the_table_tells_the_placement_and_the_rank(trainings):
         assert table.splitlines()[0].endswith(f", rank {rank} of 2")
 
 
+def test_under_the_older_fsdp_the_losses_and_paths_are_those_without(facts):
+    for own in facts:
+        assert own["first fsdp"]["losses"] == own["first fsdp"]["bare"]
+        assert own["first fsdp"]["paths"] == sorted(PATHS)
+
+
+@pytest.mark.parametrize("way", ["fsdp", "tensor parallel"])
+def test_the_other_tools_run_on_distributed_models(facts, way):
+    for own in facts:
+        assert own["tools"][way]["check"] == []
+        assert own["tools"][way]["profile"] == len(PATHS)
+        assert "no difference in 10 calls" in own["tools"][way]["diff"]
+
+
+def test_a_backward_step_is_given_the_gradient_as_it_lies(facts):
+    assert [own["tools"]["tensor parallel"]["step"] for own in facts] == [["DTensor"], ["DTensor"]]
+
+
 @pytest.mark.parametrize("way", ["fsdp", "tensor parallel"])
 def test_the_losses_are_bit_for_bit_those_without_a_guard(facts, way):
     for own in facts:

@@ -110,7 +110,7 @@ class Guard:
         record.number, record.thread = self.calls, get_ident()
         record.output = record.error = None
         record.seconds = 0.0
-        if call.recompute:
+        if current_pass() != -1:
             record.recompute = True
         self.calls += 1
 

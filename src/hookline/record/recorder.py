@@ -10,6 +10,7 @@ from functools import reduce
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
+from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
 from torch.utils.checkpoint import _StopRecomputationError
 
@@ -88,7 +89,7 @@ class Recorder:
             record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None
         record.seconds = 0.0
-        if call.recompute:
+        if current_pass() != -1:
             record.recompute = True
 
         parent = call.parent

@@ -72,6 +72,7 @@ def _modules(selection: Selection, methods: Sequence[str]) -> dict[str, str]:
 def _watching(
     selection: Selection, recorder: Recorder, hooks: tuple[Hook, ...], methods: Sequence[str]
 ) -> Iterator[Run]:
+    run = recorder.run
     handle = attach(selection, hooks)
     if methods:
         try:
@@ -80,9 +81,11 @@ def _watching(
             handle.remove()
             raise
     try:
-        yield recorder.run
+        yield run
     finally:
         handle.remove()
+        if run.rank is None:  # the processes may have found each other meanwhile
+            run.rank, run.world_size = rank_and_world()
         recorder.close()
 
 
