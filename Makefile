@@ -3,11 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo docs pictures test check bench clean
 
 demo: .venv/demo  ## watch the bundled model on the bundled images, forward and backward, save the run, and write its page
 	mkdir -p out
 	$(BIN)/hookline watch demo --save out/demo-run --page out/demo.html
+
+docs: .venv/docs  ## the documentation as a site, with pages and pictures of real runs: open out/site/index.html
+	$(BIN)/python scripts/pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "open out/site/index.html"
+
+pictures: .venv/docs  ## the pictures that are checked in, anew
+	$(BIN)/python scripts/pictures.py --into out/pictures
+	cp out/pictures/*.png docs/pictures/
 
 test: .venv/dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -32,6 +41,10 @@ bench: .venv/dev  ## every benchmark: ratios beside PyTorch, measured in one int
 
 .venv/dev: .venv/demo
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+.venv/docs: .venv/demo
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 clean:

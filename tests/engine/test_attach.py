@@ -379,7 +379,7 @@ def test_a_module_dies_though_a_handle_on_it_lives():
     handle.remove()
 
 
-def test_compiling_a_hooked_model_leaves_it_to_pytorch_and_gives_the_same(model, x):
+def test_compiling_a_hooked_model_gives_the_same(model, x):
     plain = model(x)
     torch._dynamo.reset()
     with hook_all(model):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toys import Gives
 
 import hookline
+import hookline.demo
 from hookline.errors import CompareError, SelectionError, StoreError
 from hookline.testing import recorded, toy
 
@@ -159,22 +160,24 @@ def test_a_run_that_ended_in_an_error_differs() -> None:
     assert "raised ValueError: no" in found.culprit.why
 
 
-def test_what_a_compiled_model_does_inside_is_said_to_be_unseen() -> None:
+def test_a_compiled_model_is_compared_inside() -> None:
     model = toy()
     found = hookline.diff(model, torch.compile(copy.deepcopy(model), backend="eager"), X)
 
     assert not found
-    assert [pair.path for pair in found] == [""]
+    assert [pair.path for pair in found] == [pair.path for pair in hookline.diff(model, copy.deepcopy(model), X)]
     assert found.unmatched == ()
-    assert found.notes == ("compiled Sequential is compiled: what its modules do inside is not seen",)
+    assert found.notes == (
+        "compiled Sequential is compiled: to find who makes a difference, its modules are run uncompiled",
+    )
 
 
-def test_a_compiled_model_that_differs_is_named_as_a_whole() -> None:
+def test_the_module_of_a_compiled_model_that_differs_is_named() -> None:
     model = toy()
     found = hookline.diff(model, torch.compile(with_another_bias(model), backend="eager"), X)
 
-    assert found.culprit.path == ""
-    assert found.culprit.why.startswith("2.0.bias differs")
+    assert found.culprit.path == "2.0"
+    assert "bias differs" in found.culprit.why
 
 
 def test_what_has_no_partner_is_listed() -> None:
@@ -453,3 +456,17 @@ def test_a_gradient_that_only_one_has_is_a_difference() -> None:
     assert [pair.path for pair in found if pair.differs] == ["0"]
     assert str(found.of("0").grad_inputs["weight"]) == "only the first has it"
     assert not hookline.diff(other, other, X, grads=True)
+
+
+def test_gradients_so_small_that_they_agree_are_not_blamed_on_the_module_that_sums_them_up() -> None:
+    model = hookline.demo.model()
+    port = copy.deepcopy(model)
+    port.norm.eps = 0.01
+    images, labels = hookline.demo.digits()
+
+    def loss(logits: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels[:32])
+
+    found = hookline.diff(model, port, images[:32], grads=True, loss=loss)
+
+    assert [pair.path for pair in found.culprits] == ["norm"]

@@ -60,7 +60,7 @@ def isolate(
     wanted = {path for path, _ in suspects}
     modules = [(path, module) for path, module in reference if path in wanted]
     trial = Trial(suspects, {id(module): (path, itertools.count()) for path, module in modules})
-    hooks = make_hooks(before=trial.begin, always=trial.end, order=FIRST)
+    hooks = make_hooks(before=trial.begin, always=trial.end, order=FIRST, compiled="outside")
     with attach(modules, hooks), as_it_was(reference.model, ()), torch.inference_mode(False), torch.no_grad():
         run()
     return trial.verdicts

@@ -1,11 +1,12 @@
 """The pairs of two runs: by how much they differ, which of them make a difference, by what was recorded."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from hookline.compare.match import Matching
-from hookline.compare.recorded import Differences, compare_infos, compare_values, known, missing
+from hookline.compare.recorded import Differences, compare_infos, compare_values, known, largest, missing
 from hookline.compare.result import Pair
 from hookline.compare.tensors import Difference, Tolerance
 from hookline.errors import CompareError
@@ -15,6 +16,7 @@ from hookline.record.record import CallRecord, Run, TensorInfo
 
 Allowed: TypeAlias = Callable[[str], Tolerance | None]
 Gradients: TypeAlias = Mapping[str, TensorInfo | None]  # None of a parameter that has none
+FURTHER = 3.0  # times the error received, from which on an error sent back is a module's own
 Tolerances: TypeAlias = Tolerance | Mapping[str, Tolerance] | None
 
 
@@ -102,13 +104,16 @@ def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
     """The pairs with the word on whether they make a difference: the verdict on the pair of that number where there is
     one, else what was recorded. One that holds a call that does makes none."""
     holding: set[int] = set()
+    received: dict[str, float] = {}
+    for pair in pairs:
+        received[pair.path_a] = max(received.get(pair.path_a, 0.0), _or(0.0, largest(pair.grads)))
     elsewhere = {pair.path_a for pair in pairs if not _agree(pair.inputs)}
     found = dict(enumerate(pairs))
     for pair in sorted(pairs, key=lambda pair: pair.ended):
         if not pair.differs:
             continue
         word = verdicts.get(pair.number)
-        told = _by_record(pair, agreeing=pair.path_a not in elsewhere)
+        told = _by_record(pair, agreeing=pair.path_a not in elsewhere, received=received[pair.path_a])
         makes_it = False if pair.number in holding else told if word is None else word
         found[pair.number] = replace(pair, makes_it=makes_it)
         if (makes_it or pair.number in holding) and pair.parent is not None:
@@ -116,16 +121,21 @@ def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
     return [*found.values()]
 
 
-def _by_record(pair: Pair, *, agreeing: bool) -> bool | None:
+def _by_record(pair: Pair, *, agreeing: bool, received: float) -> bool | None:
     """Whether the one gave something else on the same, has other buffers after calls on the same alone (`agreeing`), or
-    sent back other gradients for the same; None where what it was given differs too, or was not kept."""
+    sent back other gradients for the same; None where what it was given differs too, or was not kept.
+
+    Small gradients agree within their tolerance though each is off by a percent, and a sum of them does not: so what is
+    sent back must be further off than what any call of the module `received`, as shares of their norms.
+    """
     if pair.gives_other:
         return True if _agree(pair.inputs) else None
     if pair.updates_other:
         return True if agreeing else None
     if not pair.grad_inputs:
         return None
-    return _agree(pair.grads) and any(found.differs for found in pair.grad_inputs.values())
+    sent = max((_or(math.inf, found.error) for found in pair.grad_inputs.values() if found.differs), default=0.0)
+    return _agree(pair.grads) and sent > FURTHER * received
 
 
 def _agree(differences: Differences) -> bool:
@@ -155,3 +165,8 @@ def _of_gradients(one: TensorInfo | None, other: TensorInfo | None, allowed: Tol
 def _own(gradients: Gradients, path: str) -> dict[str, TensorInfo | None]:
     split = ((name.rpartition("."), info) for name, info in gradients.items())
     return {name: info for (holder, _, name), info in split if holder == path}
+
+
+def _or(instead: float, error: float) -> float:
+    """An error, or what stands for one that is not known."""
+    return instead if math.isnan(error) else error

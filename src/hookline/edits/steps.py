@@ -44,7 +44,7 @@ def edit_calls(
         steps = _steps(parts, skip, key, at, count)
         for step in steps.values():
             step.__qualname__ = _name(parts, skip)
-        handles.append(attach(selection, make_hooks(**steps, order=order)))
+        handles.append(attach(selection, make_hooks(order=order, compiled="trace", **steps)))
     except BaseException:
         together(*handles).remove()
         raise

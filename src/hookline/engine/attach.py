@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch.nn import Module as TorchModule
 
@@ -40,8 +40,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             for path, module in modules:
                 attached.append(weakref.ref(module))
                 site = (SITE in module.__dict__ and site_of(module)) or _swap(module, path, kinds)
-                site.plan = decide((*site.hooks, *hooks)) if site.hooks else plan
-                site.hooks = site.plan.hooks
+                site.decide((*site.hooks, *hooks)) if site.hooks else site.decide(hooks, plan)
     except BaseException:
         undo()
         raise
@@ -71,7 +70,7 @@ def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
         return
     left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
     if left:
-        site.hooks, site.plan = left, decide(left)
+        site.decide(left)
     else:
         swap_back(module, site)
 
@@ -86,6 +85,7 @@ def on(
     backward_before: Step | None = None,
     backward: Step | None = None,
     order: float = 0,
+    compiled: Literal["trace", "callback"] = "trace",
 ) -> Handle:
     """Run steps of yours in every call of the selected modules; gives a handle, which is also a `with` block.
 
@@ -107,6 +107,11 @@ def on(
     Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the
     error carries a note with the step's name and the file and line that added it.
 
+    Inside of `torch.compile` a step is traced: it becomes part of the graph, where `call.index` is 0 and `call.parent`
+    None. With compiled="callback" the graph calls it whenever it runs: it sees the call as it does uncompiled, changes
+    nothing of it, and copies a tensor that it keeps, since the graph uses the memory again. Backward steps are left out
+    of a graph, and a warning says so when it is made.
+
     Pickling or copying a hooked module gives the plain one. While it is hooked `type(module) is X` is False for it;
     `module.__class__` and `isinstance` say what they did.
 
@@ -126,7 +131,13 @@ def on(
     0 tensor([...])
     """
     hooks = make_hooks(
-        before=before, after=after, always=always, backward_before=backward_before, backward=backward, order=order
+        before=before,
+        after=after,
+        always=always,
+        backward_before=backward_before,
+        backward=backward,
+        order=order,
+        compiled=compiled,
     )
     return attach(select(model, where), hooks)
 
@@ -202,7 +213,7 @@ def everywhere(
     """A `with` block in which the steps run in every call of every module, in this thread or asyncio task alone.
 
     Steps are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a
-    `__call__` of their own are not seen, nor are modules inside of a compiled one.
+    `__call__` of their own are not seen, nor are modules inside of a compiled graph.
 
     >>> import torch, hookline
     >>> seen = []

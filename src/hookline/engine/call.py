@@ -150,13 +150,16 @@ class PathsBelow:
 
 class Running:
     """What runs on one thread now: the innermost hooked call; inside of `everywhere` the paths below the outermost
-    module."""
+    module; what a call of a compiled graph gave, while its steps look at that; whether the tensors that steps see
+    belong to such a graph, which uses their memory again."""
 
-    __slots__ = ("call", "names")
+    __slots__ = ("borrowed", "call", "names", "output")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
+        self.output: Any = None
+        self.borrowed = False
 
 
 class Threads(threading.local):

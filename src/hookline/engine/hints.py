@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hookline.engine.forwarding import original_class
+
 Hint: TypeAlias = Callable[[Any, Tensor], str | None]
 AXES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
@@ -16,7 +18,7 @@ def hint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> s
     >>> hint(nn.Linear(8, 2), (torch.zeros(2, 4),), {})
     'Linear(in_features=8) takes [..., 8] and was given [2, 4].'
     """
-    kind: Any = module.__class__
+    kind: Any = original_class(module)
     given = args[0] if args else kwargs.get("input", kwargs.get("query"))
     if kind not in HINTS or not isinstance(given, Tensor):
         return ""
@@ -65,7 +67,7 @@ def _convolution(module: Any, given: Tensor) -> str | None:
 
 
 def _batch_norm(module: Any, given: Tensor) -> str | None:
-    dims = BATCH_NORM_DIMS[module.__class__]
+    dims = BATCH_NORM_DIMS[original_class(module)]
     if given.dim() in dims and given.shape[1] == module.num_features:
         return None
     axes = AXES[dims[-1] - 2]
@@ -116,7 +118,7 @@ def _elsewhere(wanted: int, given: Tensor, axis: int) -> str:
 
 
 def _name(module: nn.Module) -> str:
-    return module.__class__.__name__
+    return type(module).__name__
 
 
 def _dtype(tensor: Tensor) -> str:

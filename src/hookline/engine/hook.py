@@ -14,18 +14,21 @@ from hookline.errors import AttachError
 
 Step: TypeAlias = Callable[[Call], Any]
 Phase: TypeAlias = Literal["before", "after", "always", "backward_before", "backward"]
+Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 @dataclass(slots=True, eq=False)
 class Hook:
-    """One step, the phase of the call it runs in, its place in the order, the file and line that added it, and whether
-    it is on still: a removed one does not run in the backward pass of an earlier call."""
+    """One step, the phase of the call it runs in, its place in the order, the file and line that added it, what becomes
+    of it in a compiled graph, and whether it is on still: a removed one does not run in the backward pass of an earlier
+    call."""
 
     step: Step
     phase: Phase
     order: float
     added: str
+    compiled: "Compiled" = "trace"
     active: bool = True
 
     @property
@@ -75,14 +78,20 @@ def together(*handles: Handle) -> Handle:
     return Handle(undo)
 
 
-def make_hooks(*, order: float = 0, **phases: Step | None) -> tuple[Hook, ...]:
-    """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given."""
+def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: Step | None) -> tuple[Hook, ...]:
+    """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given.
+
+    In a graph of `torch.compile` a step is traced, called by the graph when it runs ("callback"), or left out: with a
+    warning, or, where it is only meant for what is outside of graphs, without one.
+    """
     added = caller()
     for phase, step in phases.items():
         if step is not None and not callable(step):
             raise AttachError(f"{phase}= takes a function of one argument, the call, not {step!r} ({added})")
 
-    hooks = tuple(Hook(step, cast(Phase, phase), order, added) for phase, step in phases.items() if step is not None)
+    hooks = tuple(
+        Hook(step, cast(Phase, phase), order, added, compiled) for phase, step in phases.items() if step is not None
+    )
     if not hooks:
         wanted = ", ".join(f"{phase}=" for phase in phases)
         raise AttachError(f"no step was given; pass at least one of {wanted} ({added})")

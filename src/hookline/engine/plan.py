@@ -17,6 +17,7 @@ class Plan:
     backward: tuple[Hook, ...]
     gradients: bool
     hooks: tuple[Hook, ...]
+    compiled: "CompiledPlan"
 
     def hook_of(self, step: Step, phase: Phase) -> Hook:
         """The hook that a step of one phase came from, for the note on an error."""
@@ -25,11 +26,47 @@ class Plan:
 
 def decide(hooks: tuple[Hook, ...]) -> Plan:
     """The plan for these hooks."""
-    before, after, always = (
-        tuple(hook.step for hook in in_order(hooks, phase)) for phase in ("before", "after", "always")
-    )
+    before, after, always = _steps(hooks, "before"), _steps(hooks, "after"), _steps(hooks, "always")
     backward_before, backward = in_order(hooks, "backward_before"), in_order(hooks, "backward")
-    return Plan(before, after, always, backward_before, backward, bool(backward_before or backward), hooks)
+    gradients = bool(backward_before or backward)
+    return Plan(before, after, always, backward_before, backward, gradients, hooks, in_a_graph(hooks))
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPlan:
+    """The steps of one module in a compiled graph: those that are traced into it, those that its taps call, and the
+    hooks that do not run there."""
+
+    traced: bool
+    traced_before: tuple[Step, ...]
+    traced_after: tuple[Step, ...]
+    taps: bool
+    tapped_before: tuple[Step, ...]
+    tapped_after: tuple[Step, ...]
+    leaves_out: bool
+    left_out: tuple[Hook, ...]
+
+
+def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
+    """The plan for these hooks in a compiled graph."""
+    forward = [hook for hook in hooks if hook.phase in ("before", "after", "always")]
+    traced = tuple(hook for hook in forward if hook.compiled == "trace")
+    tapped = tuple(hook for hook in forward if hook.compiled == "callback")
+    left_out = tuple(hook for hook in hooks if hook not in traced and hook not in tapped and hook.compiled != "outside")
+    return CompiledPlan(
+        traced=bool(traced),
+        traced_before=_steps(traced, "before"),
+        traced_after=_steps(traced, "after") + _steps(traced, "always"),
+        taps=bool(tapped),
+        tapped_before=_steps(tapped, "before"),
+        tapped_after=_steps(tapped, "after") + _steps(tapped, "always"),
+        leaves_out=bool(left_out),
+        left_out=left_out,
+    )
+
+
+def _steps(hooks: tuple[Hook, ...], phase: Phase) -> tuple[Step, ...]:
+    return tuple(hook.step for hook in in_order(hooks, phase))
 
 
 NO_STEPS = decide(())

@@ -1,28 +1,36 @@
 """The class that a hooked module has meanwhile: a subclass of its own class with our call, which says it is the
 original.
 
-`type(module)` is the stand-in, `module.__class__` the original. What is set on the stand-in class goes to the original.
+`type(module)` is the stand-in, `module.__class__` the original (but for graphs of torch.compile, see `_class_as_told`).
+What is set on the stand-in class goes to the original.
 """
 
 import copy
+import copyreg
 import itertools
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MethodType
 from typing import Any
 
+from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.jit import _trace
 from torch.nn import Module
 
-from hookline.engine.call import Call
+from hookline.engine.call import Call, here
+from hookline.engine.forwarding import forwarding, is_stand_in, original_class
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
-from hookline.engine.plan import NO_STEPS, Plan
+from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
+from hookline.engine.tap import has_traced, key_of
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
+from hookline.engine.traced import traced_call
 
 SITE = "_hookline"
 PYTORCHS_CALL = Module.__call__
@@ -34,11 +42,17 @@ class Site:
     """What the engine keeps in a module that has hooks of ours: whose it is, the module's class and that class' call,
     its path, its hooks and their plan, and the methods of it that are hooked. Copied or pickled it is None."""
 
-    __slots__ = ("call", "count", "hooks", "methods", "original", "owner", "path", "plan")
+    __slots__ = (
+        *("__weakref__", "call", "count", "entry", "hooks", "key", "methods", "module"),
+        *("original", "owner", "path", "plan"),
+    )
     own = True
 
     def __init__(self, module: Module, kind: "Kind", path: str) -> None:
         self.owner = id(module)
+        self.module = weakref.ref(module)
+        self.key: Tensor | None = None  # what stands for this module in a compiled graph
+        self.entry: Any = None
         self.path = path
         self.count = itertools.count()
         self.hooks: tuple[Hook, ...] = ()
@@ -46,6 +60,12 @@ class Site:
         self.plan: Plan = NO_STEPS
         self.original = kind.original
         self.call = kind.call
+
+    def decide(self, hooks: tuple[Hook, ...], plan: Plan | None = None) -> None:
+        """Take other hooks, and their plan where that is known."""
+        self.hooks, self.plan = hooks, plan or decide(hooks)
+        if self.key is None and (self.plan.compiled.taps or self.plan.compiled.leaves_out):
+            self.key = key_of(self)
 
     def path_of(self, module: Module) -> str:
         """The module's path, for a Call."""
@@ -77,8 +97,12 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     where nothing of PyTorch's is to run around that."""
     namespace = self.__dict__
     site = namespace.get("_hookline")
-    if site is None or is_dynamo_compiling():  # gone since this method was bound; or traced
+    if site is None:  # gone since this method was bound
         return original_class(self).__call__(self, *args, **kwargs)
+    if is_dynamo_compiling():
+        original = original_class(self)
+        inner = original._call_impl if original.__call__ is PYTORCHS_CALL else original.__call__
+        return traced_call(self, site, inner, args, kwargs)
 
     original = site.original
     try:
@@ -93,7 +117,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
             or process["_global_backward_hooks"]
             or process["_global_backward_pre_hooks"]
             or _trace._trace_module_map is not None
-            or "_compiled_call_impl" in namespace
+            or namespace.get("_compiled_call_impl") is not site.entry
             or "_call_impl" in namespace
         )
     except KeyError:  # a module without hook dicts is called as its class does it
@@ -110,6 +134,37 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run(site.plan, call, inner)
 
 
+class Entry:
+    """What PyTorch's call of a hooked module finds first of all, as if it were compiled: the way to our steps for those
+    who kept that call from before the module was hooked, as `torch.compile(model)` does."""
+
+    __slots__ = ("module",)
+
+    def __init__(self, module: Module) -> None:
+        self.module = weakref.ref(module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's call."""
+        return call_from_within(self.module(), *args, **kwargs)  # type: ignore[arg-type]
+
+
+def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
+    """The call of a hooked module with our steps, or, where these run already, the rest of PyTorch's call."""
+    site = self.__dict__.get(SITE)
+    if site is not None and is_dynamo_compiling():
+        return traced_call(self, site, original_class(self)._call_impl, args, kwargs)
+    running = here.running.call
+    if site is None or (running is not None and running.module is self):
+        return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+    return hooked_call(self, *args, **kwargs)
+
+
+def compiled_call_of(module: Module) -> Any:
+    """What `Module.compile()` left in a module; None where it did not."""
+    found = module.__dict__.get("_compiled_call_impl")
+    return None if type(found) is Entry else found
+
+
 def site_of(module: Module) -> Site | None:
     """The module's own site; None where it has none, or one that came with a copy of another module's `__dict__`."""
     site = module.__dict__.get(SITE)
@@ -124,6 +179,8 @@ def swap(module: Module, path: str, kinds: dict[type[Module], Kind]) -> Site:
         kind = kinds[own] = Kind(original_class(module))
     set_class(module, kind.stand_in)
     site = module.__dict__[SITE] = Site(module, kind, path)
+    if "torch._dynamo" in sys.modules and kind.call is PYTORCHS_CALL and "_compiled_call_impl" not in module.__dict__:
+        site.entry = module.__dict__["_compiled_call_impl"] = Entry(module)
     return site
 
 
@@ -131,33 +188,15 @@ def swap_back(module: Module, site: Site) -> None:
     """Give a module its own class back. What has come to share its site runs no steps from here on."""
     set_class(module, site.original)
     del module.__dict__[SITE]
+    _take_entry(module, site)
     site.hooks, site.plan = (), NO_STEPS
 
 
-def is_stand_in(kind: type) -> bool:
-    """Whether a class is one that stands for another."""
-    return isinstance(kind, Forwarding)
-
-
-def original_class(module: Module) -> type[Module]:
-    """The class that a module has, or stands to get back."""
-    kind = type(module)
-    return kind.__base__ if is_stand_in(kind) else kind  # type: ignore[return-value]
-
-
-class Forwarding(type):
-    """The metaclass of stand-ins: what is set on the class goes to the original, for all its instances and to stay."""
-
-    def __setattr__(cls, name: str, value: Any) -> None:
-        setattr(cls.__base__, name, value)
-
-    def __delattr__(cls, name: str) -> None:
-        delattr(cls.__base__, name)
-
-
-@lru_cache(maxsize=64)
-def _forwarding(metaclass: Any) -> Any:
-    return Forwarding if metaclass is type else type("Forwarding", (Forwarding, metaclass), {})
+def _take_entry(module: Module, site: Site) -> Any:
+    """Take out what leads to our steps from within PyTorch's call, where it is there still; gives it."""
+    if site.entry is None or module.__dict__.get("_compiled_call_impl") is not site.entry:
+        return None
+    return module.__dict__.pop("_compiled_call_impl")
 
 
 @lru_cache(maxsize=512)
@@ -170,13 +209,13 @@ def stand_in(original: Any) -> Any:
         "__doc__": original.__doc__,
         "__slots__": (),
         "__call__": hooked_call,
-        "__class__": property(original_class, _set_class),
+        "__class__": property(_class_as_told, _set_class),
         "__reduce_ex__": _reduce_ex,
         "__deepcopy__": _deepcopy,
     }
     if "_wrapped_call" in vars(original):  # torch.fx's GraphModule looks for it on the class itself when it recompiles
         body["_wrapped_call"] = vars(original)["_wrapped_call"]
-    metaclass = _forwarding(type(original))  # type: ignore[arg-type]
+    metaclass = forwarding(type(original))  # type: ignore[arg-type]
     try:
         made = type.__new__(metaclass, original.__name__, (Module,), dict(body))
         type.__dict__["__bases__"].__set__(made, (original,))
@@ -185,10 +224,16 @@ def stand_in(original: Any) -> Any:
     return made
 
 
+def _class_as_told(self: Module) -> type[Module]:
+    """The class that a hooked instance says it has: the original. Dynamo takes `type(module)` for it and checks that
+    whenever it calls a graph, so that once a graph was made with our steps in it, it is the stand-in."""
+    return type(self) if has_traced() else original_class(self)
+
+
 def _set_class(self: Module, wanted: type[Module]) -> None:
     """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and
     keeps that class when the hooks are gone."""
-    kind = Kind(wanted)
+    kind = Kind(wanted.__base__ if is_stand_in(wanted) else wanted)  # type: ignore[arg-type]
     set_class(self, kind.stand_in)
     site = site_of(self)
     if site is not None:
@@ -205,6 +250,7 @@ def _bare(module: Module) -> Iterator[None]:
             method.take_out(module)
         hooked = type(module)
         set_class(module, original_class(module))
+        entry = None if site is None else _take_entry(module, site)
         try:
             yield
         finally:
@@ -213,11 +259,17 @@ def _bare(module: Module) -> Iterator[None]:
                 module.__dict__[SITE] = site
             for method in methods:
                 method.put_in(module)
+            if entry is not None:
+                module.__dict__["_compiled_call_impl"] = entry
 
 
 def _reduce_ex(self: Module, protocol: Any) -> Any:
     with _bare(self):
-        return self.__reduce_ex__(protocol)
+        reduced = self.__reduce_ex__(protocol)
+    if has_traced() and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
+        # pickle compares the class with what __class__ says, which is the stand-in now
+        return copyreg._reconstructor, (*reduced[1], object, None), *reduced[2:]  # type: ignore[attr-defined]
+    return reduced
 
 
 def _deepcopy(self: Module, memo: dict[int, Any]) -> Any:

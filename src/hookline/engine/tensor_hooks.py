@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import unserializable_hook
 
+from hookline.engine.call import here
+
 Gradient: TypeAlias = Tensor | None
 
 
@@ -55,8 +57,12 @@ def on_gradient(tensor: Tensor, see: Callable[[Gradient], None]) -> Callable[[],
     It adds no node to the graph and leaves the order in which gradients are summed as it is. An in-place operation
     afterwards does not move it: it stays with the value that the tensor has now. On a leaf, a parameter or an input
     that outlives the graph, it is called once and then gone, and what is given back is its undo. Where PyTorch has no
-    gradient to give it gives None.
+    gradient to give it gives None. Of a tensor that a compiled graph gave, the graph's tap calls it.
     """
+    output = here.running.output
+    if output is not None:
+        undo: Callable[[], None] = output.on_gradient(tensor, see)
+        return undo
     if not tensor.is_leaf:
         hook_gradient(tensor, unserializable_hook(see))  # type: ignore[no-untyped-call]
         return None

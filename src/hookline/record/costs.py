@@ -57,7 +57,7 @@ def _costs_of(selection: Selection, step: Callable[..., Any], flops: Callable[[]
     def weigh(call: Call) -> None:
         moved[call.origin()] = size_of(call.args) + size_of(call.kwargs) + size_of(call.output)
 
-    weighing = attach(selection, make_hooks(always=weigh))
+    weighing = attach(selection, make_hooks(always=weigh, compiled="leave out"))
     with weighing, kept.counting(), flops_line.reading(selection), kept_line.reading(selection):
         step(mark=kept.mark)
     return Costs(flops_line.spans(), kept_line.spans(), [moved.get(origin, 0) for origin in flops_line.calls])

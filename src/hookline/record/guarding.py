@@ -44,12 +44,16 @@ def guarding(
     guard = Guard(selection, then=then, grads=grads, last=last, save=save)
     with ExitStack() as undo:
         undo.callback(guard.close)
-        undo.enter_context(attach(selection, make_hooks(before=guard.begin, always=guard.end, order=LAST)))
+        undo.enter_context(
+            attach(selection, make_hooks(before=guard.begin, always=guard.end, order=LAST, compiled="outside"))
+        )
         if not any(module is selection.model for _, module in selection):
             # The calls of the model itself tell one step from the next; of a compiled one they are all there is to see.
             end = guard.end if "" in selection.modules else guard.leave
             whole = [("", selection.model)]
-            undo.enter_context(attach(whole, make_hooks(before=guard.begin, always=end, order=LAST)))
+            undo.enter_context(
+                attach(whole, make_hooks(before=guard.begin, always=end, order=LAST, compiled="outside"))
+            )
         return Handle(undo.pop_all().close)
 
 

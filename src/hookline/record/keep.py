@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._C import _get_tracing_state, _is_tracing, _set_tracing_state  # type: ignore[attr-defined]
 
+from hookline.engine.call import here
 from hookline.errors import RecordError
 from hookline.model.sharded import copy_of, part_of
 from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
@@ -111,6 +112,8 @@ def version_of(tensor: Tensor) -> int | None:
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
     info = new(TensorInfo)
+    if here.running.borrowed:
+        tensor = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
     if type(tensor) is not Tensor:

@@ -68,7 +68,8 @@ class Recorder:
         """The steps: one before the module and after every other, one at its end whatever happens, and one in its
         backward where gradients of arguments are asked for."""
         backward = None if self.awaiting is None else self.see_inputs
-        return make_hooks(before=self.begin, always=self.end, backward=backward, order=LAST)
+        steps = make_hooks(before=self.begin, always=self.end, order=LAST, compiled="callback")
+        return steps if backward is None else (*steps, *make_hooks(backward=backward, order=LAST, compiled="leave out"))
 
     def begin(self, call: Call) -> None:
         """Open the record of a call."""

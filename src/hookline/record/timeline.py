@@ -58,8 +58,8 @@ class Timeline:
         under way."""
         backward = {"backward_before": self._begin_backward} if self.backward else {}
         ends = {"backward": self._end_backward} if self.backward else {}
-        first = make_hooks(always=self._end, **ends, order=-math.inf)
-        last = make_hooks(before=self._begin, **backward, order=math.inf)
+        first = make_hooks(always=self._end, order=-math.inf, compiled="leave out", **ends)
+        last = make_hooks(before=self._begin, order=math.inf, compiled="leave out", **backward)
         try:
             with attach(selection, (*first, *last)):
                 yield

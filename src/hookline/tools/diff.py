@@ -26,7 +26,7 @@ from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
 from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.runs import diff_of_runs
-from hookline.compare.visible import inside_compiled, is_compiled, seen_from_outside
+from hookline.compare.visible import is_compiled, with_wrappers
 from hookline.compare.weights import differing_weights
 from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
@@ -107,13 +107,13 @@ def diff(
 
 def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] | None) -> tuple[Selection, Selection]:
     """What is recorded of both: of the second all, where its paths may be others."""
-    first = seen_from_outside(select(a, where))
+    first = with_wrappers(select(a, where))
     if where == "**" or mapping:
-        return first, seen_from_outside(select(b))
+        return first, with_wrappers(select(b))
     try:
-        return first, seen_from_outside(select(b, where))
+        return first, with_wrappers(select(b, where))
     except SelectionError:
-        return first, seen_from_outside(select(b))
+        return first, with_wrappers(select(b))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Models:
         run_a, grads_a, buffers_a = self.recorded(self.a, self.inputs[0][0])
         run_b, grads_b, buffers_b = self.recorded(self.b, self.inputs[1][0])
         modules = self.a.modules, self.b.modules
-        matching = _without(match(run_a, run_b, mapping=mapping, modules=modules), self.hidden())
+        matching = match(run_a, run_b, mapping=mapping, modules=modules)
         pairs = compare_calls(run_a, matching, self.allowed)
         refuse_idle(tolerances, pairs)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
@@ -189,10 +189,6 @@ class Models:
             return pair
         return replace(pair, causes=why_modules(pair, matching, (self.a, self.b), weights, verdict))
 
-    def hidden(self) -> set[str]:
-        """The paths of what runs inside of a compiled module, in either model."""
-        return {*inside_compiled(self.a.model), *inside_compiled(self.b.model)}
-
     def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
         """What to know of the comparison."""
         for which, (_, told) in zip(("first", "second"), self.inputs, strict=True):
@@ -201,7 +197,8 @@ class Models:
         for selection in (self.a, self.b):
             for path, module in selection:
                 if is_compiled(module):
-                    yield f"{path or _name(module)} is compiled: what its modules do inside is not seen"
+                    name = path or _name(module)
+                    yield f"{name} is compiled: to find who makes a difference, its modules are run uncompiled"
         unfit = [verdict.reason for verdict in verdicts.values() if verdict.reason]
         if unfit:
             told = f"{len(unfit)} calls could not be run on the reference's inputs, and are judged by what was recorded"
@@ -229,11 +226,3 @@ def _partners(models: Models, matching: Matching) -> dict[str, str]:
 def _name(model: Module) -> str:
     inner = getattr(model, "_orig_mod", None)
     return f"compiled {type(inner).__name__}" if isinstance(inner, Module) else type(model).__name__
-
-
-def _without(matching: Matching, hidden: set[str]) -> Matching:
-    """The matching, in which the calls have gone whose partners nobody sees."""
-    only_a, only_b = (
-        tuple(call for call in calls if call.path not in hidden) for calls in (matching.only_a, matching.only_b)
-    )
-    return replace(matching, only_a=only_a, only_b=only_b)

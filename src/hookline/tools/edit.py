@@ -13,7 +13,9 @@ from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNC
 from hookline.edits.calls import When, generation_step
 from hookline.edits.edit import as_edit
 from hookline.edits.steps import Change, Skip, edit_calls
+from hookline.engine.forwarding import original_class
 from hookline.engine.hook import Handle
+from hookline.engine.stand_in import compiled_call_of
 from hookline.errors import EditError
 from hookline.model.paths import outermost
 from hookline.model.select import Selection, Where, select
@@ -118,13 +120,13 @@ def refuse_compiled(model: Module, selection: Selection) -> None:
 
 def is_compiled(module: Module) -> bool:
     """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return type(module).__name__ == "OptimizedModule" or module.__dict__.get("_compiled_call_impl") is not None
+    return type(module).__name__ == "OptimizedModule" or compiled_call_of(module) is not None
 
 
 def refuse_tuples(selection: Selection) -> None:
     """EditError where a module gives a tuple, as far as its code tells: a tensor in its place would be taken apart."""
     for path, module in selection:
-        if gives_tuple(module.__class__):
+        if gives_tuple(original_class(module)):
             raise EditError(
                 f"{path or 'the model'} gives a tuple, and skip=True gives back one tensor; "
                 "give skip= a function of the call, such as lambda call: (call.args[0], None)"

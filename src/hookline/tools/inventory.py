@@ -14,7 +14,7 @@ from hookline.engine.attach import detach
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Handle, Hook, place_of
 from hookline.engine.scope import open_hooks
-from hookline.engine.stand_in import site_of
+from hookline.engine.stand_in import compiled_call_of, site_of
 from hookline.errors import AttachError
 from hookline.model.paths import paths
 
@@ -228,7 +228,7 @@ def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
         undo = Handle(partial(_drop, [namespace], "forward"))
         written = place_of(namespace["forward"], wrapped=False)
         yield _info(path, FORWARD_REPLACED, namespace["forward"], undo=undo, defined=written)
-    if namespace.get("_compiled_call_impl") is not None:
+    if compiled_call_of(module) is not None:
         undo = Handle(partial(setattr, module, "_compiled_call_impl", None))
         yield HookInfo(path, "compiled call", "torch.compile", None, "Module.compile()", "", undo=undo)
     if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):

@@ -59,9 +59,9 @@ def stop_after(model: Module, where: Where) -> Handle:
             if len(found) == len(selection):
                 raise Stopped(outermost)
 
-    around = attach([("", model)], make_hooks(before=begin, order=LAST))
+    around = attach([("", model)], make_hooks(before=begin, order=LAST, compiled="leave out"))
     try:
-        inside = attach(selection, make_hooks(after=see, order=LAST))
+        inside = attach(selection, make_hooks(after=see, order=LAST, compiled="leave out"))
     except BaseException:
         around.remove()
         raise

@@ -43,3 +43,4 @@ RULES: list[Rule] = [
     large_update,
     unchanged_weight,
 ]
+"""What `check` asks, in this order. Leave rules out with `check(..., rules=[...])`, or append to it for all checks."""

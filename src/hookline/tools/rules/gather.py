@@ -13,8 +13,9 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from hookline.engine.attach import on
+from hookline.engine.attach import attach
 from hookline.engine.call import Call
+from hookline.engine.hook import make_hooks
 from hookline.model.paths import paths
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
@@ -186,7 +187,9 @@ def gathering(selection: Selection) -> Iterator[Gathering]:
     undo: list[Callable[[], None]] = []
     try:
         found.parameters = _tallies(selection.model)
-        undo.append(on(selection.model, selection, before=found.begin, after=found.end, order=LAST).remove)
+        undo.append(
+            attach(selection, make_hooks(before=found.begin, after=found.end, order=LAST, compiled="leave out")).remove
+        )
         for each in found.parameters.values():
             if each.parameter.is_leaf and each.parameter.requires_grad:
                 handle: Any = each.parameter.register_post_accumulate_grad_hook(each.see_gradient)  # type: ignore[no-untyped-call]

@@ -1,0 +1,33 @@
+"""Stand-in classes as classes: what tells one, and what is set on one."""
+
+from functools import lru_cache
+from typing import Any
+
+from torch.nn import Module
+
+
+def is_stand_in(kind: type) -> bool:
+    """Whether a class is one that stands for another."""
+    return isinstance(kind, Forwarding)
+
+
+def original_class(module: Module) -> type[Module]:
+    """The class that a module has, or stands to get back."""
+    kind = type(module)
+    return kind.__base__ if is_stand_in(kind) else kind  # type: ignore[return-value]
+
+
+class Forwarding(type):
+    """The metaclass of stand-ins: what is set on the class goes to the original, for all its instances and to stay."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        setattr(cls.__base__, name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        delattr(cls.__base__, name)
+
+
+@lru_cache(maxsize=64)
+def forwarding(metaclass: Any) -> Any:
+    """The metaclass of stand-ins for classes of a metaclass."""
+    return Forwarding if metaclass is type else type("Forwarding", (Forwarding, metaclass), {})

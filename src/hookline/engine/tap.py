@@ -1,0 +1,212 @@
+"""Taps: what stands in a compiled graph where a hooked module begins and ends, and runs its steps whenever the graph
+runs.
+
+A tap is an operator with an effect, as PyTorch calls it: no compiler removes one, and all stay in order. Which module
+it is comes as a tensor, so that modules of one kind share a graph. `began` gives a ticket, the number of the call, that
+`ended` takes, and that the graph keeps for the gradients.
+"""
+
+import ast
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from hookline.engine.call import Call, here
+from hookline.model.tensors import Fields, Opaque
+
+See = Callable[[Tensor], Any]
+
+SCHEMAS = {
+    "began": "(Tensor key, Tensor[] tensors, SymInt[] numbers, str structure) -> Tensor",
+    "ended": "(Tensor ticket, Tensor[] tensors, SymInt[] numbers, str structure) -> ()",
+    "graded": "(Tensor ticket, Tensor gradient, int place) -> ()",
+}
+
+sites: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()  # hooked modules by their keys
+numbers = itertools.count(1)  # of keys and of tickets
+open_calls: dict[int, Call] = {}
+awaiting: dict[int, "Output"] = {}  # by ticket: whoever waits for the gradients of a call
+
+
+def key_of(site: Any) -> Tensor:
+    """A new key for a hooked module: a number in a tensor."""
+    number = next(numbers)
+    sites[number] = site
+    with _disable_current_modes():
+        return torch.tensor(number, device="cpu")
+
+
+def show_gradients(ticket: Tensor, tensors: list[Tensor]) -> Tensor:
+    """Have the graph show the gradient of each of these tensors to those who wait for it. Tensor hooks: they change no
+    tensor and add no node, and what a hook does becomes part of the graph of the backward pass."""
+    for place, tensor in enumerate(tensors):
+        if tensor.requires_grad:
+            tensor.register_hook(partial(_show, ticket, place))  # type: ignore[no-untyped-call]
+    return ticket
+
+
+def _show(ticket: Tensor, place: int, gradient: Tensor) -> None:
+    torch.ops.hookline.graded(ticket, gradient, place)
+
+
+class Output:
+    """What one call gave, while its steps look at it: who wants to see the gradient of which of its tensors."""
+
+    __slots__ = ("places", "sees", "ticket")
+
+    def __init__(self, ticket: int, tensors: list[Tensor]) -> None:
+        self.ticket = ticket
+        self.places = {id(tensor): place for place, tensor in enumerate(tensors)}
+        self.sees: dict[int, list[See]] = {}
+
+    def on_gradient(self, tensor: Tensor, see: See) -> Callable[[], None]:
+        """Call `see` with the gradient of a tensor of the output; gives the undo."""
+        place = self.places.get(id(tensor), -1)
+        self.sees.setdefault(place, []).append(see)
+        awaiting[self.ticket] = self
+
+        def undo() -> None:
+            awaiting.pop(self.ticket, None)
+
+        return undo
+
+
+def began(key: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> Tensor:
+    """Run the steps that come before a call; gives its ticket."""
+    ticket = next(numbers)
+    site = sites.get(int(key))
+    if site is not None and site.plan.compiled.taps:
+        args, kwargs = filled(structure, shown(structure, tensors), integers)
+        running, call = here.running, Call()
+        call.module, call.names, call.index = site.module(), site, next(site.count)
+        call.args, call.kwargs = args, kwargs
+        call.instead = call.output = call.error = call._origin = None
+        call.parent = running.call = above(running.call, site)
+        running.call = open_calls[ticket] = call
+        with borrowing():
+            for step in site.plan.compiled.tapped_before:
+                step(call)
+    return torch.tensor(ticket)
+
+
+def ended(ticket: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> None:
+    """Run the steps that come after a call."""
+    call = open_calls.pop(int(ticket), None)
+    if call is None:
+        return
+    running = here.running
+    running.call = call
+    given = shown(structure, tensors)
+    call.output = filled(structure, given, integers)
+    running.output = Output(int(ticket), given)
+    try:
+        with borrowing():
+            for step in call.names.plan.compiled.tapped_after:  # type: ignore[attr-defined]
+                step(call)
+    finally:
+        running.output, running.call = None, call.parent
+
+
+def graded(ticket: Tensor, gradient: Tensor, place: int) -> None:
+    """Show a gradient to those who wait for it."""
+    output = awaiting.get(int(ticket))
+    if output is None:
+        return
+    with borrowing():
+        for see in output.sees.get(place, ()):
+            see(gradient.detach())
+
+
+@contextmanager
+def borrowing() -> Iterator[None]:
+    """While steps look at tensors of a graph, which will put others in their memory. Gradients are on, as they are
+    outside of a graph."""
+    running = here.running
+    before, running.borrowed = running.borrowed, True
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        running.borrowed = before
+
+
+def above(call: Call | None, site: Any) -> Call | None:
+    """The call that a new one of a module runs inside of. One of the same module that is open still is what a graph
+    left that raised."""
+    found = call
+    while call is not None:
+        if call.names is site:
+            found = call.parent
+        call = call.parent
+    return found
+
+
+def shown(structure: str, tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors as steps see them: those that require a gradient say so, although the graph's do not."""
+    return [tensor.detach().requires_grad_(flag) for tensor, flag in zip(tensors, flags(structure), strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def parsed(structure: str) -> Any:
+    """A structure as tuples; traced.py says what they are."""
+    return ast.literal_eval(structure)
+
+
+@lru_cache(maxsize=4096)
+def flags(structure: str) -> tuple[bool, ...]:
+    """For each tensor of a structure whether it requires a gradient."""
+    found: list[bool] = []
+    fill(parsed(structure), lambda part: found.append(part == "G"), lambda: 0)
+    return tuple(found)
+
+
+def filled(structure: str, tensors: list[Tensor], integers: list[int]) -> Any:
+    """The value of a structure, with its tensors and whole numbers."""
+    ahead, whole = iter(tensors), iter(integers)
+    return fill(parsed(structure), lambda _: next(ahead), lambda: next(whole))
+
+
+def fill(part: Any, tensor: Callable[[str], Any], integer: Callable[[], int]) -> Any:
+    """A part of a structure with what these give in the places of tensors and whole numbers."""
+    if isinstance(part, str):
+        return integer() if part == "I" else tensor(part)
+    kind, *rest = part
+    if kind == "p":
+        return rest[0]
+    if kind == "o":
+        return Opaque(rest[0])
+    if kind in ("t", "l"):
+        made = [fill(each, tensor, integer) for each in rest[0]]
+        return tuple(made) if kind == "t" else made
+    named = {name: fill(each, tensor, integer) for name, each in rest[-1]}
+    return named if kind == "d" else Fields(rest[0], named)
+
+
+def has_traced() -> bool:
+    """Whether a graph was ever made with our steps in it."""
+    return operators.cache_info().currsize > 0
+
+
+@cache
+def operators() -> Any:
+    """Have the operators, and let graphs hold them. PyTorch's compiler is loaded by then; it costs a second or two."""
+    from torch._higher_order_ops.effects import EffectType, _register_effectful_op  # type: ignore[attr-defined]
+
+    library = torch.library.Library("hookline", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name, function in (("began", began), ("ended", ended), ("graded", graded)):
+        library.define(name + SCHEMAS[name])  # type: ignore[no-untyped-call]
+        library.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake("hookline::began", lambda *_: torch.empty((), dtype=torch.int64), lib=library)
+    for name in ("ended", "graded"):
+        torch.library.register_fake(f"hookline::{name}", lambda *_: None, lib=library)
+    for name in ("began", "ended", "graded"):
+        _register_effectful_op(f"hookline::{name}", EffectType.ORDERED)
+    torch.compiler.allow_in_graph(show_gradients)  # type: ignore[no-untyped-call]
+    return library

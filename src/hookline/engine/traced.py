@@ -1,0 +1,117 @@
+"""What a hooked call is while `torch.compile` traces it: steps that become part of the graph, and taps in it for those
+that run when the graph does.
+
+All of this is read by dynamo, once for each graph, so it is written plainly: no try, no caches, no work that has no
+place in a graph.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.engine.call import Call
+from hookline.engine.tap import operators, show_gradients, sites
+
+if TYPE_CHECKING:
+    from hookline.engine.stand_in import Site
+
+
+def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The call of a hooked module as it goes into a graph."""
+    make_ready()
+    plan = site.plan.compiled
+    if plan.leaves_out:
+        tell_what_is_left_out()
+    call = None
+    if plan.traced:
+        call = Call()
+        call.module, call.names, call.index, call.parent = self, site, 0, None
+        call.args, call.kwargs = args, kwargs
+        call.instead = call.output = call.error = call._origin = None
+        for step in plan.traced_before:
+            step(call)
+        args, kwargs = call.args, call.kwargs
+    ticket = None
+    if plan.taps:
+        tensors: list[Tensor] = []
+        numbers: list[int] = []
+        given = f"('t',({structure(args, tensors, numbers)},{structure(kwargs, tensors, numbers)}))"
+        ticket = torch.ops.hookline.began(site.key, tensors, numbers, given)
+
+    if call is not None and call.instead is not None:
+        output = call.instead(lambda *a, **k: original(self, *a, **k), *args, **kwargs)
+    else:
+        output = original(self, *args, **kwargs)
+
+    if call is not None:
+        call.output = output
+        for step in plan.traced_after:
+            step(call)
+        output = call.output
+    if ticket is not None:
+        tensors, numbers = [], []
+        gave = structure(output, tensors, numbers)
+        torch.ops.hookline.ended(ticket, tensors, numbers, gave)
+        if torch.is_grad_enabled() and "G" in gave:
+            show_gradients(ticket, tensors)
+    return output
+
+
+def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
+    """The nesting of a value as a literal of Python, with what changes from call to call apart: its tensors and whole
+    numbers. `tap.filled` puts both together again."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return "'G'" if value.requires_grad else "'T'"
+    if value is None or isinstance(value, bool | str):
+        return f"('p',{value!r})"
+    if isinstance(value, int):
+        numbers.append(value)
+        return "'I'"
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        parts = ""
+        for part in value:
+            parts += structure(part, tensors, numbers) + ","
+        return f"('t',({parts}))" if isinstance(value, tuple) else f"('l',({parts}))"
+    named = None
+    if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
+        named = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif isinstance(value, tuple):
+        named = [(name, getattr(value, name)) for name in value._fields]  # type: ignore[attr-defined]
+    elif isinstance(value, Mapping):
+        named = [(key, part) for key, part in value.items() if isinstance(key, str)]
+    if named is None:
+        return f"('o',{type(value).__name__!r})"
+    parts = ""
+    for name, part in named:
+        parts += f"({name!r},{structure(part, tensors, numbers)}),"
+    if isinstance(value, Mapping) and not dataclasses.is_dataclass(value):
+        return f"('d',({parts}))"
+    return f"('f',{type(value).__name__!r},({parts}))"
+
+
+def make_ready() -> None:
+    """Have the operators of the taps, before a graph names them."""
+    operators()
+
+
+def tell_what_is_left_out() -> None:
+    """Say, while a graph is made, which hooks do not run in it."""
+    hooks = {hook: None for site in sites.values() for hook in site.plan.compiled.left_out}
+    which = "; ".join(f"the {hook}" for hook in hooks)
+    warnings.warn(
+        f"these do not run in a graph of torch.compile: {which}. Call the model uncompiled, as in "
+        "torch.compiler.set_stance('force_eager'), or pass compiled='callback'",
+        stacklevel=2,
+    )
+
+
+# Dynamo calls these while it traces, and does not look into them. (So says torch.compiler.assume_constant_result, which
+# loads the compiler to do so.)
+for _function in (make_ready, tell_what_is_left_out):
+    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]

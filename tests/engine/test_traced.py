@@ -1,0 +1,306 @@
+"""Tests of hooked modules inside of torch.compile: every call is recorded, whenever the model was compiled, and nothing
+that the model gives is changed by it."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import hookline
+from hookline import Run
+
+BACKENDS = ("eager", "aot_eager", "inductor")
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")  # dynamo looks
+        yield
+
+
+class Block(nn.Module):
+    """A linear layer whose output is changed in place, a norm, and a residual; gives a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.act, self.norm = nn.Linear(8, 8), nn.ReLU(inplace=True), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor, scale: int = 1) -> dict[str, Any]:
+        return {"x": x + self.norm(self.act(self.linear(x))) * scale, "kept": (x, None, "text")}
+
+
+class Net(nn.Module):
+    """Two blocks, the second of which is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks[0](x, scale=2)["x"]
+        for _ in range(2):
+            x = self.blocks[1](x)["x"]
+        return self.head(x)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return Net()
+
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+
+
+def step(call: Callable[[Tensor], Tensor], model: nn.Module) -> tuple[Tensor, list[Tensor]]:
+    """The output, and the gradients of the parameters."""
+    model.zero_grad()
+    output = call(X)
+    output.square().sum().backward()
+    return output.detach(), [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def told(run: Run) -> list[tuple[Any, ...]]:
+    """All that a run says of each call but times, figures with as many digits as a compiler keeps."""
+
+    def figures(stats: Any) -> Any:
+        return stats and tuple(round(getattr(stats, name), 4) for name in ("mean", "std", "min", "max", "norm"))
+
+    return [
+        (
+            *(call.path, call.index, call.type, call.parent and call.parent.number, str(call.args), str(call.kwargs)),
+            [
+                (
+                    name,
+                    tuple(info.shape),
+                    info.requires_grad,
+                    figures(info.stats),
+                    info.grad and figures(info.grad.stats),
+                )
+                for name, info in call.named_outputs.items()
+            ],
+        )
+        for call in run
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_compiled_model_is_recorded_as_the_eager_one_on_every_call(backend: str, model: nn.Module) -> None:
+    with hookline.watch(model, grads=True) as eager:
+        step(model, model)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+
+    with hookline.watch(model, grads=True) as run:
+        step(compiled, model)
+        step(compiled, model)
+
+    assert told(run)[: len(eager)] == told(eager)
+    assert [call.index for call in run][len(eager) :] == [
+        call.index + 1 + (call.path.startswith("blocks.1")) for call in eager
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_compiled_before_the_watch_gives_the_same_during_and_after_it(backend: str, model: nn.Module) -> None:
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    output, gradients = step(compiled, model)
+
+    with hookline.watch(model, grads=True) as run:
+        during = step(compiled, model)
+    after = step(compiled, model)
+
+    assert len(run) == 1 + 3 * 4 + 1
+    for other in (during, after):
+        assert torch.equal(other[0], output)
+        assert all(map(torch.equal, other[1], gradients))
+
+
+def test_watching_again_compiles_nothing_anew(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    step(compiled, model)
+    for _ in range(12):
+        with hookline.watch(model, grads=True):
+            step(compiled, model)
+        step(compiled, model)
+
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+def test_there_is_no_graph_break(model: nn.Module) -> None:
+    with hookline.watch(model, grads=True):
+        found = torch._dynamo.explain(model)(X)
+
+    assert (found.graph_break_count, found.graph_count) == (0, 1)
+
+
+def test_a_model_that_is_compiled_while_it_is_watched_is_recorded(model: nn.Module) -> None:
+    with hookline.watch(model) as run:
+        torch.compile(model, backend="eager", fullgraph=True)(X)
+
+    assert [call.path for call in run][:3] == ["", "blocks.0", "blocks.0.linear"]
+
+
+def test_the_compiled_model_itself_can_be_watched(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(compiled, grads=True) as run:
+        step(compiled, model)
+
+    assert [call.path for call in run][:3] == ["", "blocks.0", "blocks.0.linear"]
+    assert run[""].type == "Net"
+    assert run["head"].output.grad is not None
+
+
+def test_a_model_compiled_in_place_is_recorded(model: nn.Module) -> None:
+    model.compile(backend="eager", fullgraph=True)
+    with hookline.watch(model, grads=True) as run:
+        step(model, model)
+
+    assert [call.path for call in run][:3] == ["", "blocks.0", "blocks.0.linear"]
+    assert run["head"].parent is run[""]
+
+
+@pytest.mark.parametrize("way", ["in place", "wrapped"])
+def test_a_model_with_compiled_parts_is_recorded(way: str, model: nn.Module) -> None:
+    for place, block in enumerate(model.blocks):
+        if way == "in place":
+            block.compile(backend="eager", fullgraph=True)
+        else:
+            model.blocks[place] = torch.compile(block, backend="eager", fullgraph=True)
+    with hookline.watch(Net(), grads=True) as plain:
+        pass
+
+    with hookline.watch(model, grads=True) as run:
+        step(model, model)
+
+    assert {*plain.modules} - {"blocks"} == {call.path for call in run}
+    assert run["blocks.1.norm", 1].parent is run["blocks.1", 1]
+    assert run["blocks.1.norm", 1].output.grad is not None
+
+
+def test_parts_of_one_kind_share_a_graph_still(model: nn.Module) -> None:
+    for block in model.blocks:
+        block.compile(backend="eager", fullgraph=True)
+    with hookline.watch(model):
+        model.blocks[0](X)
+        model.blocks[1](X)
+
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_sizes_that_change_are_recorded_without_compiling_for_each(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    with hookline.watch(model) as run:
+        for size in (3, 5, 9, 17):
+            compiled(torch.randn(size, 8))
+
+    assert [call.output.shape[0] for call in run.calls_of("head")] == [3, 5, 9, 17]
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("keep", ["shape", "tensor", "copy", "histogram"])
+def test_whatever_is_kept_is_kept(keep: Any, model: nn.Module) -> None:
+    with hookline.watch(model, keep=keep) as eager:
+        model(X)
+    with hookline.watch(model, keep=keep) as run:
+        torch.compile(model, backend="inductor", fullgraph=True)(X)
+
+    for ours, theirs in zip(run, eager, strict=True):
+        for name, info in ours.named_outputs.items():
+            assert info.shape == theirs.named_outputs[name].shape
+            if keep == "copy" or (keep == "tensor" and ours.path == "head"):
+                torch.testing.assert_close(info.value, theirs.named_outputs[name].value, rtol=1e-4, atol=1e-5)
+
+
+def test_without_gradients_a_forward_is_recorded_too(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="inductor", fullgraph=True)
+    with torch.no_grad(), hookline.watch(model, grads=True) as run:
+        compiled(X)
+
+    assert run["head"].output.norm > 0
+    assert run["head"].output.grad is None
+
+
+def test_gradients_of_two_forwards_go_to_their_own_calls(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with hookline.watch(model, grads=True) as run:
+        first, second = compiled(X), compiled(X)
+        (first.sum() * 3).backward()
+        (second.sum() * 5).backward()
+
+    assert [call.output.grad.max for call in run.calls_of("head")] == [3, 5]
+
+
+# Steps
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_a_step_is_traced_into_the_graph_and_changes_the_call(backend: str, model: nn.Module) -> None:
+    def double(call: hookline.Call) -> None:
+        call.output = call.output * 2
+
+    def shift(call: hookline.Call) -> None:
+        call.args = (call.args[0] + 1,)
+
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    with hookline.on(model, "head", before=shift, after=double):
+        expected = model(X)
+        assert torch.allclose(compiled(X), expected, atol=1e-5)
+    assert not torch.allclose(compiled(X), expected, atol=1e-5)
+
+
+def test_an_edit_is_traced_into_the_graph(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+
+    with hookline.on(model, "blocks.0.norm", after=lambda call: setattr(call, "output", torch.zeros_like(call.output))):
+        expected = model(X)
+        assert torch.equal(compiled(X), expected)
+
+
+def test_a_callback_is_called_whenever_the_graph_runs(model: nn.Module) -> None:
+    seen: list[Any] = []
+
+    def see(call: hookline.Call) -> None:
+        seen.append((call.path, call.index, call.parent and call.parent.path, call.output.shape))
+
+    compiled = torch.compile(model, backend="inductor", fullgraph=True)
+    with hookline.on(model, ["head", ""], after=see, compiled="callback"):
+        compiled(X)
+        compiled(X)
+
+    assert seen == [(path, index, above, (4, 2)) for index in (0, 1) for path, above in (("head", ""), ("", None))]
+
+
+def test_a_graph_says_which_steps_it_leaves_out(model: nn.Module) -> None:
+    def look(call: hookline.Call) -> None: ...
+
+    with (
+        hookline.on(model, "head", backward=look),
+        pytest.warns(UserWarning, match="do not run in a graph.*backward step .*look, added at"),
+    ):
+        torch.compile(model, backend="eager")(X)
+
+
+def test_an_error_in_a_graph_leaves_the_next_call_with_its_own_parent(model: nn.Module) -> None:
+    failing = [True]
+
+    def fail(call: hookline.Call) -> None:
+        if failing.pop() if failing else False:
+            raise KeyError("once")
+
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.on(model, "blocks.0.norm", before=fail, compiled="callback"), hookline.watch(model) as run:
+        with pytest.raises(KeyError):
+            compiled(X)
+        compiled(X)
+
+    assert run["", 1].parent is None
+    assert run["head"].parent is run["", 1]
