@@ -9,7 +9,18 @@ import torch
 
 from benchmarks.ratios import show
 
-NAMES = ("importing", "calls", "backward", "watching", "editing", "guarding", "diffing", "profiling", "paging")
+NAMES = (
+    "importing",
+    "calls",
+    "backward",
+    "watching",
+    "editing",
+    "guarding",
+    "diffing",
+    "profiling",
+    "paging",
+    "compiling",
+)
 
 
 def main(names: list[str]) -> int:

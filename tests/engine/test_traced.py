@@ -239,6 +239,32 @@ def test_gradients_of_two_forwards_go_to_their_own_calls(model: nn.Module) -> No
     assert [call.output.grad.max for call in run.calls_of("head")] == [3, 5]
 
 
+class Beside(nn.Module):
+    """Layers that nothing puts in an order but the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Embedding(4, 8) for _ in range(4)])
+        self.inner = nn.Sequential(nn.LayerNorm(8), nn.Dropout(0.0))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found = [part(ids) for part in self.parts]
+        return self.inner(found[0] + found[1]) + found[2] * found[3]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_calls_that_do_not_depend_on_each_other_are_recorded_in_the_order_of_the_code(backend: str) -> None:
+    model, ids = Beside().eval(), torch.tensor([[0, 1], [2, 3]])
+    with hookline.watch(model) as eager:
+        model(ids)
+    with hookline.watch(model) as run:
+        torch.compile(model, backend=backend, fullgraph=True)(ids)
+
+    assert [(call.path, call.parent and call.parent.path) for call in run] == [
+        (call.path, call.parent and call.parent.path) for call in eager
+    ]
+
+
 # Steps
 
 

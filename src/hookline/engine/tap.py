@@ -1,9 +1,11 @@
 """Taps: what stands in a compiled graph where a hooked module begins and ends, and runs its steps whenever the graph
 runs.
 
-A tap is an operator with an effect, as PyTorch calls it: no compiler removes one, and all stay in order. Which module
-it is comes as a tensor, so that modules of one kind share a graph. `began` gives a ticket, the number of the call, that
-`ended` takes, and that the graph keeps for the gradients.
+In the forward a tap is an operator that changes `TOKEN`, a small tensor: so no compiler removes one, and all stay in
+order. In the backward, where order does not matter, it is an operator with an effect, as PyTorch calls it: a token that
+two forwards change would not be what the backward of the first has kept. (Effects alone would not do: inductor does not
+keep them in order.) Which module it is comes as a tensor, so that modules of one kind share a graph. `began` gives a
+ticket, the number of the call, that `ended` takes, and that the graph keeps for the gradients.
 """
 
 import ast
@@ -24,10 +26,11 @@ from hookline.model.tensors import Fields, Opaque
 See = Callable[[Tensor], Any]
 
 SCHEMAS = {
-    "began": "(Tensor key, Tensor[] tensors, SymInt[] numbers, str structure) -> Tensor",
-    "ended": "(Tensor ticket, Tensor[] tensors, SymInt[] numbers, str structure) -> ()",
+    "began": "(Tensor(a!) token, Tensor key, Tensor[] tensors, SymInt[] numbers, str structure) -> Tensor",
+    "ended": "(Tensor(a!) token, Tensor ticket, Tensor[] tensors, SymInt[] numbers, str structure) -> ()",
     "graded": "(Tensor ticket, Tensor gradient, int place) -> ()",
 }
+TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
 
 sites: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()  # hooked modules by their keys
 numbers = itertools.count(1)  # of keys and of tickets
@@ -78,7 +81,7 @@ class Output:
         return undo
 
 
-def began(key: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> Tensor:
+def began(token: Tensor, key: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> Tensor:
     """Run the steps that come before a call; gives its ticket."""
     ticket = next(numbers)
     site = sites.get(int(key))
@@ -96,7 +99,7 @@ def began(key: Tensor, tensors: list[Tensor], integers: list[int], structure: st
     return torch.tensor(ticket)
 
 
-def ended(ticket: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> None:
+def ended(token: Tensor, ticket: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> None:
     """Run the steps that come after a call."""
     call = open_calls.pop(int(ticket), None)
     if call is None:
@@ -117,10 +120,8 @@ def ended(ticket: Tensor, tensors: list[Tensor], integers: list[int], structure:
 def graded(ticket: Tensor, gradient: Tensor, place: int) -> None:
     """Show a gradient to those who wait for it."""
     output = awaiting.get(int(ticket))
-    if output is None:
-        return
     with borrowing():
-        for see in output.sees.get(place, ()):
+        for see in output.sees.get(place, ()) if output is not None else ():
             see(gradient.detach())
 
 
@@ -206,7 +207,6 @@ def operators() -> Any:
     torch.library.register_fake("hookline::began", lambda *_: torch.empty((), dtype=torch.int64), lib=library)
     for name in ("ended", "graded"):
         torch.library.register_fake(f"hookline::{name}", lambda *_: None, lib=library)
-    for name in ("began", "ended", "graded"):
-        _register_effectful_op(f"hookline::{name}", EffectType.ORDERED)
+    _register_effectful_op("hookline::graded", EffectType.ORDERED)
     torch.compiler.allow_in_graph(show_gradients)  # type: ignore[no-untyped-call]
     return library

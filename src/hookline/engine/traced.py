@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.engine.call import Call
-from hookline.engine.tap import operators, show_gradients, sites
+from hookline.engine.tap import TOKEN, operators, show_gradients, sites
 
 if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
@@ -41,7 +41,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         tensors: list[Tensor] = []
         numbers: list[int] = []
         given = f"('t',({structure(args, tensors, numbers)},{structure(kwargs, tensors, numbers)}))"
-        ticket = torch.ops.hookline.began(site.key, tensors, numbers, given)
+        ticket = torch.ops.hookline.began(TOKEN, site.key, tensors, numbers, given)
 
     if call is not None and call.instead is not None:
         output = call.instead(lambda *a, **k: original(self, *a, **k), *args, **kwargs)
@@ -56,7 +56,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
     if ticket is not None:
         tensors, numbers = [], []
         gave = structure(output, tensors, numbers)
-        torch.ops.hookline.ended(ticket, tensors, numbers, gave)
+        torch.ops.hookline.ended(TOKEN, ticket, tensors, numbers, gave)
         if torch.is_grad_enabled() and "G" in gave:
             show_gradients(ticket, tensors)
     return output
