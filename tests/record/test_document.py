@@ -429,10 +429,25 @@ def test_calls_that_are_no_calls_are_damage(trained: Run, calls: Any) -> None:
 def test_a_run_of_another_version_is_not_read(trained: Run, tmp_path: Path) -> None:
     trained.save(tmp_path / "run")
     file = tmp_path / "run" / "run.json"
-    file.write_text(file.read_text().replace('"version": 1', '"version": 2', 1))
+    file.write_text(file.read_text().replace('"version": 2', '"version": 3', 1))
 
-    with pytest.raises(StoreError, match="has format version 2, and this hookline reads version 1"):
+    with pytest.raises(StoreError, match="has format version 3, and this hookline reads versions 1 to 2"):
         hookline.load(tmp_path / "run")
+
+
+def test_a_run_of_version_1_is_read(trained: Run, tmp_path: Path) -> None:
+    trained.save(tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    document = {**json.loads(file.read_text()), "version": 1}
+    del document["rank"], document["world_size"]
+    for call in document["calls"]:
+        del call["recompute"]
+    file.write_text(json.dumps(document))
+
+    loaded = hookline.load(tmp_path / "run")
+
+    assert [call.path for call in loaded] == [call.path for call in trained]
+    assert (loaded.rank, loaded.world_size, loaded.calls[0].recompute) == (None, None, False)
 
 
 # The page on the format
@@ -466,7 +481,7 @@ def test_the_example_of_the_page_holds_what_the_page_says(run_of_the_page: Run) 
 def test_the_example_of_the_page_is_written_as_it_was_read(run_of_the_page: Run, example: str) -> None:
     document, tensors = to_document(run_of_the_page)
 
-    assert {"format": "hookline", "version": 1, **document} == json.loads(example)
+    assert {"format": "hookline", "version": 2, **document} == json.loads(example)
     assert list(tensors) == ["0.output.0"]
 
 

@@ -323,6 +323,7 @@ def test_a_data_frame_has_these_columns(run: Run) -> None:
             "grad_norm",
             "grad_input_norm",
             "error",
+            "recompute",
         ),
     ]
 

@@ -43,7 +43,7 @@ def back(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
 def test_a_document_and_its_tensors_come_back(saved: Path) -> None:
     document, tensors = read(saved)
 
-    assert document == {"format": "hookline", "version": 1, **DOCUMENT_DATA}
+    assert document == {"format": "hookline", "version": 2, **DOCUMENT_DATA}
     assert list(tensors) == ["a", "b"]
     assert all(torch.equal(tensors[name], tensor) for name, tensor in SAVED.items())
 
@@ -60,7 +60,7 @@ def test_without_tensors_a_folder_holds_the_document_alone(tmp_path: Path) -> No
 
 
 def test_the_document_is_json_that_begins_with_its_format_and_version(saved: Path) -> None:
-    assert (saved / DOCUMENT).read_text().startswith('{"format": "hookline", "version": 1, ')
+    assert (saved / DOCUMENT).read_text().startswith('{"format": "hookline", "version": 2, ')
 
 
 def test_folders_above_are_made(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_path_through_a_file_is_a_store_error(tmp_path: Path) -> None:
 def test_a_saved_run_is_replaced(saved: Path) -> None:
     write(saved, {"name": "two"}, {})
 
-    assert read(saved) == ({"format": "hookline", "version": 1, "name": "two"}, {})
+    assert read(saved) == ({"format": "hookline", "version": 2, "name": "two"}, {})
     assert names(saved) == [DOCUMENT]
     assert names(saved.parent) == ["run"]
 
@@ -402,11 +402,11 @@ def test_a_document_of_another_format_is_not_ours(saved: Path, text: str) -> Non
         read(saved)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True])
 def test_a_document_of_another_version_is_not_read(saved: Path, version: Any) -> None:
     (saved / DOCUMENT).write_text(json.dumps({"format": "hookline", "version": version}))
 
-    with pytest.raises(StoreError, match=f"has format version {version!r}, and this hookline reads version 1"):
+    with pytest.raises(StoreError, match=f"has format version {version!r}, and this hookline reads versions 1 to 2"):
         read(saved)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from hookline.model.sharded import local_part
+
 Tolerance: TypeAlias = tuple[float, float]  # relative, absolute
 Basis: TypeAlias = Literal["elements", "samples", "statistics", "shape"]
 
@@ -157,8 +159,9 @@ def shape_text(shape: tuple[int, ...]) -> str:
 
 
 def plain(tensor: Tensor) -> Tensor | None:
-    """The elements in a row, dense and detached; None of a tensor that has none to read."""
-    tensor = tensor.detach()
+    """The elements in a row, dense and detached, of a distributed tensor those in this process; None of a tensor that
+    has none to read."""
+    tensor = local_part(tensor).detach()
     if tensor.is_meta or isinstance(tensor, FakeTensor):
         return None
     if tensor.is_quantized:

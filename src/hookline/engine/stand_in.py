@@ -6,6 +6,7 @@ What is set on the stand-in class goes to the original.
 """
 
 import copy
+import copyreg
 import itertools
 import sys
 import threading
@@ -39,9 +40,12 @@ changing = threading.RLock()  # held while hooks are put on, taken off, or lifte
 
 class Site:
     """What the engine keeps in a module that has hooks of ours: whose it is, the module's class and that class' call,
-    its path, its hooks and their plan. Copied or pickled it is None."""
+    its path, its hooks and their plan, and the methods of it that are hooked. Copied or pickled it is None."""
 
-    __slots__ = ("__weakref__", "call", "count", "entry", "hooks", "key", "module", "original", "owner", "path", "plan")
+    __slots__ = (
+        *("__weakref__", "call", "count", "entry", "hooks", "key", "methods", "module"),
+        *("original", "owner", "path", "plan"),
+    )
     own = True
 
     def __init__(self, module: Module, kind: "Kind", path: str) -> None:
@@ -52,6 +56,7 @@ class Site:
         self.path = path
         self.count = itertools.count()
         self.hooks: tuple[Hook, ...] = ()
+        self.methods: dict[str, Any] = {}
         self.plan: Plan = NO_STEPS
         self.original = kind.original
         self.call = kind.call
@@ -240,6 +245,9 @@ def _bare(module: Module) -> Iterator[None]:
     """The module as it is without hooks of ours, for as long as it is copied."""
     with changing:
         site = module.__dict__.pop(SITE, None)
+        methods = () if site is None else [*site.methods.values()]
+        for method in methods:
+            method.take_out(module)
         hooked = type(module)
         set_class(module, original_class(module))
         entry = None if site is None else _take_entry(module, site)
@@ -249,13 +257,19 @@ def _bare(module: Module) -> Iterator[None]:
             set_class(module, hooked)
             if site is not None:
                 module.__dict__[SITE] = site
+            for method in methods:
+                method.put_in(module)
             if entry is not None:
                 module.__dict__["_compiled_call_impl"] = entry
 
 
 def _reduce_ex(self: Module, protocol: Any) -> Any:
     with _bare(self):
-        return self.__reduce_ex__(protocol)
+        reduced = self.__reduce_ex__(protocol)
+    if has_traced() and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
+        # pickle compares the class with what __class__ says, which is the stand-in now
+        return copyreg._reconstructor, (*reduced[1], object, None), *reduced[2:]  # type: ignore[attr-defined]
+    return reduced
 
 
 def _deepcopy(self: Module, memo: dict[int, Any]) -> Any:

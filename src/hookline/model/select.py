@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from hookline.errors import SelectionError
 from hookline.model.paths import paths, walk
+from hookline.model.uncalled import warn_of_uncalled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +109,8 @@ def select(model: Module, *where: Where) -> Selection:
 
     A shared module is selected once, under its first path, whichever of its paths was matched.
 
-    Raises SelectionError where one of them picks nothing, naming the nearest paths, or cannot be read.
+    Raises SelectionError where one of them picks nothing, naming the nearest paths, or cannot be read. Warns where all
+    that one picks is never called, as the `out_proj` of `nn.MultiheadAttention`.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
@@ -122,7 +124,10 @@ def select(model: Module, *where: Where) -> Selection:
     named = paths(model)
     chosen: set[str] = set()
     for item in where or ("**",):
-        chosen |= _picked(model, named, item)
+        picked = _picked(model, named, item)
+        if not isinstance(item, Selection):
+            warn_of_uncalled(named, picked)
+        chosen |= picked
 
     return _selection(model, named, chosen)
 

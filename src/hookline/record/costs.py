@@ -114,8 +114,9 @@ def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
         yield tensor
         return
     names, _ = tensor.__tensor_flatten__()
-    for name in names:
-        yield from parts_of_wrapped(getattr(tensor, name))
+    for part in (getattr(tensor, name) for name in names):
+        if isinstance(part, Tensor):  # a DTensor names its mesh too
+            yield from parts_of_wrapped(part)
 
 
 def gone(reference: StorageWeakRef) -> bool:

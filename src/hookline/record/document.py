@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from hookline.errors import ChangedTensorError, StoreError
+from hookline.model.sharded import Part, local_part
 from hookline.model.tensors import Fields, Opaque
 from hookline.record.measure import Stats
+from hookline.record.merge import merged
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo
 
 PLAIN = ("path", "index", "type", "began", "seconds", "thread", "training", "error")
@@ -18,32 +20,44 @@ NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document of a run, and the tensors that it names.
+    """The document of a run, and the tensors that it names; of a gathered run it holds the documents of all ranks.
 
     Raises StoreError where the run holds what JSON and safetensors cannot, and ChangedTensorError where it refers to a
     tensor that was changed since.
     """
     shelf = Shelf()
+    if run.ranks:
+        return {"ranks": [_from_run(own, shelf, f"rank{rank}/") for rank, own in enumerate(run.ranks)]}, shelf.tensors
+    return _from_run(run, shelf), shelf.tensors
+
+
+def _from_run(run: Run, shelf: "Shelf", prefix: str = "") -> dict[str, Any]:
+    shelf.prefix = prefix
     numbers = {id(call): number for number, call in enumerate(run.calls)}
-    document = {
+    return {
         "model": run.model,
         "modules": run.modules,
         "aliases": run.aliases,
         "settings": run.settings,
+        "rank": run.rank,
+        "world_size": run.world_size,
         "calls": [_from_call(call, numbers, shelf) for call in run.calls],
     }
-    return document, shelf.tensors
 
 
 def from_document(document: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
     """The run that a document describes; StoreError where the two do not fit together."""
     part = "head"
     try:
+        if "ranks" in document:
+            return merged([from_document(own, tensors) for own in document["ranks"]])
         run = Run(
             model=document["model"],
             modules=document["modules"],
             aliases=document["aliases"],
             settings=document["settings"],
+            rank=document.get("rank"),
+            world_size=document.get("world_size"),
         )
         for number, data in enumerate(document["calls"]):
             part = f"call {number}"
@@ -63,11 +77,12 @@ class Shelf:
 
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     names: dict[int, str] = dataclasses.field(default_factory=dict)
+    prefix: str = ""
 
     def put(self, tensor: Tensor, name: str) -> str:
         """The name of a tensor, which is `name` where it had none."""
-        name = self.names.setdefault(id(tensor), name)
-        self.tensors[name] = tensor
+        name = self.names.setdefault(id(tensor), self.prefix + name)
+        self.tensors[name] = local_part(tensor)
         return name
 
 
@@ -81,7 +96,8 @@ def _from_call(call: CallRecord, numbers: dict[int, int], shelf: Shelf) -> dict[
         where = f"{call.path or 'the model'} ({call.type}, call {call.index})"
         raise ChangedTensorError(f"cannot save {where}: {error}") from error
     parent = None if call.parent is None else numbers[id(call.parent)]
-    return {**{name: _number(getattr(call, name)) for name in PLAIN}, "parent": parent, **values}
+    plain = {name: _number(getattr(call, name)) for name in PLAIN}
+    return {**plain, "recompute": call.recompute, "parent": parent, **values}
 
 
 def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tensors: dict[str, Tensor]) -> CallRecord:
@@ -89,6 +105,8 @@ def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tenso
     for name in PLAIN:
         setattr(call, name, _from_number(data[name]) if name in ("began", "seconds") else data[name])
     call.number = number
+    if data.get("recompute"):
+        call.recompute = True
     if data["parent"] is not None and not 0 <= data["parent"] < number:
         raise StoreError(
             f"call {number} of this run names call {data['parent']} as its parent, which does not come before it"
@@ -148,6 +166,9 @@ def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
         "device": str(info.device),
         "requires_grad": info.requires_grad,
     }
+    if info.part is not None:
+        lists = dataclasses.asdict(info.part).items()
+        encoded["part"] = {name: None if part is None else [*part] for name, part in lists}
     if info.stats is not None:
         figures = {key: _number(figure) for key, figure in dataclasses.asdict(info.stats).items()}
         encoded["stats"] = {key: figure for key, figure in figures.items() if figure is not None}
@@ -164,6 +185,8 @@ def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo
     info.dtype = _dtype(data["dtype"])
     info.device = torch.device(data["device"])
     info.requires_grad = data["requires_grad"]
+    if "part" in data:
+        info._part = _decode_part(data["part"])
     if "stats" in data:
         figures = {key: _from_number(figure) for key, figure in data["stats"].items()}
         histogram = figures.pop("histogram", None)
@@ -173,6 +196,11 @@ def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo
     if "value" in data:
         info._value = _decode(data["value"], tensors)
     return info
+
+
+def _decode_part(data: dict[str, Any]) -> Part:
+    place = None if data["place"] is None else tuple(data["place"])
+    return Part(tuple(data["shape"]), tuple(data["placement"]), tuple(data["mesh"]), tuple(data["ranks"]), place)
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from hookline.model.sharded import local_part
 from hookline.record.keep import version_of
 from hookline.record.measure import Pending, Stats, elements, fetch, is_traced, measure, unseen
 from hookline.record.record import CallRecord, TensorInfo
@@ -114,7 +115,7 @@ class Look:
             return None
         unknown = math.nan
         amount = 0 if self.finite else cast(int, unknown)
-        count = math.prod(self.info.shape)
+        count = math.prod(self.info.local_shape)
         return Stats(count, self.low, self.high, unknown, unknown, unknown, unknown, amount, amount)
 
 
@@ -131,15 +132,17 @@ def waits(tensor: Tensor) -> bool:
 def bounds_of(tensor: Tensor) -> Bounds | None:
     """The smallest and the largest element, of complex ones of their parts; numbers on the CPU, tensors of no
     dimensions on any other device. None where there are no elements to read, or PyTorch cannot reduce such a tensor.
+    Of a distributed tensor they are of the part that is in this process.
 
     >>> bounds_of(torch.tensor([1.0, -float("inf"), 2.0]))
     (-inf, 2.0)
     >>> bounds_of(torch.tensor([1.0, float("nan"), 2.0]))
     (nan, nan)
     """
-    if is_traced(tensor):
-        return None
     try:
+        tensor = local_part(tensor)
+        if is_traced(tensor):
+            return None
         with unseen(tensor), torch.no_grad():
             values = _readable(tensor.detach())
             if values.is_meta or not values.numel():

@@ -114,6 +114,8 @@ class Guard:
         record.number, record.thread = self.calls, get_ident()
         record.output = record.error = None
         record.seconds = 0.0
+        if current_pass() != -1:
+            record.recompute = True
         self.calls += 1
 
         looks: list[Look] = []

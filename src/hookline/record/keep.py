@@ -6,9 +6,11 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _is_tracing, _set_tracing_state  # type: ignore[attr-defined]
 
 from hookline.engine.call import here
 from hookline.errors import RecordError
+from hookline.model.sharded import copy_of, part_of
 from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
 from hookline.record.record import TensorInfo
 
@@ -28,7 +30,7 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
     if keep == "tensor":
         return _with_reference
     if keep == "copy":
-        return lambda tensor: _with_result(tensor, _copy)
+        return lambda tensor: _with_result(tensor, copy_of)
     if callable(keep):
         return lambda tensor: _with_result(tensor, keep)
     raise RecordError(
@@ -44,10 +46,14 @@ def describe(tensor: Tensor) -> TensorInfo:
     info.dtype = tensor.dtype
     info.device = tensor.device
     info.requires_grad = tensor.requires_grad
+    if type(tensor) is not Tensor:
+        info._part = part_of(tensor)
     return info
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
+    if _is_tracing():
+        return _untraced(tensor)
     try:
         shape = tensor.shape
     except RuntimeError:  # a nested tensor of strided layout tells only the sizes that all its parts share
@@ -55,6 +61,16 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     if type(tensor) is Tensor:
         return shape
     return tuple(size if isinstance(size, int) else -1 for size in shape)  # a symbol stands for what is ragged
+
+
+def _untraced(tensor: Tensor) -> tuple[int, ...]:
+    """The shape, while torch.jit.trace looks away: it would give tensors for sizes, and name values after ours."""
+    state = _get_tracing_state()
+    _set_tracing_state(None)
+    try:
+        return _shape(tensor)
+    finally:
+        _set_tracing_state(state)
 
 
 def _size(tensor: Tensor, dim: int) -> int:
@@ -100,13 +116,11 @@ def _with_reference(tensor: Tensor) -> TensorInfo:
         tensor = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
+    if type(tensor) is not Tensor:
+        info._part = part_of(tensor)
     info._value = tensor
     info._version = version_of(tensor)
     return info
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
 
 
 def _with_result(tensor: Tensor, function: Callable[[Tensor], Any]) -> TensorInfo:

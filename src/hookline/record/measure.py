@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from hookline.model.sharded import local_part
+
 BINS = 24  # of a histogram
 MANY = 2**17  # more squares than these lose digits when float32 adds them up
 ROW = 4096
@@ -91,10 +93,12 @@ def fetch(device: torch.device, rows: list[Tensor]) -> list[Any]:
 
 def measure(tensor: Tensor, pending: Pending, *, bins: int = 0) -> "Stats | Waiting | None":
     """The statistics of a tensor, with a histogram of so many `bins`: at once on the CPU, `Waiting` on any other
-    device; None for a tensor without elements to read (meta, fake) or of a kind that PyTorch cannot reduce."""
-    if is_traced(tensor):
-        return None
+    device; None for a tensor without elements to read (meta, fake) or of a kind that PyTorch cannot reduce. Of a
+    distributed tensor they are of the part that is in this process."""
     try:
+        tensor = local_part(tensor)
+        if is_traced(tensor):
+            return None
         with unseen(tensor), torch.no_grad():
             return _measure(elements(tensor.detach()), pending, bins)
     except Exception:  # a tensor class may raise anything, and measuring never ends a call

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hookline.errors import ChangedTensorError, RecordError
 from hookline.model.select import glob_to_regex
+from hookline.model.sharded import Part
 from hookline.model.tensors import leaves, mirror
 from hookline.record.measure import BINS, Pending, Stats, Waiting, measure
 from hookline.store.folder import write
@@ -27,10 +28,24 @@ class TensorInfo:
     - `stats`, and its figures by name (`mean`, `std`, `min`, `max`, `absmax`, `norm`, `zeros`, `nan`, `inf`): where
       they were kept;
     - `value`: the tensor itself, or what the caller's function made of it, where that was kept;
-    - `grad`: the same about the tensor's gradient, where gradients were watched and one arrived.
+    - `grad`: the same about the tensor's gradient, where gradients were watched and one arrived;
+    - `part`: of a distributed tensor (a DTensor), which part of it this process held: its `placement` and
+      `local_shape`; `shape` is then of the whole, statistics and value are of the part;
+    - `ranks`: in a gathered run, what each rank knows of it, by rank.
     """
 
-    __slots__ = ("_grad", "_stats", "_value", "_version", "device", "dtype", "requires_grad", "shape")
+    __slots__ = (
+        "_grad",
+        "_part",
+        "_ranks",
+        "_stats",
+        "_value",
+        "_version",
+        "device",
+        "dtype",
+        "requires_grad",
+        "shape",
+    )
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -40,6 +55,8 @@ class TensorInfo:
     _value: Any
     _version: int | None
     _grad: "Slot | None"
+    _part: Part | None
+    _ranks: "tuple[TensorInfo | None, ...] | None"
 
     @property
     def stats(self) -> Stats | None:
@@ -78,6 +95,26 @@ class TensorInfo:
         return None if self._grad is None else self._grad.info
 
     @property
+    def part(self) -> Part | None:
+        """Which part of a distributed tensor it is; None of any other."""
+        return self._part
+
+    @property
+    def placement(self) -> tuple[str, ...] | None:
+        """How a distributed tensor lies along each dimension of its mesh, as "Shard(0)"; None of any other."""
+        return None if self._part is None else self._part.placement
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        """The shape of what this process held: of a plain tensor its shape."""
+        return self.shape if self._part is None else self._part.shape
+
+    @property
+    def ranks(self) -> "tuple[TensorInfo | None, ...]":
+        """In a gathered run what each rank knows of the tensor, None of a rank that had none; else nothing."""
+        return self._ranks or ()
+
+    @property
     def dtype_name(self) -> str:
         """The dtype without `torch.`."""
         return str(self.dtype).removeprefix("torch.")
@@ -101,13 +138,14 @@ class TensorInfo:
         shape = ", ".join(map(str, self.shape))
         stats = self.stats
         figures = "" if stats is None else f", mean={stats.mean:.4g}, std={stats.std:.4g}, absmax={stats.absmax:.4g}"
-        return f"TensorInfo({self.dtype_name}[{shape}] {self.device}{figures})"
+        lies = "" if self.placement is None else f" {' '.join(self.placement)}"
+        return f"TensorInfo({self.dtype_name}[{shape}] {self.device}{lies}{figures})"
 
     def __str__(self) -> str:
         return f"{self.dtype_name}[{', '.join(map(str, self.shape))}] tensor"
 
 
-NOT_KEPT = ("_stats", "_value", "_version", "_grad")
+NOT_KEPT = ("_stats", "_value", "_version", "_grad", "_part", "_ranks")
 MEASURED = ("min", "max", "mean", "std", "absmax", "norm", "zeros", "nan", "inf")
 FIGURES = ("count", *MEASURED)
 
@@ -125,15 +163,18 @@ class Slot:
 class CallRecord:
     """What happened in one call of one module.
 
-    - `path`, `index` (0 for the module's first call in this run), `type` (the name of its class), `parent` (the record
-      it ran inside of), `number` (its place in the run, by the order in which calls began);
+    - `path` (of a method that was called by its name "path.method()"), `index` (0 for the module's first call in this
+      run), `type` (the name of its class), `parent` (the record it ran inside of), `number` (its place in the run, by
+      the order in which calls began);
     - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each
       tensor;
     - `grad_output`: the output's nesting with a TensorInfo for each gradient that arrived, None for the others;
     - `grad_input`, `grad_kwargs`: the same of `args` and `kwargs`, where `grads="input"` was asked for;
     - `began`: seconds from the run's start; `seconds`: from before the module to after it, on the host's clock;
     - `thread`: which thread called it; `training`: the module's mode; `error`: "Class: message" where the call raised,
-      else None.
+      else None;
+    - `recompute`: whether a backward pass made the call, to get back what activation checkpointing let go;
+    - `ranks`: in a gathered run the record of each rank, None of one that made no such call; else nothing.
     """
 
     __slots__ = (
@@ -148,6 +189,8 @@ class CallRecord:
         "output",
         "parent",
         "path",
+        "ranks",
+        "recompute",
         "seconds",
         "thread",
         "training",
@@ -167,11 +210,15 @@ class CallRecord:
     thread: int
     training: bool
     error: str | None
+    recompute: bool
+    ranks: "tuple[CallRecord | None, ...]"
 
     _given: tuple[Any, Any, Callable[[Tensor], TensorInfo]]
 
     def __getattr__(self, name: str) -> Any:
         """The arguments of a call that was recorded by reference are described when they are first asked for."""
+        if name in USUAL:
+            return USUAL[name]
         if name not in ("args", "kwargs"):
             raise AttributeError(f"CallRecord has no {name!r}")
         args, kwargs, describe = self._given
@@ -193,6 +240,11 @@ class CallRecord:
     def grad_kwargs(self) -> Any:
         """The same for the arguments given by name."""
         return mirror(self.kwargs, lambda info: info.grad, kind=TensorInfo)
+
+    @property
+    def method(self) -> str | None:
+        """The method that was called by its name; None where the module was called."""
+        return self.path.removesuffix("()").rpartition(".")[2] if self.path.endswith("()") else None
 
     @property
     def depth(self) -> int:
@@ -227,11 +279,17 @@ class CallRecord:
         return f"<{self.path or '(the model)'} #{self.index}: {self.type} {state}>"
 
 
+USUAL = {"recompute": False, "ranks": ()}  # what holds where no slot says otherwise
+
+
 class Run:
     """What every watched module did: calls in the order in which they began, as a tree, and what they were made of.
 
     `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third and
     `run["encoder.layer.3", -1]` its last. Printed it is a table, in a notebook a table of the page.
+
+    `rank` and `world_size` say which process of how many it is from, None where torch.distributed was not initialised;
+    `ranks` are the runs that a gathered one was made of.
     """
 
     def __init__(
@@ -241,8 +299,12 @@ class Run:
         modules: Mapping[str, str],
         aliases: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         self.model = model
+        self.rank, self.world_size = rank, world_size
+        self.ranks: tuple[Run, ...] = ()
         self.modules = dict(modules)
         self.aliases = dict(aliases or {})
         self.settings = dict(settings or {})
@@ -296,9 +358,9 @@ class Run:
 
     @property
     def never_called(self) -> list[str]:
-        """The watched paths that no call was recorded of."""
+        """The watched paths that no call was recorded of. A forward is called where its module is."""
         called = self._calls_by_path()
-        return [path for path in self.modules if path not in called]
+        return [path for path in self.modules if path not in called and _of_forward(path) not in called]
 
     @property
     def seconds(self) -> float:
@@ -315,6 +377,23 @@ class Run:
         from hookline.record.document import to_document
 
         write(folder, *to_document(self))
+
+    def gather(self) -> "Run | None":
+        """The runs of all ranks as one, on rank 0; None on the others. Every rank has to call it.
+
+        Calls are matched by path and index. Of a distributed tensor the figures are of the whole: count, min, max,
+        mean, std, norm, zeros, nan, inf are reduced from the parts, each part once; a histogram only where all parts
+        have the same bins, and nothing of what is Partial. A plain tensor whose figures are the same on all ranks
+        stands for all; where they differ, as with the batches of data parallel training, its placement is "PerRank()"
+        and the figures are of all ranks' elements. (Where no figures were kept one stands for all.) `call.ranks[1]` and
+        `info.ranks[1]` are what rank 1 knows.
+
+        What travels is the document of `save` and the tensors that were kept, nothing of the user's classes. Raises
+        RecordError where torch.distributed is not initialised, and where a rank has what cannot be saved.
+        """
+        from hookline.record.gather import gathered
+
+        return gathered(self)
 
     def page(self, path: str | os.PathLike[str]) -> None:
         """Write the run as a page: one HTML file to open in a browser, with the tree of calls, their figures and two
@@ -367,7 +446,17 @@ class Run:
 
 COLUMNS = (
     *("path", "index", "type", "depth", "parent", "began", "seconds"),
-    *("input_shapes", "output_shape", "dtype", "device", *MEASURED, "grad_norm", "grad_input_norm", "error"),
+    *(
+        "input_shapes",
+        "output_shape",
+        "dtype",
+        "device",
+        *MEASURED,
+        "grad_norm",
+        "grad_input_norm",
+        "error",
+        "recompute",
+    ),
 )
 
 
@@ -395,6 +484,7 @@ def row(call: CallRecord) -> dict[str, Any]:
         "grad_norm": grad.norm if grad else None,
         "grad_input_norm": back.stats.norm if back and back.stats else None,
         "error": call.error,
+        "recompute": call.recompute,
     }
 
 
@@ -418,6 +508,11 @@ def _path_and_index(key: object) -> tuple[str, int]:
         f"a run has no [{key!r}]: run['path'] is the first call of a module, run['path', 2] its third, "
         "run.calls_of('path') all of them; run.calls[0] is the first call of the run"
     )
+
+
+def _of_forward(path: str) -> str | None:
+    """The module whose forward a path is of."""
+    return path.removesuffix("forward()").removesuffix(".") if path.endswith("forward()") else None
 
 
 def _times(count: int) -> str:

@@ -10,11 +10,13 @@ from functools import reduce
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
+from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
 from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook, make_hooks
+from hookline.engine.methods import MethodCall, method_path
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
@@ -46,6 +48,7 @@ class Recorder:
     ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
+        self.methods: dict[str, itertools.count[int]] = {}
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
@@ -73,6 +76,8 @@ class Recorder:
         module, args, kwargs = call.module, call.args, call.kwargs
         record = CallRecord()
         record.path, count = self.known.get(id(module)) or self.as_copy(call)
+        if type(call) is not Call:
+            record.path, count = self.as_method(call, record.path)
         record.index = next(count)
         record.type = type(module).__name__
         record.training = module.training
@@ -85,6 +90,8 @@ class Recorder:
             record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None
         record.seconds = 0.0
+        if current_pass() != -1:
+            record.recompute = True
 
         parent = call.parent
         while parent is not None and parent not in self.running:
@@ -101,6 +108,11 @@ class Recorder:
         """The path and the count of a module that is not known: a replica, which somebody made of one that is."""
         path = call.path
         return next((known for known in self.known.values() if known[0] == path), (path, itertools.count()))
+
+    def as_method(self, call: Call, path: str) -> "tuple[str, itertools.count[int]]":
+        """The path and the count of a method that was called by its name, of the module with a path."""
+        own = method_path(path, call.method) if isinstance(call, MethodCall) else path
+        return own, self.methods.setdefault(own, itertools.count())
 
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""

@@ -113,10 +113,15 @@ def headline(run: Run) -> Text:
     """What was watched, in a line."""
     modules = len(run.modules) - len(run.never_called)
     calls = f"{len(run.calls):,} call{'s' if len(run.calls) != 1 else ''}"
-    return Text(
-        f"{run.model}: {calls} of {modules:,} module{'s' if modules != 1 else ''}, {milliseconds(run.seconds)} ms",
-        style="bold",
-    )
+    line = f"{run.model}: {calls} of {modules:,} module{'s' if modules != 1 else ''}, {milliseconds(run.seconds)} ms"
+    return Text(f"{line}{_whose(run)}", style="bold")
+
+
+def _whose(run: Run) -> str:
+    """Which rank of how many a run is of."""
+    if run.world_size is None:
+        return ""
+    return f", rank {run.rank} of {run.world_size}" if run.rank is not None else f", {run.world_size} ranks"
 
 
 def footnotes(run: Run) -> list[str]:
@@ -141,8 +146,11 @@ def call_name(call: CallRecord) -> str:
     """The call as it stands in a tree: the part of its path below its parent's, and which call of the module it is."""
     path = call.path or call.type
     above = call.parent.path if call.parent is not None else ""
+    if call.parent is not None and call.parent.method and not path.startswith(f"{above}."):
+        above = above.removesuffix(f"{call.parent.method}()").removesuffix(".")
     name = path.removeprefix(f"{above}.") if above else path
-    return f"{name} #{call.index}" if call.index else name
+    name = f"{name} #{call.index}" if call.index else name
+    return f"{name} recomputed" if call.recompute else name
 
 
 def tensors_text(infos: list[TensorInfo], *, most: int = 2) -> str:
@@ -152,9 +160,10 @@ def tensors_text(infos: list[TensorInfo], *, most: int = 2) -> str:
 
 
 def tensor_text(info: TensorInfo) -> str:
-    """A tensor's shape, and its dtype where that is not float32."""
+    """A tensor's shape, its dtype where that is not float32, and of a distributed one how it lies."""
     shape = "x".join(map(str, info.shape)) or "scalar"
-    return shape if info.dtype_name == "float32" else f"{shape} {info.dtype_name}"
+    dtype = () if info.dtype_name == "float32" else (info.dtype_name,)
+    return " ".join((shape, *dtype, *(info.placement or ())))
 
 
 def figure(value: float | None) -> str:

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors import torch as shelves
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from hookline.errors import StoreError
 
 FORMAT = "hookline"
-VERSION = 1
+VERSIONS = {"run": 2}  # of each kind; where none is said, 1. Older ones are read
 TENSORS = "tensors.safetensors"
 BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 
@@ -88,8 +90,21 @@ def _refuse_others(target: Path, kind: str) -> None:
         raise StoreError(f"{target} exists and is not a saved {kind}; give another folder, or remove it")
 
 
+def pack(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, bytes]:
+    """Document and tensors as text and bytes, to be sent; StoreError where they cannot be written."""
+    try:
+        return json.dumps(document, allow_nan=False), shelves.save(_dense(tensors)) if tensors else b""
+    except (TypeError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
+        raise StoreError(f"cannot send this: {error}") from error
+
+
+def unpack(text: str, tensors: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `pack` packed."""
+    return json.loads(text), shelves.load(tensors) if tensors else {}
+
+
 def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor], kind: str) -> None:
-    text = json.dumps({"format": FORMAT, "version": VERSION, **document}, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "version": VERSIONS.get(kind, 1), **document}, allow_nan=False)
     (fresh / f"{kind}.json").write_text(text, encoding="utf-8")
     if not tensors:
         return
@@ -114,6 +129,7 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             or tensor.is_quantized
             or tensor.is_meta
             or isinstance(tensor, FakeTensor)
+            or is_functorch_wrapped_tensor(tensor)
         ):
             raise StoreError(f"{name} cannot be saved: only dense tensors are saved, and this is {_kind(tensor)}")
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
@@ -124,6 +140,8 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _kind(tensor: Tensor) -> str:
+    if is_functorch_wrapped_tensor(tensor):
+        return "one of a transform of torch.func"
     if tensor.is_meta or isinstance(tensor, FakeTensor):
         return "one without data"
     if tensor.is_nested:
@@ -145,11 +163,10 @@ def read(folder: str | os.PathLike[str], *, kind: str = "run") -> tuple[dict[str
         raise StoreError(f"{path} is damaged: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise StoreError(f"{path} is not a hookline document")
-    if document.get("version") != VERSION:
-        written = document.get("version")
-        raise StoreError(
-            f"{source} has format version {written!r}, and this hookline reads version {VERSION}; update hookline"
-        )
+    newest, written = VERSIONS.get(kind, 1), document.get("version")
+    if type(written) is not int or not 1 <= written <= newest:
+        reads = "version 1" if newest == 1 else f"versions 1 to {newest}"
+        raise StoreError(f"{source} has format version {written!r}, and this hookline reads {reads}; update hookline")
 
     if not (source / TENSORS).exists():
         return document, {}

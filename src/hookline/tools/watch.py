@@ -1,5 +1,6 @@
 """watch: record what every module of a model does, and change nothing by looking."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -18,6 +19,7 @@ def watch(
     keep: Keep = "stats",
     inputs: Keep | None = None,
     grads: bool | Literal["input"] = False,
+    methods: Sequence[str] = (),
 ) -> AbstractContextManager[Run]:
     """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as calls are
     made.
@@ -38,12 +40,17 @@ def watch(
     seen at an alias of the argument, `x[...]`, as in `on`: it is exact, but gradients that meet in one tensor may
     be summed in another order, so that they can differ from those without a watch in the last bit.
 
+    `methods` names methods of the selected modules, as `["encode", "generate"]`: their calls are recorded too, under
+    the path "module.encode()". With "forward" so are calls of `module.forward(...)` by its name; the one that a call of
+    the module makes is not recorded twice.
+
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
     without it, and after the block the model is what it was. With "shape", "stats" and "histogram" no tensor is kept
     alive. An exception leaves the record of everything up to it. (One thing can tell: inside the block
     `type(module) is X` is False for a watched module; `module.__class__` and `isinstance` say what they did.)
 
-    Raises SelectionError where `where` (see `select`) picks nothing, and RecordError for an unknown `keep` or `grads`.
+    Raises SelectionError where `where` (see `select`) picks nothing, or nothing that has one of the methods, and
+    RecordError for an unknown `keep` or `grads`.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -54,4 +61,4 @@ def watch(
     >>> run["2"].output.grad.norm
     2.449489...
     """
-    return recording(select(model, where), keep=keep, inputs=inputs, grads=grads)
+    return recording(select(model, where), keep=keep, inputs=inputs, grads=grads, methods=methods)

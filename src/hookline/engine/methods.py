@@ -1,0 +1,158 @@
+"""Methods other than `__call__`: their calls on one instance, with our steps around them."""
+
+import inspect
+import itertools
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial, update_wrapper
+from types import MethodType
+from typing import Any
+
+from torch.compiler import is_dynamo_compiling
+from torch.nn import Module
+
+from hookline.engine.call import Call, here
+from hookline.engine.hook import Handle, Hook
+from hookline.engine.plan import NO_STEPS, Plan, decide
+from hookline.engine.run import run
+from hookline.engine.stand_in import changing, site_of
+
+NOTHING: Any = object()
+
+
+class MethodCall(Call):
+    """A call of one of a module's methods by its name; its path ends in that name and ()."""
+
+    __slots__ = ("method",)
+
+    method: str
+
+
+class Method:
+    """One method of one module that steps of ours stand around: a function in the instance's `__dict__`, which has the
+    signature of the method and hides it. Copied or pickled the module is without it."""
+
+    __slots__ = ("before", "count", "hooks", "inner", "module", "name", "passed", "path", "plan", "standing")
+    own = True
+
+    def __init__(self, module: Module, path: str, name: str) -> None:
+        self.module = weakref.ref(module)
+        self.name = name
+        self.path = method_path(path, name)
+        self.before = module.__dict__.get(name, NOTHING)
+        self.inner: Callable[..., Any] = getattr(module, name)
+        self.hooks: tuple[Hook, ...] = ()
+        self.plan: Plan = NO_STEPS
+        self.count = itertools.count()
+        self.passed: weakref.WeakSet[Call] = weakref.WeakSet()
+        self.standing = self._standing(module)
+
+    def path_of(self, module: Module) -> str:
+        """The path of the module and the name of the method, for a Call."""
+        return self.path
+
+    def put_in(self, module: Module) -> None:
+        """Let the instance have it in the method's place."""
+        module.__dict__[self.name] = self.standing
+
+    def take_out(self, module: Module) -> None:
+        """Give the instance back what it had, unless somebody has put something else there since."""
+        if module.__dict__.get(self.name) is not self.standing:
+            return
+        if self.before is NOTHING:
+            del module.__dict__[self.name]
+        else:
+            module.__dict__[self.name] = self.before
+
+    def around(self, module: Module, /, *args: Any, **kwargs: Any) -> Any:
+        """The steps around one call of the method."""
+        if not self.hooks or is_dynamo_compiling() or self._is_the_calls_own(module):
+            return self.inner(*args, **kwargs)
+        call = MethodCall()
+        call.module, call.names, call.method = module, self, self.name
+        call.index = next(self.count)
+        call.args, call.kwargs = args, kwargs
+        call.instead = call.output = call.error = call._origin = None
+        return run(self.plan, call, self.inner)
+
+    def _is_the_calls_own(self, module: Module) -> bool:
+        """Whether this is the forward that a call of the module makes, and which is seen as that call."""
+        call = here.running.call
+        if self.name != "forward" or call is None or call.module is not module or isinstance(call, MethodCall):
+            return False
+        if call in self.passed:
+            return False  # the module calls its forward once more, by name
+        self.passed.add(call)
+        return True
+
+    def _standing(self, module: Module) -> Any:
+        """What looks like the method: bound where that is."""
+        around = partial(self.around, module)
+        if not isinstance(self.inner, MethodType):
+            return update_wrapper(lambda *args, **kwargs: around(*args, **kwargs), self.inner)
+        function = update_wrapper(lambda _, /, *args, **kwargs: around(*args, **kwargs), self.inner.__func__)
+        return MethodType(function, self.inner.__self__)
+
+
+def method_path(path: str, name: str) -> str:
+    """How a method of a module is called in a run.
+
+    >>> method_path("encoder", "generate"), method_path("", "generate")
+    ('encoder.generate()', 'generate()')
+    """
+    return f"{path}.{name}()" if path else f"{name}()"
+
+
+def has_method(module: Module, name: str) -> bool:
+    """Whether a module has a method of this name, of its class' or its own: a property or a child is none, and what
+    Python looks up on the class, as `__call__`, cannot be hooked so."""
+    if name.startswith("__"):
+        return False
+    found = inspect.getattr_static(module, name, None)
+    if name == "forward" and found is Module.forward:
+        return False  # a container, which has none
+    return callable(found) or isinstance(found, staticmethod | classmethod)
+
+
+def attach_methods(modules: Iterable[tuple[str, Module]], names: Iterable[str], hooks: tuple[Hook, ...]) -> Handle:
+    """Put the hooks on those of the named methods that these (path, module)s have; gives their undo. The modules have
+    the same hooks on their call already, and keep them for longer."""
+    put: list[tuple[weakref.ref[Module], Method]] = []
+
+    def undo() -> None:
+        with changing:
+            for reference, method in reversed(put):
+                _take_off(reference(), method, hooks)
+
+    try:
+        with changing:
+            for path, module in modules:
+                for name in names:
+                    if has_method(module, name):
+                        put.append((weakref.ref(module), _put_on(module, path, name, hooks)))
+    except BaseException:
+        undo()
+        raise
+    return Handle(undo)
+
+
+def _put_on(module: Module, path: str, name: str, hooks: tuple[Hook, ...]) -> Method:
+    site = site_of(module)
+    assert site is not None, "a module has hooks on its call first"
+    method: Method | None = site.methods.get(name)
+    if method is None:
+        method = site.methods[name] = Method(module, path, name)
+        method.put_in(module)
+    method.hooks = (*method.hooks, *hooks)
+    method.plan = decide(method.hooks)
+    return method
+
+
+def _take_off(module: Module | None, method: Method, hooks: tuple[Hook, ...]) -> None:
+    method.hooks = tuple(hook for hook in method.hooks if hook not in hooks)
+    method.plan = decide(method.hooks)
+    site = None if module is None else site_of(module)
+    if module is not None and not method.hooks:
+        method.take_out(module)
+        if site is not None:
+            site.methods.pop(method.name, None)

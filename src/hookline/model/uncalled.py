@@ -1,0 +1,37 @@
+"""Modules that their parent never calls: hooks on them cannot fire."""
+
+import os
+import sys
+import warnings
+from collections.abc import Collection, Iterable
+
+from torch.nn import Module, MultiheadAttention
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def warn_of_uncalled(named: Iterable[tuple[Module, tuple[str, ...]]], picked: Collection[str]) -> None:
+    """A warning where every module that was picked is one that is never called: somebody wanted to see it at work."""
+    attentions = [(module, own[0]) for module, own in named if _reads_weights(module)]
+    uncalled = {f"{path}.out_proj".removeprefix("."): path for _, path in attentions}
+    if not all(path in uncalled for path in picked):
+        return
+    path = next(iter(picked))
+    around = uncalled[path] or "the model"
+    warnings.warn(
+        f"{path} is never called: MultiheadAttention reads its weights and does the rest itself, so that no hook on it "
+        f"fires; take {around} instead",
+        stacklevel=_outside(),
+    )
+
+
+def _reads_weights(module: Module) -> bool:
+    return isinstance(module, MultiheadAttention) and type(module).forward is MultiheadAttention.forward
+
+
+def _outside() -> int:
+    """How far up the innermost frame outside of this package is, for a warning that is given one frame below."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
