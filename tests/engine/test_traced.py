@@ -330,3 +330,12 @@ def test_an_error_in_a_graph_leaves_the_next_call_with_its_own_parent(model: nn.
 
     assert run["", 1].parent is None
     assert run["head"].parent is run["", 1]
+
+
+def test_once_a_graph_was_made_a_hooked_module_tells_its_real_class(model: nn.Module) -> None:
+    with hookline.watch(model):
+        torch.compile(model, backend="eager")(X)
+        assert model.__class__ is type(model)
+        assert isinstance(model, Net)
+
+    assert model.__class__ is type(model) is Net
