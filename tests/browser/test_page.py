@@ -227,6 +227,25 @@ def test_a_broken_glob_is_told(opened: Any, run: hookline.Run) -> None:
     assert page.inner_text("#found") == "this is no glob"
 
 
+class Empty(nn.Module):
+    """Gives tensors without an element, whose figures are all NaN."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:0]
+
+
+def test_a_tensor_without_elements_has_a_row_like_any_other(opened: Any) -> None:
+    model = nn.Sequential(nn.ReLU(), Empty())
+    with hookline.watch(model, keep="histogram") as run:
+        model(torch.ones(2, 3))
+
+    page = opened(run, hash="#call-2")
+
+    assert names(page) == ["Sequential", "0", "1"]
+    assert "%" not in page.inner_text(f"{ROWS}.chosen")
+    assert page.locator(f"{ROWS}.chosen .size").count() <= 1  # of its time alone
+
+
 # Pictures
 
 

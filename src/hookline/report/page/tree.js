@@ -94,7 +94,7 @@ class Tree {
   cell({ cell, right, size, style }, call) {
     const given = cell(call);
     const share = size?.(call);
-    const bar = share ? element("span", { class: `size ${style ?? ""}`, style: `width:calc((100% - 6px)*${share.toFixed(3)})` }) : null;
+    const bar = isFiniteNumber(share) && share > 0 ? element("span", { class: `size ${style ?? ""}`, style: `width:calc((100% - 6px)*${share.toFixed(3)})` }) : null;
     return element("div", { class: `cell${right ? " right" : ""}`, role: "gridcell", title: typeof given === "string" && given.length > 8 ? given : null }, bar, given instanceof Node ? given : element("span", { class: "value" }, given));
   }
 
