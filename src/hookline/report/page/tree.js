@@ -88,7 +88,7 @@ class Tree {
     const twist = element("span", { class: "twist", "aria-hidden": true }, call.children.length ? (open ? "▾" : "▸") : "");
     const words = element("span", { class: "words" }, shortName(call), call.index ? element("span", { class: "index" }, ` #${call.index}`) : "");
     const flags = call.marks.slice(0, 1).map(({ level }) => element("span", { class: `flag level-${level}`, title: level }, levelSign(level)));
-    return element("div", { class: "cell name", role: "gridcell", style: `padding-left:${4 + Math.min(call.depth, 12) * 14}px`, title: fullName(call) }, twist, words, flags);
+    return element("div", { class: "cell name", role: "gridcell", style: `padding-left:min(${4 + Math.min(call.depth, 12) * 14}px, 45%)`, title: fullName(call) }, twist, words, flags);
   }
 
   cell({ cell, right, size, style }, call) {
