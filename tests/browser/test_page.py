@@ -272,6 +272,25 @@ def test_details_that_are_scrolled_are_reached_by_tab(opened: Any, run: hookline
     assert page.evaluate("document.activeElement.id") == "details"
 
 
+def test_a_call_that_goes_out_of_sight_leaves_the_choice_to_the_one_around_it(opened: Any, run: hookline.Run) -> None:
+    page = opened(run, hash="#call-3")
+    assert chosen(page) != "(the model)"
+
+    page.click("#close-all")
+
+    assert chosen(page) == "(the model)"
+    assert page.locator(f"{ROWS}.chosen").count() == 1
+
+
+def test_a_link_to_a_call_that_is_not_meant_ends_the_search(opened: Any, results: dict[str, Any]) -> None:
+    page = opened(results["diff"])
+    page.fill("#search", "query")
+
+    page.locator(".mark a").first.click()
+
+    assert page.input_value("#search") == page.inner_text("#found") == ""
+
+
 # Pictures
 
 

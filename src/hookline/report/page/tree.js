@@ -103,7 +103,7 @@ class Tree {
     if (!call) return;
     this.chosen = call;
     if (call.row < 0) {
-      if (this.matched && !this.matched.has(call)) this.find(null);
+      if (this.matched && !this.matched.has(call)) this.onLeave();
       around(call).forEach((above) => (this.open.add(above), this.shut?.delete(above)));
       this.arrange();
     }
@@ -133,13 +133,19 @@ class Tree {
     if (this.matched) open ? this.shut.delete(call) : this.shut.add(call);
     else open ? this.open.add(call) : this.open.delete(call);
     this.arrange();
+    this.chooseWhatIsSeen();
   }
 
   turnAll(open) {
     this.open = new Set(open ? this.calls.filter((call) => call.children.length) : []);
     this.shut = new Set(open ? [] : this.matched ?? []);
-    if (this.chosen && !open) this.chosen = around(this.chosen)[0] ?? this.chosen;
     this.arrange();
+    this.chooseWhatIsSeen();
+  }
+
+  // Where what was chosen went out of sight with a call around it, choose that call.
+  chooseWhatIsSeen() {
+    if (this.chosen && this.chosen.row < 0) this.choose(around(this.chosen).findLast(({ row }) => row >= 0), { scroll: false });
   }
 
   click(event) {
