@@ -12,7 +12,7 @@ from hookline.model.select import glob_to_regex
 from hookline.report import page as pages
 from hookline.report.text import figure
 
-from .conftest import EVIL, SCREENSHOTS
+from .conftest import EVIL, SCREENSHOTS, network
 
 KINDS = ("run", "check", "diff", "profile")
 ROWS = ".tree .body .row"
@@ -227,6 +227,70 @@ def test_a_broken_glob_is_told(opened: Any, run: hookline.Run) -> None:
     assert page.inner_text("#found") == "this is no glob"
 
 
+class Empty(nn.Module):
+    """Gives tensors without an element, whose figures are all NaN."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:0]
+
+
+def test_a_tensor_without_elements_has_a_row_like_any_other(opened: Any) -> None:
+    model = nn.Sequential(nn.ReLU(), Empty())
+    with hookline.watch(model, keep="histogram") as run:
+        model(torch.ones(2, 3))
+
+    page = opened(run, hash="#call-2")
+
+    assert names(page) == ["Sequential", "0", "1"]
+    assert "%" not in page.inner_text(f"{ROWS}.chosen")
+    assert page.locator(f"{ROWS}.chosen .size").count() <= 1  # of its time alone
+
+
+def test_the_largest_of_what_is_infinite_has_no_sign_as_in_the_terminal(opened: Any) -> None:
+    model = nn.Identity()
+    with hookline.watch(model) as run:
+        model(torch.tensor([-torch.inf, 1.0]))
+
+    page = opened(run)
+
+    assert "absmax inf" in page.inner_text("#details .figures")
+    assert run[""].output.absmax == torch.inf
+
+
+def test_the_chosen_row_is_seen_in_the_colours_of_the_system(opened: Any, run: hookline.Run) -> None:
+    page = opened(run, forced_colors="active")
+
+    assert page.eval_on_selector(f"{ROWS}.chosen", "row => getComputedStyle(row).outlineStyle") == "solid"
+
+
+def test_details_that_are_scrolled_are_reached_by_tab(opened: Any, run: hookline.Run) -> None:
+    page = opened(run)
+    page.focus(".tree")
+
+    page.keyboard.press("Tab")
+
+    assert page.evaluate("document.activeElement.id") == "details"
+
+
+def test_a_call_that_goes_out_of_sight_leaves_the_choice_to_the_one_around_it(opened: Any, run: hookline.Run) -> None:
+    page = opened(run, hash="#call-3")
+    assert chosen(page) != "(the model)"
+
+    page.click("#close-all")
+
+    assert chosen(page) == "(the model)"
+    assert page.locator(f"{ROWS}.chosen").count() == 1
+
+
+def test_a_link_to_a_call_that_is_not_meant_ends_the_search(opened: Any, results: dict[str, Any]) -> None:
+    page = opened(results["diff"])
+    page.fill("#search", "query")
+
+    page.locator(".mark a").first.click()
+
+    assert page.input_value("#search") == page.inner_text("#found") == ""
+
+
 # Pictures
 
 
@@ -292,6 +356,52 @@ def test_a_diff_names_its_culprits_in_the_picture(opened: Any, results: dict[str
     page = opened(results["diff"])
 
     assert page.locator("#flow .culprit-word").all_text_contents() == ["◆ 0.1.norm", "◆ 0.2.value"]
+
+
+def test_a_call_that_is_nan_on_one_side_is_a_cross_in_the_picture(opened: Any, model: nn.Module) -> None:
+    broken = network()
+    with torch.no_grad():
+        broken[0][1].value.weight.fill_(torch.nan)
+
+    page = opened(hookline.diff(model, broken, torch.randn(4, 5, 8)))
+    page.hover("#flow svg.picture", position={"x": 1200, "y": 80})
+
+    assert page.inner_text("#flow .tip").endswith("nan")
+    assert page.locator("#flow .cross").count() == 1
+
+
+def test_the_figures_of_a_difference_have_the_names_of_the_columns(opened: Any, results: dict[str, Any]) -> None:
+    page = opened(results["diff"])
+    columns = page.locator("[role=columnheader]").all_inner_texts()
+
+    figures = page.locator("#details .tensor .figures").first.locator("span").all_inner_texts()
+
+    assert [name.strip() for name in figures][:5] == columns[2:7]
+
+
+@pytest.mark.parametrize(("factor", "ticks"), [(1, ["1"]), (1000, ["1000"])])
+def test_round_numbers_beside_a_picture_have_no_exponent(opened: Any, factor: int, ticks: list[str]) -> None:
+    model = nn.ReLU()
+    with hookline.watch(model) as run:
+        model(torch.full((2,), float(factor)))
+
+    page = opened(run)
+
+    assert page.locator("#flow text[text-anchor=end]").all_text_contents()[: len(ticks)] == ticks
+
+
+@pytest.mark.parametrize("kind", ["run", "profile"])
+def test_a_deep_call_still_has_its_name_on_a_phone(opened: Any, kind: str) -> None:
+    model: nn.Module = nn.Linear(2, 2)
+    for _ in range(30):
+        model = nn.Sequential(model)
+    with hookline.watch(model) as run:
+        model(torch.ones(1, 2))
+    result = run if kind == "run" else hookline.profile(model, torch.ones(1, 2), repeat=1)
+
+    page = opened(result, wide=390, high=844, hash="#call-30")
+
+    assert page.locator(f"{ROWS}.chosen .words").bounding_box()["width"] > 5
 
 
 # Findings and links

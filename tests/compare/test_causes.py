@@ -83,6 +83,8 @@ A = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
         (A.flip(1), "the same numbers in another order"),
         (A + torch.tensor([[0.0, 0.0], [0.0, 1.0]]), "1 of 4 elements"),
         (A + 1, ""),
+        (A * torch.nan, ""),
+        (A * torch.inf, ""),
         (A.double(), ""),
     ],
 )

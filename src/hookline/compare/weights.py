@@ -1,5 +1,6 @@
 """Which parameters and buffers of two models differ, by how much, and what the one is of the other."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -78,8 +79,10 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def _multiple(a: Tensor, b: Tensor) -> str:
     length = float((a * a).sum())
     factor = float((a * b).sum()) / length if length and a.numel() > 1 else 0.0
-    near = factor and torch.allclose(a * factor, b, rtol=1e-4, atol=1e-6 * float(b.abs().max()))
-    return f"{factor:.4g} times as large" if near and abs(factor - 1) > 1e-3 else ""
+    if not factor or not math.isfinite(factor) or abs(factor - 1) <= 1e-3:
+        return ""
+    near = torch.allclose(a * factor, b, rtol=1e-4, atol=1e-6 * float(b.abs().max()))
+    return f"{factor:.4g} times as large" if near else ""
 
 
 def _reordered(a: Tensor, b: Tensor) -> str:

@@ -198,6 +198,14 @@ def test_the_costliest_modules_are_marked(model: nn.Module, tmp_path: Path) -> N
     assert marks[0]["text"].endswith(")")
 
 
+def test_the_share_of_a_costly_module_is_that_of_the_terminal(model: nn.Module, tmp_path: Path) -> None:
+    profile = hookline.profile(model, torch.ones(2, 4), repeat=1)
+    marks = data_of(written(profile, tmp_path))["marks"]
+
+    shares = {row.path: row.seconds_self / profile.total.seconds for row in profile.by_path()}
+    assert [mark["text"].split()[0] for mark in marks] == [f"{shares[mark.get('path', '')]:.0%}" for mark in marks]
+
+
 def test_a_profile_without_times_marks_by_flops(model: nn.Module, tmp_path: Path) -> None:
     data = data_of(written(hookline.profile(model, torch.ones(2, 4), meta=True), tmp_path))
 

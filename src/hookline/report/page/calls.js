@@ -30,7 +30,8 @@ function readTensor(data, row) {
 
 function absmax(stats) {
   const ends = [stats?.min, stats?.max];
-  return ends.every((end) => typeof end === "number") ? Math.max(...ends.map(Math.abs)) : ends.find((end) => typeof end === "string") ?? null;
+  if (ends.every((end) => typeof end === "number")) return Math.max(...ends.map(Math.abs));
+  return ends.find((end) => typeof end === "string")?.replace("-", "") ?? null; // "nan" or "inf"
 }
 
 // The name of a call in the tree: the part of its path below that of the call around it.

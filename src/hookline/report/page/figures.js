@@ -32,7 +32,7 @@ function engineering(value) {
 }
 
 function percent(share) {
-  return typeof share === "number" ? `${(share * 100).toFixed(0)}%` : figure(share);
+  return isFiniteNumber(share) ? `${(share * 100).toFixed(0)}%` : "";
 }
 
 function count(number, one, many = `${one}s`) {

@@ -83,7 +83,7 @@ class Flow extends Picture {
     for (const value of ticks(this.low, this.high)) {
       const y = this.y(value);
       made.push(shape("path", { class: "grid", d: `M${EDGE.left} ${y.toFixed(1)}H${this.width - EDGE.right}` }));
-      made.push(shape("text", { x: EDGE.left - 6, y: y + 3.5, "text-anchor": "end" }, figure(value, 2)));
+      made.push(shape("text", { x: EDGE.left - 6, y: y + 3.5, "text-anchor": "end" }, figure(value)));
     }
     const last = this.points.length - 1;
     for (const place of new Set(this.width < 520 ? [0, last] : [0, Math.round(last / 2), last])) {

@@ -65,6 +65,7 @@ addEventListener("keydown", (event) => {
   byId("search").focus();
   event.preventDefault();
 });
+tree.onLeave = () => { byId("search").value = ""; find(); };
 tree.onEnter = () => byId("details").focus();
 byId("details").addEventListener("keydown", (event) => event.key === "Escape" && tree.grid.focus());
 byId("open-all").addEventListener("click", () => tree.turnAll(true));

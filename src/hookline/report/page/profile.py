@@ -49,7 +49,7 @@ def _marks(profile: Profile) -> Iterator[dict[str, Any]]:
     """The modules that take most of the time by themselves, or of the FLOPs where nothing was timed."""
     name, unit = ("seconds_self", "time") if profile.repeat else ("flops_self", "FLOPs")
     rows = sorted(profile.by_path(), key=lambda row: -getattr(row, name))
-    whole = sum(getattr(row, name) for row in rows)
+    whole = profile.total.seconds if profile.repeat else profile.total.flops
     first = {cost.path: number for number, cost in reversed([*enumerate(profile)])}
     for row in rows[:MOST_MARKS]:
         share = getattr(row, name) / whole if whole else 0.0

@@ -88,13 +88,13 @@ class Tree {
     const twist = element("span", { class: "twist", "aria-hidden": true }, call.children.length ? (open ? "▾" : "▸") : "");
     const words = element("span", { class: "words" }, shortName(call), call.index ? element("span", { class: "index" }, ` #${call.index}`) : "");
     const flags = call.marks.slice(0, 1).map(({ level }) => element("span", { class: `flag level-${level}`, title: level }, levelSign(level)));
-    return element("div", { class: "cell name", role: "gridcell", style: `padding-left:${4 + Math.min(call.depth, 12) * 14}px`, title: fullName(call) }, twist, words, flags);
+    return element("div", { class: "cell name", role: "gridcell", style: `padding-left:min(${4 + Math.min(call.depth, 12) * 14}px, 45%)`, title: fullName(call) }, twist, words, flags);
   }
 
   cell({ cell, right, size, style }, call) {
     const given = cell(call);
     const share = size?.(call);
-    const bar = share ? element("span", { class: `size ${style ?? ""}`, style: `width:calc((100% - 6px)*${share.toFixed(3)})` }) : null;
+    const bar = isFiniteNumber(share) && share > 0 ? element("span", { class: `size ${style ?? ""}`, style: `width:calc((100% - 6px)*${share.toFixed(3)})` }) : null;
     return element("div", { class: `cell${right ? " right" : ""}`, role: "gridcell", title: typeof given === "string" && given.length > 8 ? given : null }, bar, given instanceof Node ? given : element("span", { class: "value" }, given));
   }
 
@@ -103,7 +103,7 @@ class Tree {
     if (!call) return;
     this.chosen = call;
     if (call.row < 0) {
-      if (this.matched && !this.matched.has(call)) this.find(null);
+      if (this.matched && !this.matched.has(call)) this.onLeave();
       around(call).forEach((above) => (this.open.add(above), this.shut?.delete(above)));
       this.arrange();
     }
@@ -133,13 +133,19 @@ class Tree {
     if (this.matched) open ? this.shut.delete(call) : this.shut.add(call);
     else open ? this.open.add(call) : this.open.delete(call);
     this.arrange();
+    this.chooseWhatIsSeen();
   }
 
   turnAll(open) {
     this.open = new Set(open ? this.calls.filter((call) => call.children.length) : []);
     this.shut = new Set(open ? [] : this.matched ?? []);
-    if (this.chosen && !open) this.chosen = around(this.chosen)[0] ?? this.chosen;
     this.arrange();
+    this.chooseWhatIsSeen();
+  }
+
+  // Where what was chosen went out of sight with a call around it, choose that call.
+  chooseWhatIsSeen() {
+    if (this.chosen && this.chosen.row < 0) this.choose(around(this.chosen).findLast(({ row }) => row >= 0), { scroll: false });
   }
 
   click(event) {

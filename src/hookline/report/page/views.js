@@ -26,17 +26,17 @@ function runView(data, calls) {
     columns: [
       { title: "call", width: 190, grow: 3 },
       { title: "class", width: 100, grow: 1, cell: (call) => call.class },
-      { title: "in", width: 84, grow: 1, cell: (call) => texts(call.took) },
-      { title: "out", width: 84, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
+      { title: "in", width: 80, grow: 1, cell: (call) => texts(call.took) },
+      { title: "out", width: 80, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
       { title: "ms", width: 56, right: true, cell: (call) => milliseconds(call.seconds), size: ({ seconds }) => seconds / whole },
       ...(measured ? [
-        { title: "values", width: 84, cell: values },
+        { title: "values", width: 78, cell: values },
         { title: "mean", width: 86, right: true, cell: (call) => figure(stat("mean")(call)) },
-        { title: "std", width: 72, ...sized(stat("std")), cell: (call) => figure(stat("std")(call)) },
-        { title: "absmax", width: 72, ...sized(magnitude), cell: (call) => figure(magnitude(call)) },
+        { title: "std", width: 76, ...sized(stat("std")), cell: (call) => figure(stat("std")(call)) },
+        { title: "absmax", width: 76, ...sized(magnitude), cell: (call) => figure(magnitude(call)) },
         { title: "zeros", width: 52, right: true, cell: (call) => percent(stat("zeros")(call)), size: (call) => stat("zeros")(call) || 0 }] : []),
       ...(graded ? [{ title: "grad norm", width: 80, ...sized(gradNorm, "two"), cell: (call) => figure(gradNorm(call)) }] : []),
-      ...(calls.some((call) => ofInput(call) !== null) ? [{ title: "of input", width: 78, ...sized(ofInput, "two"), cell: (call) => figure(ofInput(call)) }] : []),
+      ...(calls.some((call) => ofInput(call) !== null) ? [{ title: "of input", width: 80, ...sized(ofInput, "two"), cell: (call) => figure(ofInput(call)) }] : []),
     ],
     className: (call) => (call.error ? "failed" : ""),
     flow: measured && {
@@ -59,6 +59,9 @@ function runView(data, calls) {
   };
 }
 
+// The figures of a difference, by the words of the table in the terminal.
+const COMPARED = [["max abs", "absolute"], ["max rel", "relative"], ["error", "error"], ["snr dB", "snr"], ["ulps", "ulps"]];
+
 function diffView(data, calls) {
   const read = ([name, kinds, state, ...figures]) => ({ name, kinds: kinds.map((kind) => (kind === null ? null : withNames(data.columns.kind, data.kinds[kind]))), state, ...withNames(data.columns.tensor.slice(3), figures) });
   for (const call of calls) for (const part of ["inputs", "outputs", "grads", "grad_inputs", "buffers"]) call[part] = call[part].map(read);
@@ -66,14 +69,13 @@ function diffView(data, calls) {
   const shown = (call) => [call.outputs, call.buffers, [...call.grads, ...call.grad_inputs]].find(differing) ?? call.outputs;
   const worst = (call) => shown(call).reduce((most, each) => (!most || rank(each) > rank(most) ? each : most), null);
   const of = (name) => (call) => worst(call)?.[name] ?? null;
-  const error = (tensors) => tensors.map(({ error }) => error).filter((each) => each !== null).reduce((most, each) => (most === null || !(each <= most) ? each : most), null);
+  const error = (tensors) => tensors.map(({ error, nan }) => (nan ? "nan" : error)).filter((each) => each !== null).reduce((most, each) => (most === null || each === "nan" || each > most ? each : most), null);
   const [outputError, gradError] = [(call) => error(call.outputs), (call) => error(call.grads)];
-  const numbers = [["max abs", "absolute"], ["max rel", "relative"], ["error", "error"], ["snr dB", "snr"], ["ulps", "ulps"]];
   return {
     columns: [
       { title: "call", width: 190, grow: 3 },
       { title: "class", width: 100, grow: 1, cell: (call) => (call.class === call.class_b ? call.class : `${call.class} | ${call.class_b}`) },
-      ...numbers.map(([title, name]) => ({ title, width: name === "snr" ? 62 : 88, right: true, cell: (call) => known(of(name)(call)), ...(name === "error" ? { size: onLog(calls, of("error")), style: "two" } : {}) })),
+      ...COMPARED.map(([title, name]) => ({ title, width: name === "snr" ? 62 : 88, right: true, cell: (call) => known(of(name)(call)), ...(name === "error" ? { size: onLog(calls, of("error")), style: "two" } : {}) })),
       { title: "out/in", width: 64, right: true, cell: ({ amplification }) => known(amplification) },
       { title: "why", width: 200, grow: 5, cell: ({ verdict }) => verdict },
     ],
@@ -94,11 +96,11 @@ function diffView(data, calls) {
 
 function differenceCard(difference) {
   const sides = difference.kinds.map((kind) => (kind ? `${kind.dtype} [${kind.shape.join(", ")}]` : "nothing"));
-  const names = ["absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond"];
+  const shown = [...COMPARED, ["cosine", "cosine"], ["beyond tolerance", "beyond"]].map(([title, name]) => [title, known(difference[name])]).concat([["NaN or Inf on one side", known(difference.nan || null)]]).filter(([, text]) => text !== "");
   return element("div", { class: "tensor" },
     element("div", {}, difference.name ? [element("code", {}, difference.name), " "] : "", difference.text || (sides[0] === sides[1] ? sides[0] : sides.join(" against "))),
     element("div", { class: `level-${difference.state === "differs" ? "differs" : "note"}` }, difference.state === "differs" ? "≠ differs" : difference.state),
-    difference.state === "identical" ? null : element("div", { class: "figures" }, names.filter((name) => known(difference[name])).map((name) => element("div", {}, element("span", {}, `${name} `), figure(difference[name])))));
+    difference.state === "identical" ? null : element("div", { class: "figures" }, shown.map(([title, text]) => element("div", {}, element("span", {}, `${title} `), text))));
 }
 
 function profileView(data, calls) {
@@ -109,18 +111,18 @@ function profileView(data, calls) {
   const times = (name) => (call) => (isFiniteNumber(call[name]) ? (call[name] >= 5e-6 ? milliseconds(call[name]) : "0") : "");
   const sized = (name) => { const whole = most(name); return (call) => (isFiniteNumber(call[name]) ? call[name] / whole : 0); };
   const time = (title, name, width = 72) => ({ title, width, right: true, cell: times(name) });
-  const timed = data.timed ? [time("forward ms", "forward", 84), time("self", "forward_self", 62), time("±", "forward_spread", 52)] : [];
-  const back = data.timed && data.backward ? [time("backward ms", "backward", 92), time("self", "backward_self", 62)] : [];
-  const share = data.timed ? [{ title: "share", width: 92, right: true, cell: (call) => percent(whole ? self(call) / whole : 0), size: (call) => (whole ? self(call) / whole : 0) }] : [];
-  const counted = (title, name, divide = 1e6) => ({ title, width: 74, right: true, cell: (call) => (call[name] === "nan" ? "?" : call[name] ? figure(call[name] / divide, 3) : ""), size: sized(name) });
-  const bytes = (title, name) => ({ title, width: 74, right: true, cell: (call) => (call[name] ? engineering(call[name]).trim() : ""), size: sized(name), style: "two" });
+  const timed = data.timed ? [time("forward ms", "forward", 84), time("self", "forward_self", 50), time("±", "forward_spread", 50)] : [];
+  const back = data.timed && data.backward ? [time("backward ms", "backward", 92), time("self", "backward_self", 50)] : [];
+  const share = data.timed ? [{ title: "share", width: 52, right: true, cell: (call) => percent(whole ? self(call) / whole : 0), size: (call) => (whole ? self(call) / whole : 0) }] : [];
+  const counted = (title, name, divide = 1e6) => ({ title, width: 68, right: true, cell: (call) => (call[name] === "nan" ? "?" : call[name] ? figure(call[name] / divide, 3) : ""), size: sized(name) });
+  const bytes = (title, name) => ({ title, width: 62, right: true, cell: (call) => (call[name] ? engineering(call[name]).trim() : ""), size: sized(name), style: "two" });
   return {
     columns: [
-      { title: "module", width: 200, grow: 3 },
-      { title: "class", width: 110, grow: 1, cell: (call) => call.class },
+      { title: "module", width: 180, grow: 3 },
+      { title: "class", width: 98, grow: 1, cell: (call) => call.class },
       ...timed, ...back, ...share,
       counted("MFLOP", "flops"), ...(data.backward ? [counted("back", "backward_flops")] : []),
-      { title: "FLOP/B", width: 64, right: true, cell: ({ intensity }) => (isFiniteNumber(intensity) ? figure(intensity, 3) : "") },
+      { title: "FLOP/B", width: 58, right: true, cell: ({ intensity }) => (isFiniteNumber(intensity) ? figure(intensity, 3) : "") },
       ...(data.backward ? [bytes("kept", "kept")] : []), bytes("params", "parameters"),
     ],
     className: () => "",
