@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The call of a hooked module as it goes into a graph."""
-    make_ready()
+    if not make_ready():
+        return original(self, *args, **kwargs)
     plan = site.plan.compiled
     if plan.leaves_out:
         tell_what_is_left_out()
@@ -95,9 +96,16 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
     return f"('f',{type(value).__name__!r},({parts}))"
 
 
-def make_ready() -> None:
-    """Have the operators of the taps, before a graph names them."""
+def make_ready() -> bool:
+    """Have the operators of the taps, before a graph names them; False where the graph is an export, which is to be as
+    that of the bare model, and a warning says so."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
     operators()
+    if not InstructionTranslator.current_tx().export:
+        return True
+    warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)
+    return False
 
 
 def tell_what_is_left_out() -> None:

@@ -52,9 +52,9 @@ def edit(
     - `order` is that of steps, as in `on`.
 
     Recomputed calls of activation checkpointing are changed as the calls that they repeat. Gradients are changed as in
-    `on(..., backward=)`. A model that is called through what `torch.compile(model)` gave runs without the edit: call it
-    eager. Raises EditError for what is no edit, for a model that is compiled itself, and from the call, with a
-    note that says where, for an edit that does not fit; SelectionError where `where` picks nothing.
+    `on(..., backward=)`. In a compiled model inputs, outputs and `skip` are changed in its graph, but `when` and
+    gradients are not. Raises EditError for what is no edit, for what a compiled model cannot do, and from the call,
+    with a note that says where, for an edit that does not fit; SelectionError where `where` picks nothing.
 
     >>> import torch, hookline
     >>> from hookline import edits
