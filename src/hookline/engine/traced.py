@@ -121,5 +121,6 @@ def tell_what_is_left_out() -> None:
 
 # Dynamo calls these while it traces, and does not look into them. (So says torch.compiler.assume_constant_result, which
 # loads the compiler to do so.)
-for _function in (make_ready, tell_what_is_left_out):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_NOT_LOOKED_INTO: tuple[Any, ...] = (make_ready, tell_what_is_left_out)
+for _function in _NOT_LOOKED_INTO:
+    _function._dynamo_marked_constant = True
