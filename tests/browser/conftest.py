@@ -19,7 +19,7 @@ SCREENSHOTS = Path(os.environ.get("HOOKLINE_SCREENSHOTS", "out/screenshots"))
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open an event loop runs in this process
 def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright

@@ -28,9 +28,10 @@ from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
-from hookline.engine.tap import has_traced, key_of
+from hookline.engine.tap import key_of
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
-from hookline.engine.traced import traced_call
+from hookline.engine.traced import made, traced_call
+from hookline.errors import AttachError
 
 SITE = "_hookline"
 PYTORCHS_CALL = Module.__call__
@@ -227,12 +228,17 @@ def stand_in(original: Any) -> Any:
 def _class_as_told(self: Module) -> type[Module]:
     """The class that a hooked instance says it has: the original. Dynamo takes `type(module)` for it and checks that
     whenever it calls a graph, so that once a graph was made with our steps in it, it is the stand-in."""
-    return type(self) if has_traced() else original_class(self)
+    return type(self) if made.graphs else original_class(self)
 
 
 def _set_class(self: Module, wanted: type[Module]) -> None:
     """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and
     keeps that class when the hooks are gone."""
+    if is_stand_in(wanted) and "__call__" not in vars(wanted):
+        raise AttachError(
+            f"{wanted.__name__} was made of the class that a hooked module has meanwhile, since a compiled graph holds "
+            "our steps; take the hooks off, give the module its class, and put them on again"
+        )
     kind = Kind(wanted.__base__ if is_stand_in(wanted) else wanted)  # type: ignore[arg-type]
     set_class(self, kind.stand_in)
     site = site_of(self)
@@ -266,7 +272,7 @@ def _bare(module: Module) -> Iterator[None]:
 def _reduce_ex(self: Module, protocol: Any) -> Any:
     with _bare(self):
         reduced = self.__reduce_ex__(protocol)
-    if has_traced() and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
+    if made.graphs and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
         # pickle compares the class with what __class__ says, which is the stand-in now
         return copyreg._reconstructor, (*reduced[1], object, None), *reduced[2:]  # type: ignore[attr-defined]
     return reduced

@@ -190,11 +190,6 @@ def fill(part: Any, tensor: Callable[[str], Any], integer: Callable[[], int]) ->
     return named if kind == "d" else Fields(rest[0], named)
 
 
-def has_traced() -> bool:
-    """Whether a graph was ever made with our steps in it."""
-    return operators.cache_info().currsize > 0
-
-
 @cache
 def operators() -> Any:
     """Have the operators, and let graphs hold them. PyTorch's compiler is loaded by then; it costs a second or two."""

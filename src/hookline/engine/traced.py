@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
 
 
+class Made:
+    """Whether a graph was ever made with our steps in it."""
+
+    graphs = False
+
+
+made = Made()
+
+
 def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The call of a hooked module as it goes into a graph."""
     if not make_ready():
@@ -102,6 +111,7 @@ def make_ready() -> bool:
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     operators()
+    made.graphs = True
     if not InstructionTranslator.current_tx().export:
         return True
     warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)
