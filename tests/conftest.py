@@ -7,16 +7,16 @@ import pytest
 import torch
 import toys
 
-from hookline.engine.traced import made
+from hookline.engine.traced import graphs
 
 
 @pytest.fixture(autouse=True)
 def _no_graphs_left() -> Iterator[None]:
     """Graphs with our steps in them end with the test: from the first on, hooked modules tell their real class."""
     yield
-    if made.graphs:
+    if graphs.made:
         torch._dynamo.reset()
-        made.graphs = False
+        graphs.made = False
 
 
 @pytest.fixture

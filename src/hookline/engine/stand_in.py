@@ -30,7 +30,7 @@ from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
 from hookline.engine.tap import key_of
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
-from hookline.engine.traced import made, traced_call
+from hookline.engine.traced import graphs, traced_call
 from hookline.errors import AttachError
 
 SITE = "_hookline"
@@ -228,7 +228,7 @@ def stand_in(original: Any) -> Any:
 def _class_as_told(self: Module) -> type[Module]:
     """The class that a hooked instance says it has: the original. Dynamo takes `type(module)` for it and checks that
     whenever it calls a graph, so that once a graph was made with our steps in it, it is the stand-in."""
-    return type(self) if made.graphs else original_class(self)
+    return type(self) if graphs.made else original_class(self)
 
 
 def _set_class(self: Module, wanted: type[Module]) -> None:
@@ -272,7 +272,7 @@ def _bare(module: Module) -> Iterator[None]:
 def _reduce_ex(self: Module, protocol: Any) -> Any:
     with _bare(self):
         reduced = self.__reduce_ex__(protocol)
-    if made.graphs and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
+    if graphs.made and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
         # pickle compares the class with what __class__ says, which is the stand-in now
         return copyreg._reconstructor, (*reduced[1], object, None), *reduced[2:]  # type: ignore[attr-defined]
     return reduced

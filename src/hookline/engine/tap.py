@@ -91,7 +91,7 @@ def began(token: Tensor, key: Tensor, tensors: list[Tensor], integers: list[int]
         call.module, call.names, call.index = site.module(), site, next(site.count)
         call.args, call.kwargs = args, kwargs
         call.instead = call.output = call.error = call._origin = None
-        call.parent = running.call = above(running.call, site)
+        call.parent = above(running.call, site)
         running.call = open_calls[ticket] = call
         with borrowing():
             for step in site.plan.compiled.tapped_before:

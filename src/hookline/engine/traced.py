@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
 
 
-class Made:
+class Graphs:
     """Whether a graph was ever made with our steps in it."""
 
-    graphs = False
+    made = False
 
 
-made = Made()
+graphs = Graphs()
 
 
 def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -111,7 +111,7 @@ def make_ready() -> bool:
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     operators()
-    made.graphs = True
+    graphs.made = True
     if not InstructionTranslator.current_tx().export:
         return True
     warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)
