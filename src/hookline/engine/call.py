@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from torch._C import _current_graph_task_id as current_pass
@@ -71,6 +71,13 @@ class Call:
         if self._origin is not None:
             return self._origin.recompute
         return current_pass() != -1
+
+    def around(self) -> "Iterator[Call]":
+        """The hooked calls that this one runs inside of, the nearest first."""
+        above = self.parent
+        while above is not None:
+            yield above
+            above = above.parent
 
     def origin(self) -> "Origin":
         """What backward steps need to know of this call and those around it."""

@@ -43,19 +43,12 @@ def _more(call: Call) -> Iterator[str]:
     own = _own_tensors(call.module)
     if own:
         yield f"it has {own}"
-    above = [*_above(call)]
+    above = [*call.around()]
     shown = above if len(above) <= MOST_ABOVE else above[: MOST_ABOVE - 2]
     yield from (f"inside of {_called(around, LONGEST_ABOVE)}" for around in shown)
     if len(above) > len(shown):
         yield f"... and {len(above) - len(shown) - 1} more"
         yield f"inside of {_called(above[-1], LONGEST_ABOVE)}"
-
-
-def _above(call: Call) -> Iterator[Call]:
-    above = call.parent
-    while above is not None:
-        yield above
-        above = above.parent
 
 
 def _own_tensors(module: Module) -> str:
@@ -70,7 +63,7 @@ def note_backward_failure(error: BaseException, call: Call) -> None:
     """Say on an error of a backward pass in the backward of which call it was raised, unless it says so already."""
     with suppress(Exception):
         if not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
-            above = [f"inside of {_where(around)}" for around in _above(call)]
+            above = [f"inside of {_where(around)}" for around in call.around()]
             error.add_note("\n  ".join([f"{PREFIX}in the backward of {_where(call)}", *above]))
 
 

@@ -249,10 +249,14 @@ class CallRecord:
     @property
     def depth(self) -> int:
         """How many recorded calls this one runs inside of."""
-        depth, around = 0, self.parent
-        while around is not None:
-            depth, around = depth + 1, around.parent
-        return depth
+        return sum(1 for _ in self.around())
+
+    def around(self) -> "Iterator[CallRecord]":
+        """The calls that this one ran inside of, the nearest first."""
+        above = self.parent
+        while above is not None:
+            yield above
+            above = above.parent
 
     @property
     def inputs(self) -> list[TensorInfo]:

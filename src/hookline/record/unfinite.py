@@ -1,7 +1,7 @@
 """What is said of a value that is not finite: which call made it, with what before it, as an error and as a run."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch.nn import Module
@@ -63,14 +63,14 @@ def _made_around(bad: Look, given: Mapping[int, Sequence[Look]]) -> CallRecord |
 
 def _taker(look: Look) -> CallRecord | None:
     """The one innermost call that took a tensor; None where there are several, or none is known."""
-    around = {id(above) for taker in look.takers for above in _above(taker)}
+    around = {id(above) for taker in look.takers for above in taker.around()}
     innermost = [taker for taker in look.takers if id(taker) not in around]
     return innermost[0] if len(innermost) == 1 else None
 
 
 def _outside(look: Look, taker: CallRecord) -> CallRecord | None:
     """The call around a taker that a tensor left too, if there is one: what comes after may have taken it as well."""
-    around = {id(above) for above in _above(taker)}
+    around = {id(above) for above in taker.around()}
     return next((call for call in look.leaves if id(call) in around), None)
 
 
@@ -80,7 +80,7 @@ def run_of(looks: Iterable[Look], *, model: str) -> Run:
     for look in looks:
         _fill(look)
         if look.record is not None:
-            calls |= {id(call): call for call in (look.record, *_above(look.record))}
+            calls |= {id(call): call for call in (look.record, *look.record.around())}
     in_order = sorted(calls.values(), key=lambda call: call.number)
     run = Run(model=model, modules={call.path: call.type for call in in_order}, settings={"keep": "guard"})
     run.calls += in_order
@@ -90,13 +90,6 @@ def run_of(looks: Iterable[Look], *, model: str) -> Run:
 def _fill(look: Look) -> None:
     """Put the statistics of a look where a run looks for them."""
     look.info._stats = look.stats() or look.info._stats
-
-
-def _above(call: CallRecord) -> Iterator[CallRecord]:
-    above = call.parent
-    while above is not None:
-        yield above
-        above = above.parent
 
 
 # The message

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from html import escape
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from hookline.report.html import table_html
 from hookline.report.text import figure
 
 if TYPE_CHECKING:
@@ -39,11 +39,8 @@ def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
 
 def diff_html(diff: Diff) -> str:
     """The diff as an HTML table: the rows of the tree."""
-    head = "".join(f"<th style='text-align:left' scope='col'>{name}</th>" for name in HEAD)
-    body = "".join(_html_row(cells) for cells, _ in (_rows(diff) if diff else ()))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else ""
-    notes = "".join(f"<p>{escape(note)}</p>" for note in footnotes(diff))
-    return f"<div><p><strong>{escape(diff.summary)}</strong></p>{table}{notes}</div>"
+    rows = ((_depth(cells[0]), (cells[0].lstrip(), *cells[1:])) for cells, _ in (_rows(diff) if diff else ()))
+    return table_html(diff.summary, HEAD, rows, footnotes(diff))
 
 
 def footnotes(diff: Diff) -> list[str]:
@@ -132,7 +129,5 @@ def verdict(pair: Pair) -> str:
     return f"{words}; {worst}" if words else str(worst)
 
 
-def _html_row(cells: tuple[str, ...]) -> str:
-    name = cells[0].lstrip()
-    first = f"<td style='text-align:left;padding-left:{(len(cells[0]) - len(name)) // 2}em'>{escape(name)}</td>"
-    return f"<tr>{first}{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in cells[1:])}</tr>"
+def _depth(name: str) -> int:
+    return (len(name) - len(name.lstrip())) // 2

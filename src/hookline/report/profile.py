@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hookline.report.html import table_html
 from hookline.report.text import milliseconds
 
 if TYPE_CHECKING:
@@ -38,23 +38,10 @@ def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
 
 def profile_html(profile: Profile) -> str:
     """The profile as an HTML table, a row for each module."""
-    total, rows = profile.total, profile.by_path()
-    tree = tree_of(profile)
-    head = "".join(
-        f"<th scope='col' style='text-align:left'>{name}</th>" for name in ("module", "class", *columns(profile))
-    )
-    body = "".join(_html_row(row, *tree[row.path], cells(row, total, profile)) for row in rows[:MOST_ROWS])
-    return (
-        f"<div><p><strong>{escape(headline(profile))}</strong></p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _html_row(row: Cost, depth: int, name: str, figures: list[str]) -> str:
-    right = "text-align:right;font-variant-numeric:tabular-nums"
-    numbers = "".join(f"<td style='{right}'>{escape(figure)}</td>" for figure in figures)
-    first = f"<td style='text-align:left;padding-left:{depth}em'>{escape(name)}</td>"
-    return f"<tr>{first}<td style='text-align:left'>{escape(row.type)}</td>{numbers}</tr>"
+    total, tree = profile.total, tree_of(profile)
+    named = ((row, *tree[row.path]) for row in profile.by_path())
+    rows = ((depth, (name, row.type, *cells(row, total, profile))) for row, depth, name in named)
+    return table_html(headline(profile), ("module", "class", *columns(profile)), rows, [by_class_line(profile)])
 
 
 def columns(profile: Profile) -> tuple[str, ...]:

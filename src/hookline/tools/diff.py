@@ -26,8 +26,9 @@ from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
 from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.runs import diff_of_runs
-from hookline.compare.visible import is_compiled, with_wrappers
+from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights
+from hookline.engine.stand_in import is_compiled
 from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
 from hookline.model.copies import copied_arguments

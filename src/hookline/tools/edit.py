@@ -15,7 +15,7 @@ from hookline.edits.edit import as_edit
 from hookline.edits.steps import Change, Skip, edit_calls
 from hookline.engine.forwarding import original_class
 from hookline.engine.hook import Handle
-from hookline.engine.stand_in import compiled_call_of
+from hookline.engine.stand_in import is_compile_wrapper, is_compiled
 from hookline.errors import EditError
 from hookline.model.paths import outermost
 from hookline.model.select import Selection, Where, select
@@ -116,16 +116,11 @@ def refuse_compiled(model: Module, selection: Selection) -> None:
         return  # nothing was ever compiled
     inside = {id(part) for module in outermost(model, is_compiled) for part in [*module.modules()][1:]}
     for path, module in selection:
-        if id(module) in inside or type(module).__name__ == "OptimizedModule":
+        if id(module) in inside or is_compile_wrapper(module):
             raise EditError(
                 f"{path or 'the model'} is compiled by torch.compile: in its graph no edit counts calls, knows where "
                 "it is at work, or reaches gradients; edit the model uncompiled"
             )
-
-
-def is_compiled(module: Module) -> bool:
-    """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return type(module).__name__ == "OptimizedModule" or compiled_call_of(module) is not None
 
 
 def refuse_tuples(selection: Selection) -> None:

@@ -12,7 +12,9 @@ from torch import nn
 import hookline
 from hookline import Run
 from hookline.errors import StoreError
+from hookline.report.diff import diff_html
 from hookline.report.page.document import number
+from hookline.report.profile import profile_html
 
 EVIL = "</script><img src=x onerror=alert(1)>&<!--"
 
@@ -225,3 +227,11 @@ def test_a_page_grows_by_as_much_for_each_call(tmp_path: Path) -> None:
 
     assert (largest - small) / 4000 == pytest.approx((large - small) / 1000, rel=0.1)
     assert (largest - small) / 4000 < 400
+
+
+def test_the_plain_table_of_a_profile_and_of_a_diff_has_every_row() -> None:
+    model, x = nn.Sequential(*(nn.Identity() for _ in range(450))), torch.ones(1)
+    other = nn.Sequential(nn.ReLU6(), *(nn.Identity() for _ in range(449)))
+
+    assert profile_html(hookline.profile(model, x, meta=True, backward=False)).count("<tr>") == 1 + 451
+    assert diff_html(hookline.diff(model, other, x * 9)).count("<tr>") == 1 + 451

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from hookline.record.record import CallRecord, TensorInfo
-from hookline.tools.rules.evidence import Evidence, around, broken, ended, only_negative, passes, same
+from hookline.tools.rules.evidence import Evidence, broken, ended, only_negative, passes, same
 from hookline.tools.rules.finding import Finding, rule
 
 
@@ -37,7 +37,7 @@ def _first_in_backward(evidence: Evidence, calls: list[CallRecord], bad: list[Ca
         return
     takers = [call for call in calls if call.began >= ended(last) and _takes(call, last) and not _is_bad(call)]
     if takers:
-        maker = next(call for call in takers if not any(call in around(other) for other in takers))
+        maker = next(call for call in takers if not any(call in other.around() for other in takers))
         message = "its backward makes what is not finite, of a finite gradient"
     else:
         maker = last.parent or last

@@ -1,7 +1,7 @@
 """Evidence: what the rules of a check judge by; and how they read a run."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -166,14 +166,6 @@ def by_path(run: Run, keep: Callable[[CallRecord], bool]) -> dict[str, list[Call
     return found
 
 
-def around(call: CallRecord) -> Iterator[CallRecord]:
-    """The calls that one ran inside of, the nearest first."""
-    parent = call.parent
-    while parent is not None:
-        yield parent
-        parent = parent.parent
-
-
 def broken(info: TensorInfo) -> bool:
     """Whether a tensor is known to hold a NaN or an Inf."""
     stats = info.stats
@@ -201,7 +193,7 @@ def same(one: TensorInfo, other: TensorInfo) -> bool:
 def is_models_own(run: Run, path: str) -> bool:
     """Whether a module's first call gave what the model gave as its own."""
     call = next((call for call in run.calls if call.path == path and call.error is None), None)
-    above = None if call is None else [*around(call)]
+    above = None if call is None else [*call.around()]
     if call is None or not above:
         return call is not None
     return any(same(info, own) for info in call.outputs for own in above[-1].outputs)

@@ -8,7 +8,6 @@ import torch
 from hookline.record.record import CallRecord, Run, TensorInfo, infos
 from hookline.tools.rules.evidence import (
     Evidence,
-    around,
     broken,
     floating,
     is_below,
@@ -27,7 +26,7 @@ def raised(evidence: Evidence) -> Iterator[Finding]:
     for call in failed:
         if any(other.parent is call and other.error == call.error for other in failed):
             continue
-        caught = any(above.error is None for above in around(call))
+        caught = any(above.error is None for above in call.around())
         yield Finding(
             call.path,
             f"raised {call.error}{', which a module around it caught' if caught else ''}",
@@ -176,7 +175,7 @@ def _producers(evidence: Evidence, number: int, calls: list[CallRecord]) -> list
     for call in calls:
         if not any(broken(info) for info in call.outputs):
             continue
-        inside = any(call in around(other) for other in made)
+        inside = any(call in other.around() for other in made)
         if not inside and not _passes_on(call, earlier=earlier) and (known or not made):
             made.append(call)
         earlier = True
