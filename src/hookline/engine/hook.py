@@ -1,8 +1,6 @@
 """Hook: one step of ours and where it was put; Handle: its undo."""
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +9,11 @@ from typing import Any, Literal, Self, TypeAlias, cast
 
 from hookline.engine.call import Call
 from hookline.errors import AttachError
+from hookline.model.telling import outside
 
 Step: TypeAlias = Callable[[Call], Any]
 Phase: TypeAlias = Literal["before", "after", "always", "backward_before", "backward"]
 Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 @dataclass(slots=True, eq=False)
@@ -100,9 +98,7 @@ def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: Step
 
 def caller() -> str:
     """file:line of the innermost frame outside this package."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
-        frame = frame.f_back
+    frame, _ = outside()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import _StopRecomputationError
 from hookline.engine.call import Call
 from hookline.engine.hints import hint
 from hookline.engine.hook import Hook
+from hookline.model.telling import few
 from hookline.model.tensors import mirror
 
 PREFIX = "hookline: "
@@ -55,8 +56,7 @@ def _own_tensors(module: Module) -> str:
     """The module's own parameters and buffers, not those of modules inside of it."""
     named = {**module._parameters, **module._buffers}
     told = [f"{name} {describe(tensor)}" for name, tensor in named.items() if tensor is not None]
-    more = f" and {len(told) - MOST_TENSORS} more" if len(told) > MOST_TENSORS else ""
-    return ", ".join(told[:MOST_TENSORS]) + more
+    return few(told, MOST_TENSORS)
 
 
 def note_backward_failure(error: BaseException, call: Call) -> None:

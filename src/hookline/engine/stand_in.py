@@ -28,7 +28,7 @@ from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
-from hookline.engine.tap import key_of
+from hookline.engine.tap import give_key, keyless
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
 from hookline.engine.traced import graphs, traced_call
 from hookline.errors import AttachError
@@ -66,7 +66,7 @@ class Site:
         """Take other hooks, and their plan where that is known."""
         self.hooks, self.plan = hooks, plan or decide(hooks)
         if self.key is None and (self.plan.compiled.taps or self.plan.compiled.leaves_out):
-            self.key = key_of(self)
+            give_key(self) if graphs.made else keyless.add(self)
 
     def path_of(self, module: Module) -> str:
         """The module's path, for a Call."""

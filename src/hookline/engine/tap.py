@@ -12,7 +12,7 @@ import ast
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -33,17 +33,25 @@ SCHEMAS = {
 TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
 
 sites: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()  # hooked modules by their keys
+keyless: "weakref.WeakSet[Any]" = weakref.WeakSet()  # those that get a key when a graph is made
 numbers = itertools.count(1)  # of keys and of tickets
 open_calls: dict[int, Call] = {}
 awaiting: dict[int, "Output"] = {}  # by ticket: whoever waits for the gradients of a call
 
 
-def key_of(site: Any) -> Tensor:
-    """A new key for a hooked module: a number in a tensor."""
+def give_key(site: Any) -> None:
+    """Give a hooked module its key: a number in a tensor."""
     number = next(numbers)
     sites[number] = site
     with _disable_current_modes():
-        return torch.tensor(number, device="cpu")
+        site.key = torch.tensor(number, device="cpu")
+
+
+def give_keys() -> None:
+    """Give keys to all hooked modules that wait for one."""
+    with suppress(KeyError):  # none is left
+        while True:
+            give_key(keyless.pop())
 
 
 def show_gradients(ticket: Tensor, tensors: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.engine.call import Call
-from hookline.engine.tap import TOKEN, operators, show_gradients, sites
+from hookline.engine.tap import TOKEN, give_keys, operators, show_gradients, sites
 
 if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
@@ -106,12 +106,13 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
 
 
 def make_ready() -> bool:
-    """Have the operators of the taps, before a graph names them; False where the graph is an export, which is to be as
-    that of the bare model, and a warning says so."""
+    """Have the operators of the taps, and the modules' keys, before a graph names them; False where the graph is an
+    export, which is to be as that of the bare model, and a warning says so."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     operators()
     graphs.made = True
+    give_keys()
     if not InstructionTranslator.current_tx().export:
         return True
     warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)

@@ -1,13 +1,11 @@
 """Modules that their parent never calls: hooks on them cannot fire."""
 
-import os
-import sys
 import warnings
 from collections.abc import Collection, Iterable
 
 from torch.nn import Module, MultiheadAttention
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+from hookline.model.telling import outside
 
 
 def warn_of_uncalled(named: Iterable[tuple[Module, tuple[str, ...]]], picked: Collection[str]) -> None:
@@ -21,17 +19,9 @@ def warn_of_uncalled(named: Iterable[tuple[Module, tuple[str, ...]]], picked: Co
     warnings.warn(
         f"{path} is never called: MultiheadAttention reads its weights and does the rest itself, so that no hook on it "
         f"fires; take {around} instead",
-        stacklevel=_outside(),
+        stacklevel=outside()[1],
     )
 
 
 def _reads_weights(module: Module) -> bool:
     return isinstance(module, MultiheadAttention) and type(module).forward is MultiheadAttention.forward
-
-
-def _outside() -> int:
-    """How far up the innermost frame outside of this package is, for a warning that is given one frame below."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-    return level

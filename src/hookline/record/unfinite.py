@@ -7,6 +7,7 @@ import torch
 from torch.nn import Module
 
 from hookline.errors import NonFiniteError
+from hookline.model.telling import few
 from hookline.record.finite import Look, bounds_of, can_be_unfinite
 from hookline.record.record import CallRecord, Run
 
@@ -142,10 +143,7 @@ def _bad_parameters(module: Module | None) -> list[str]:
     with torch.no_grad():
         tensors = [*module.named_parameters(), *module.named_buffers()]
         bad = [name for name, tensor in tensors if can_be_unfinite(tensor) and not _is_finite(tensor)]
-    more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    return [f"Its own {', '.join(bad[:SHOWN])}{more} {'is' if len(bad) == 1 else 'are'} not finite already."] * bool(
-        bad
-    )
+    return [f"Its own {few(bad)} {'is' if len(bad) == 1 else 'are'} not finite already."] if bad else []
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from hookline.model.telling import few
 from hookline.report.html import table_html
 from hookline.report.text import figure
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from hookline.compare.result import Diff, Pair
 
 MOST_ROWS = 400
-MOST_NAMED = 5
-HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "")
+HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "why")
 NUMBERS = HEAD[2:-1]
 
 
@@ -48,20 +48,15 @@ def footnotes(diff: Diff) -> list[str]:
     found = [*diff.notes]
     if diff.proposed:
         shown = [f"{path or '(the model)'} → {to or '(the model)'}" for path, to in diff.proposed.items()]
-        found.append(f"matched by weights, values, class, shape and order: {_few(shown)}")
+        found.append(f"matched by weights, values, class, shape and order: {few(shown)}")
     for whose, calls in zip(("first", "second"), (diff.only_a, diff.only_b), strict=True):
         if calls:
             names = dict.fromkeys(path or "(the model)" for path, _, _ in calls)
-            found.append(f"only the {whose} calls: {_few([*names])}")
+            found.append(f"only the {whose} calls: {few([*names])}")
     if diff.weights:
         names = dict.fromkeys(weight.name_a or weight.name_b or "" for weight in diff.weights)
-        found.append(f"weights that differ: {_few([*names])}")
+        found.append(f"weights that differ: {few([*names])}")
     return found
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _rows(diff: Diff, parent: int | None = None, depth: int = 0) -> Iterator[tuple[tuple[str, ...], str | None]]:

@@ -11,6 +11,8 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from hookline.model.telling import few
+
 if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run, TensorInfo
     from hookline.tools.inventory import HookInfo, Hooks
@@ -129,9 +131,7 @@ def footnotes(run: Run) -> list[str]:
     missing = run.never_called
     if not missing:
         return []
-    shown = ", ".join(path or "(the model)" for path in missing[:5])
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return [f"watched but never called: {shown}{more}"]
+    return [f"watched but never called: {few([path or '(the model)' for path in missing])}"]
 
 
 def render(renderable: Any, *, width: int = 140) -> str:
