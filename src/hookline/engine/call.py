@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from torch import Tensor
 from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
 
@@ -157,8 +158,8 @@ class PathsBelow:
 
 class Running:
     """What runs on one thread now: the innermost hooked call; inside of `everywhere` the paths below the outermost
-    module; what a call of a compiled graph gave, while its steps look at that; whether the tensors that steps see
-    belong to such a graph, which uses their memory again."""
+    module; what a call of a compiled graph gave, while its steps look at that; and, while what they see belongs to such
+    a graph, which uses its memory again, what the graph tells of each tensor, by id."""
 
     __slots__ = ("borrowed", "call", "names", "output")
 
@@ -166,7 +167,7 @@ class Running:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
         self.output: Any = None
-        self.borrowed = False
+        self.borrowed: dict[int, Tensor | None] | None = None
 
 
 class Threads(threading.local):

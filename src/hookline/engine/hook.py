@@ -8,6 +8,7 @@ from types import CodeType, TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast
 
 from hookline.engine.call import Call
+from hookline.engine.shown import Sees
 from hookline.errors import AttachError
 from hookline.model.telling import outside
 
@@ -19,14 +20,15 @@ Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 @dataclass(slots=True, eq=False)
 class Hook:
     """One step, the phase of the call it runs in, its place in the order, the file and line that added it, what becomes
-    of it in a compiled graph, and whether it is on still: a removed one does not run in the backward pass of an earlier
-    call."""
+    of it in a compiled graph and what of tensors it looks at there, and whether it is on still: a removed one does not
+    run in the backward pass of an earlier call."""
 
     step: Step
     phase: Phase
     order: float
     added: str
-    compiled: "Compiled" = "trace"
+    compiled: Compiled = "trace"
+    sees: Sees = "tensors"
     active: bool = True
 
     @property

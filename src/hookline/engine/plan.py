@@ -1,8 +1,10 @@
 """Plans: the hooks of a module sorted once, when they change, so that a call runs them flat."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hookline.engine.hook import Hook, Phase, Step, in_order
+from hookline.engine.shown import Sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ def decide(hooks: tuple[Hook, ...]) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class CompiledPlan:
-    """The steps of one module in a compiled graph: those that are traced into it, those that its taps call, and the
-    hooks that do not run there."""
+    """The steps of one module in a compiled graph: those that are traced into it, those that its taps call and what of
+    tensors these look at, and the hooks that do not run there."""
 
     traced: bool
     traced_before: tuple[Step, ...]
@@ -43,6 +45,8 @@ class CompiledPlan:
     taps: bool
     tapped_before: tuple[Step, ...]
     tapped_after: tuple[Step, ...]
+    sees_before: Sees
+    sees_after: Sees
     leaves_out: bool
     left_out: tuple[Hook, ...]
 
@@ -60,9 +64,16 @@ def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
         taps=bool(tapped),
         tapped_before=_steps(tapped, "before"),
         tapped_after=_steps(tapped, "after") + _steps(tapped, "always"),
+        sees_before=_most(hook.sees for hook in tapped if hook.phase == "before"),
+        sees_after=_most(hook.sees for hook in tapped if hook.phase != "before"),
         leaves_out=bool(left_out),
         left_out=left_out,
     )
+
+
+def _most(sees: Iterable[Sees]) -> Sees:
+    wanted = {*sees}
+    return "tensors" if "tensors" in wanted else "figures" if "figures" in wanted else "shapes"
 
 
 def _steps(hooks: tuple[Hook, ...], phase: Phase) -> tuple[Step, ...]:

@@ -21,14 +21,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from hookline.engine.call import Call, here
+from hookline.engine.shown import packed, unpacked
 from hookline.model.tensors import Fields, Opaque
 
 See = Callable[[Tensor], Any]
 
 SCHEMAS = {
-    "began": "(Tensor(a!) token, Tensor key, Tensor[] tensors, SymInt[] numbers, str structure) -> Tensor",
-    "ended": "(Tensor(a!) token, Tensor ticket, Tensor[] tensors, SymInt[] numbers, str structure) -> ()",
-    "graded": "(Tensor ticket, Tensor gradient, int place) -> ()",
+    "began": "(Tensor(a!) token, Tensor key, Tensor[] parts, str kinds, SymInt[] numbers, str structure) -> Tensor",
+    "ended": "(Tensor(a!) token, Tensor ticket, Tensor[] parts, str kinds, SymInt[] numbers, str structure) -> ()",
+    "graded": "(Tensor ticket, Tensor[] parts, str kind, int place) -> ()",
 }
 TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
 
@@ -54,17 +55,17 @@ def give_keys() -> None:
             give_key(keyless.pop())
 
 
-def show_gradients(ticket: Tensor, tensors: list[Tensor]) -> Tensor:
+def show_gradients(ticket: Tensor, tensors: list[Tensor], kinds: str) -> Tensor:
     """Have the graph show the gradient of each of these tensors to those who wait for it. Tensor hooks: they change no
     tensor and add no node, and what a hook does becomes part of the graph of the backward pass."""
     for place, tensor in enumerate(tensors):
         if tensor.requires_grad:
-            tensor.register_hook(partial(_show, ticket, place))  # type: ignore[no-untyped-call]
+            tensor.register_hook(partial(_show, ticket, place, kinds[place]))  # type: ignore[no-untyped-call]
     return ticket
 
 
-def _show(ticket: Tensor, place: int, gradient: Tensor) -> None:
-    torch.ops.hookline.graded(ticket, gradient, place)
+def _show(ticket: Tensor, place: int, kind: str, gradient: Tensor) -> None:
+    torch.ops.hookline.graded(ticket, packed([gradient], kind), kind, place)
 
 
 class Output:
@@ -89,56 +90,62 @@ class Output:
         return undo
 
 
-def began(token: Tensor, key: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> Tensor:
+def began(token: Tensor, key: Tensor, parts: list[Tensor], kinds: str, integers: list[int], structure: str) -> Tensor:
     """Run the steps that come before a call; gives its ticket."""
     ticket = next(numbers)
     site = sites.get(int(key))
     if site is not None and site.plan.compiled.taps:
-        args, kwargs = filled(structure, shown(structure, tensors), integers)
+        given, rows = shown(structure, parts, kinds)
+        args, kwargs = filled(structure, given, integers)
         running, call = here.running, Call()
         call.module, call.names, call.index = site.module(), site, next(site.count)
         call.args, call.kwargs = args, kwargs
         call.instead = call.output = call.error = call._origin = None
         call.parent = above(running.call, site)
         running.call = open_calls[ticket] = call
-        with borrowing():
+        with borrowing(given, rows):
             for step in site.plan.compiled.tapped_before:
                 step(call)
     return torch.tensor(ticket)
 
 
-def ended(token: Tensor, ticket: Tensor, tensors: list[Tensor], integers: list[int], structure: str) -> None:
+def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, integers: list[int], structure: str) -> None:
     """Run the steps that come after a call."""
     call = open_calls.pop(int(ticket), None)
     if call is None:
         return
     running = here.running
     running.call = call
-    given = shown(structure, tensors)
+    given, rows = shown(structure, parts, kinds)
     call.output = filled(structure, given, integers)
     running.output = Output(int(ticket), given)
     try:
-        with borrowing():
+        with borrowing(given, rows):
             for step in call.names.plan.compiled.tapped_after:  # type: ignore[attr-defined]
                 step(call)
     finally:
         running.output, running.call = None, call.parent
 
 
-def graded(ticket: Tensor, gradient: Tensor, place: int) -> None:
+def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
     """Show a gradient to those who wait for it."""
     output = awaiting.get(int(ticket))
-    with borrowing():
-        for see in output.sees.get(place, ()) if output is not None else ():
-            see(gradient.detach())
+    if output is None:
+        return
+    (gradient,), rows = unpacked(parts, kind)
+    gradient = gradient.detach()
+    with borrowing([gradient], rows):
+        for see in output.sees.get(place, ()):
+            see(gradient)
 
 
 @contextmanager
-def borrowing() -> Iterator[None]:
-    """While steps look at tensors of a graph, which will put others in their memory. Gradients are on, as they are
-    outside of a graph."""
+def borrowing(tensors: list[Tensor], rows: list[Tensor | None]) -> Iterator[None]:
+    """While steps look at tensors of a graph, which will put others in their memory, and whose figures are known where
+    the graph took these. Gradients are on, as they are outside of a graph."""
     running = here.running
-    before, running.borrowed = running.borrowed, True
+    before = running.borrowed
+    running.borrowed = {id(tensor): row for tensor, row in zip(tensors, rows, strict=True)}
     try:
         with torch.enable_grad():
             yield
@@ -157,9 +164,12 @@ def above(call: Call | None, site: Any) -> Call | None:
     return found
 
 
-def shown(structure: str, tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors as steps see them: those that require a gradient say so, although the graph's do not."""
-    return [tensor.detach().requires_grad_(flag) for tensor, flag in zip(tensors, flags(structure), strict=True)]
+def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor], list[Tensor | None]]:
+    """The tensors as steps see them, and what is known of each: those that require a gradient say so, although the
+    graph's do not."""
+    tensors, rows = unpacked(parts, kinds)
+    marked = [tensor.detach().requires_grad_(flag) for tensor, flag in zip(tensors, flags(structure), strict=True)]
+    return marked, rows
 
 
 @lru_cache(maxsize=4096)

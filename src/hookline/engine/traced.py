@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.engine.call import Call
+from hookline.engine.shown import kinds_of, packed
 from hookline.engine.tap import TOKEN, give_keys, operators, show_gradients, sites
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         tensors: list[Tensor] = []
         numbers: list[int] = []
         given = f"('t',({structure(args, tensors, numbers)},{structure(kwargs, tensors, numbers)}))"
-        ticket = torch.ops.hookline.began(TOKEN, site.key, tensors, numbers, given)
+        kinds = kinds_of(tensors, plan.sees_before)
+        ticket = torch.ops.hookline.began(TOKEN, site.key, packed(tensors, kinds), kinds, numbers, given)
 
     if call is not None and call.instead is not None:
         output = call.instead(lambda *a, **k: original(self, *a, **k), *args, **kwargs)
@@ -66,9 +68,10 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
     if ticket is not None:
         tensors, numbers = [], []
         gave = structure(output, tensors, numbers)
-        torch.ops.hookline.ended(TOKEN, ticket, tensors, numbers, gave)
+        kinds = kinds_of(tensors, plan.sees_after)
+        torch.ops.hookline.ended(TOKEN, ticket, packed(tensors, kinds), kinds, numbers, gave)
         if torch.is_grad_enabled() and "G" in gave:
-            show_gradients(ticket, tensors)
+            show_gradients(ticket, tensors, kinds)
     return output
 
 

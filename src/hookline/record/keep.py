@@ -9,9 +9,10 @@ from torch import Tensor
 from torch._C import _get_tracing_state, _is_tracing, _set_tracing_state  # type: ignore[attr-defined]
 
 from hookline.engine.call import here
+from hookline.engine.shown import Sees
 from hookline.errors import RecordError
 from hookline.model.sharded import copy_of, part_of
-from hookline.record.measure import BINS, Pending, is_traced, measure, unseen
+from hookline.record.measure import BINS, Pending, is_traced, measure, reduced, unseen
 from hookline.record.record import TensorInfo
 
 Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]
@@ -37,6 +38,11 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
         f"keep={keep!r} is not known; it is 'shape', 'stats', 'histogram', 'tensor', 'copy', or a function of the "
         "tensor"
     )
+
+
+def seen(keep: Keep) -> Sees:
+    """What `keep` looks at of a tensor in a compiled graph."""
+    return "shapes" if keep == "shape" else "figures" if keep == "stats" else "tensors"
 
 
 def describe(tensor: Tensor) -> TensorInfo:
@@ -93,6 +99,11 @@ class StatsKeeper:
     def __call__(self, tensor: Tensor) -> TensorInfo:
         """What is known of a tensor, with its statistics."""
         info = describe(tensor)
+        borrowed = here.running.borrowed
+        row = None if borrowed is None or self.bins else borrowed.get(id(tensor))
+        if row is not None:
+            info._stats = reduced(tensor.numel(), row, self.pending)
+            return info
         version = version_of(tensor)
         reference, last_version, stats = self.last
         if reference() is not tensor or version is None or version != last_version:
@@ -112,7 +123,7 @@ def version_of(tensor: Tensor) -> int | None:
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
     info = new(TensorInfo)
-    if here.running.borrowed:
+    if here.running.borrowed is not None:
         tensor = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad

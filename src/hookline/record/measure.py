@@ -181,6 +181,11 @@ def _places(values: Tensor, low: Any, half_width: Any, bins: int) -> Tensor:
     return share.nan_to_num_().clamp_(0, bins - 1).to(torch.int32)
 
 
+def reduced(count: int, row: Tensor, pending: Pending) -> Waiting:
+    """Statistics of which a compiled graph took the figures, in a row that belongs to it."""
+    return Waiting(count, pending, pending.add(row.clone()))
+
+
 def _measure_later(values: Tensor, count: int, pending: Pending, bins: int = 0) -> Waiting:
     low, high = values.aminmax()
     std, mean = torch.std_mean(values, correction=0)

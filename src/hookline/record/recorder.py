@@ -17,6 +17,7 @@ from torch.utils.checkpoint import _StopRecomputationError
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook, make_hooks
 from hookline.engine.methods import MethodCall, method_path
+from hookline.engine.shown import Sees
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
@@ -33,7 +34,8 @@ class Recorder:
     """Appends to a run what each call of the modules that it knows by path takes, gives and costs, while it is open.
 
     `output`, `inputs` and `gradient` make the TensorInfo of a tensor; inputs None refers to the arguments, and
-    describes them when read. `input_gradients` asks for the gradients of the arguments too.
+    describes them when read. `input_gradients` asks for the gradients of the arguments too, and the last two are what
+    these functions look at in a compiled graph.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Recorder:
         inputs: Leaf | None,
         gradient: Leaf | None,
         input_gradients: bool = False,
+        sees_inputs: Sees = "tensors",
+        sees_outputs: Sees = "tensors",
     ) -> None:
         self.run = run
         self.known = {id(module): (path, itertools.count()) for path, module in modules}
@@ -54,6 +58,7 @@ class Recorder:
         self.inputs = inputs or describe
         self.by_reference = inputs is None
         self.gradient = gradient
+        self.sees_inputs, self.sees_outputs = sees_inputs, sees_outputs
         self.awaiting: weakref.WeakKeyDictionary[Origin, CallRecord] | None = None
         if input_gradients:
             self.awaiting = weakref.WeakKeyDictionary()
@@ -67,9 +72,11 @@ class Recorder:
     def hooks(self) -> tuple[Hook, ...]:
         """The steps: one before the module and after every other, one at its end whatever happens, and one in its
         backward where gradients of arguments are asked for."""
-        backward = None if self.awaiting is None else self.see_inputs
-        steps = make_hooks(before=self.begin, always=self.end, order=LAST, compiled="callback")
-        return steps if backward is None else (*steps, *make_hooks(backward=backward, order=LAST, compiled="leave out"))
+        begin, end = make_hooks(before=self.begin, always=self.end, order=LAST, compiled="callback")
+        begin.sees, end.sees = self.sees_inputs, self.sees_outputs
+        if self.awaiting is None:
+            return begin, end
+        return begin, end, *make_hooks(backward=self.see_inputs, order=LAST, compiled="leave out")
 
     def begin(self, call: Call) -> None:
         """Open the record of a call."""

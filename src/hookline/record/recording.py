@@ -10,7 +10,7 @@ from hookline.engine.methods import attach_methods, has_method, method_path
 from hookline.errors import RecordError, SelectionError
 from hookline.model.select import Selection
 from hookline.model.sharded import rank_and_world
-from hookline.record.keep import Keep, keeper
+from hookline.record.keep import Keep, keeper, seen
 from hookline.record.measure import Pending
 from hookline.record.record import Run
 from hookline.record.recorder import Recorder
@@ -48,6 +48,8 @@ def recording(
         inputs=given,
         gradient=output if grads else None,
         input_gradients=grads == "input",
+        sees_inputs="tensors" if given is None else seen(inputs or "shape"),
+        sees_outputs=seen(keep),
     )
     return _watching(selection, recorder, recorder.hooks(), names)
 

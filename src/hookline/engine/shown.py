@@ -1,0 +1,68 @@
+"""What a compiled graph shows its taps of a tensor: the whole of it, its shape alone, or that and the figures of its
+statistics.
+
+A whole tensor has to lie in memory when a tap looks at it. A shape is a tensor of one element, expanded, and figures
+are reductions, which inductor fuses with what computes the tensor: that need never be in memory then.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+Sees: TypeAlias = Literal["shapes", "figures", "tensors"]  # each is enough for those before it
+FIGURES = ("min", "max", "mean", "std", "norm", "zeros", "nan", "unfinite")  # the last three are counts
+REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
+    """A letter for each tensor: "t" where it is shown whole, "s" for its shape, "f" for shape and figures. Only what is
+    plain is reduced in the graph: not float64, whose squares no wider type holds, and nothing empty."""
+    kinds = ""
+    for tensor in tensors:
+        if sees == "tensors" or type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
+            kinds += "t"
+        elif sees == "shapes":
+            kinds += "s"
+        else:
+            kinds += "f" if tensor.dtype in REDUCED and tensor.numel() else "t"
+    return kinds
+
+
+def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
+    """What the graph hands to a tap for these tensors."""
+    parts: list[Tensor] = []
+    for tensor, kind in zip(tensors, kinds, strict=True):
+        parts.append(tensor if kind == "t" else tensor.detach().new_empty(()).expand(tensor.shape))
+        if kind == "f":
+            parts.append(figures(tensor.detach()))
+    return parts
+
+
+def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[Tensor | None]]:
+    """What the tap was handed, as tensors and the figures of each."""
+    ahead = iter(parts)
+    tensors, rows = [], []
+    for kind in kinds:
+        tensors.append(next(ahead))
+        rows.append(next(ahead) if kind == "f" else None)
+    return tensors, rows
+
+
+def figures(values: Tensor) -> Tensor:
+    """FIGURES of a tensor, in a row of float64 where the device has that: sums in it do not overflow, and lose nothing
+    that std from the mean of squares would miss. Counts are summed by rows first, in float32, which is exact and fast.
+    """
+    widest = torch.float32 if values.device.type == "mps" else torch.float64
+    if values.dim() == 0:
+        values = values.reshape(1)
+    if not values.is_floating_point():
+        values = values.to(widest)
+    count, wide = values.numel(), values.to(widest)
+    mean, square = wide.sum() / count, (wide * wide).sum() / count
+    std, norm = (square - mean * mean).clamp_min(0).sqrt(), (square * count).sqrt()
+    nan = values != values
+    counted = (values == 0, nan, nan | (values.abs() == float("inf")))
+    counts = [torch.where(each, 1.0, 0.0).sum(-1).to(widest).sum() for each in counted]
+    return torch.stack([values.amin().to(widest), values.amax().to(widest), mean, std, norm, *counts])
