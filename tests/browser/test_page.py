@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import checkpointed, spread
 
 import hookline
 from hookline.model.select import glob_to_regex
 from hookline.report import page as pages
-from hookline.report.text import figure
+from hookline.report.text import call_name, figure, tensor_text
 
 from .conftest import EVIL, SCREENSHOTS, network
 
@@ -168,6 +169,35 @@ def test_details_show_figures_and_a_histogram_of_each_tensor_and_gradient(opened
     assert f"mean {figure(call.output.mean)}" in details
     assert f"norm {figure(call.output.grad.norm)}" in details
     assert page.locator("#details .histogram").count() == 3  # of the output, its gradient, and that of the input
+
+
+def test_a_call_that_checkpointing_made_again_says_so_in_its_row_as_in_the_terminal(opened: Any) -> None:
+    run = checkpointed()
+
+    rows = opened(run).locator(f"{ROWS} .cell.name").all_text_contents()
+
+    assert rows == [call_name(call) for call in run] == ["Linear", "Linear #1 recomputed"]
+
+
+def test_details_of_a_call_that_was_made_again_say_why(opened: Any) -> None:
+    run = checkpointed()
+
+    assert "recomputed" not in opened(run, hash="#call-0").inner_text("#details")
+    assert "to get back what checkpointing let go" in opened(run, hash="#call-1").inner_text("#details")
+
+
+def test_a_distributed_tensor_stands_in_its_row_as_in_the_terminal(opened: Any) -> None:
+    run = spread()
+
+    assert tensor_text(run.calls[0].output) == "6x2 Shard(0)"
+    assert "6x2 Shard(0)" in opened(run).locator(ROWS).inner_text()
+
+
+def test_details_of_a_distributed_tensor_tell_its_part_in_this_process(opened: Any) -> None:
+    details = opened(spread()).inner_text("#details")
+
+    assert "output float32 [6, 2] Shard(0), [3, 2] in this process" in details
+    assert "its gradient Partial(sum), [3, 2] in this process" in details
 
 
 # Finding

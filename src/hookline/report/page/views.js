@@ -52,7 +52,7 @@ function runView(data, calls) {
     },
     details: (call) => [
       facts([["time", `${milliseconds(call.seconds)} ms, ${milliseconds(call.began)} ms after the start`], ["mode", call.training ? "training" : "evaluation"],
-        ["thread", call.thread ? String(call.thread) : ""], ["raised", call.error]]),
+        ["thread", call.thread ? String(call.thread) : ""], ["raised", call.error], ["recomputed", whyAgain(call)]]),
       tensorSection("gave", call.gave, "output"),
       tensorSection("took", call.took, "input"),
     ],
@@ -142,10 +142,14 @@ function profileView(data, calls) {
         ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
         ["kept", data.backward ? `${engineering(call.kept)}B for the backward pass, ${engineering(call.kept_self)}B by itself` : ""],
         ["parameters", `${engineering(call.parameters)}B, ${engineering(call.parameters_self)}B of its own`],
-        ["recomputed", call.recompute ? "a backward pass made this call, to get back what checkpointing let go" : ""],
+        ["recomputed", whyAgain(call)],
       ]),
     ],
   };
+}
+
+function whyAgain({ recompute }) {
+  return recompute ? "a backward pass made this call, to get back what checkpointing let go" : "";
 }
 
 // How many elements are NaN or infinite, where some are.
