@@ -382,6 +382,13 @@ def test_a_profile_shows_forward_and_backward(opened: Any, results: dict[str, An
     assert page.locator("#flame svg > text").all_text_contents() == ["forward", "backward"]
 
 
+def test_the_time_of_calls_that_were_made_again_is_no_part_of_the_forward(opened: Any) -> None:
+    page = opened(checkpointed())
+
+    assert page.locator("#flame svg > text").all_text_contents() == ["forward", "recomputed"]
+    assert page.locator("#flame svg rect").count() == 3  # one in each half, and the outline of the chosen one
+
+
 def test_a_diff_names_its_culprits_in_the_picture(opened: Any, results: dict[str, Any]) -> None:
     page = opened(results["diff"])
 

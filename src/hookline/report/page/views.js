@@ -20,14 +20,16 @@ function runView(data, calls) {
   const leaves = calls.filter((call) => !call.children.length);
   const whole = largest(calls.map(({ seconds }) => seconds));
   const texts = (tensors) => tensors.slice(0, 2).map(shapeText).join(" ") + (tensors.length > 2 ? ` +${tensors.length - 2}` : "");
+  const room = calls.some((call) => [...call.took, ...call.gave].some(({ placement }) => placement)) ? 150 : 80;
+  const again = calls.some(({ recompute }) => recompute);
   const sized = (value, style) => ({ right: true, size: onLog(calls, value), style });
   const values = (call) => unfinite(first(call)?.stats) || spark(first(call)?.stats);
   return {
     columns: [
       { title: "call", width: 190, grow: 3 },
       { title: "class", width: 100, grow: 1, cell: (call) => call.class },
-      { title: "in", width: 80, grow: 1, cell: (call) => texts(call.took) },
-      { title: "out", width: 80, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
+      { title: "in", width: room, grow: 1, cell: (call) => texts(call.took) },
+      { title: "out", width: room, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
       { title: "ms", width: 56, right: true, cell: (call) => milliseconds(call.seconds), size: ({ seconds }) => seconds / whole },
       ...(measured ? [
         { title: "values", width: 78, cell: values },
@@ -48,7 +50,8 @@ function runView(data, calls) {
     },
     flame: {
       title: "Time of the forward", label: "Time of each call of the forward. Arrow keys go from call to call, Enter goes to one.",
-      halves: [{ name: "forward", size: ({ seconds }) => seconds }], unit: (seconds) => `${milliseconds(seconds)} ms`,
+      halves: [{ name: "forward", size: ({ recompute, seconds }) => (recompute ? 0 : seconds) }, ...(again ? [{ name: "recomputed", size: ({ recompute, seconds }) => (recompute ? seconds : 0) }] : [])],
+      unit: (seconds) => `${milliseconds(seconds)} ms`,
     },
     details: (call) => [
       facts([["time", `${milliseconds(call.seconds)} ms, ${milliseconds(call.began)} ms after the start`], ["mode", call.training ? "training" : "evaluation"],
