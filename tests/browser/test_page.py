@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from toys import checkpointed, spread
+from toys import Gives, checkpointed, spread
 
 import hookline
 from hookline.model.select import glob_to_regex
@@ -405,6 +405,14 @@ def test_a_call_that_is_nan_on_one_side_is_a_cross_in_the_picture(opened: Any, m
 
     assert page.inner_text("#flow .tip").endswith("nan")
     assert page.locator("#flow .cross").count() == 1
+
+
+def test_calls_that_give_nan_on_both_sides_are_no_cross_in_the_picture(opened: Any) -> None:
+    one, other = (nn.Sequential(Gives(lambda x: x * torch.nan), Empty(), Gives(lambda x: x)) for _ in range(2))
+
+    page = opened(hookline.diff(one, other, torch.ones(2, 3)))
+
+    assert page.locator("#flow .cross").count() == 0
 
 
 def test_the_figures_of_a_difference_have_the_names_of_the_columns(opened: Any, results: dict[str, Any]) -> None:

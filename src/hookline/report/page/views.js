@@ -72,7 +72,7 @@ function diffView(data, calls) {
   const shown = (call) => [call.outputs, call.buffers, [...call.grads, ...call.grad_inputs]].find(differing) ?? call.outputs;
   const worst = (call) => shown(call).reduce((most, each) => (!most || rank(each) > rank(most) ? each : most), null);
   const of = (name) => (call) => worst(call)?.[name] ?? null;
-  const error = (tensors) => tensors.map(({ error, nan }) => (nan ? "nan" : error)).filter((each) => each !== null).reduce((most, each) => (most === null || each === "nan" || each > most ? each : most), null);
+  const error = (tensors) => tensors.map(({ state, error, nan }) => (nan ? "nan" : error === "nan" && state !== "differs" ? null : error)).filter((each) => each !== null).reduce((most, each) => (most === null || each === "nan" || each > most ? each : most), null);
   const [outputError, gradError] = [(call) => error(call.outputs), (call) => error(call.grads)];
   return {
     columns: [
@@ -179,8 +179,9 @@ function onLog(calls, value) {
 }
 
 function rank({ state, error }) {
-  const size = error === null ? 0 : typeof error === "string" ? Infinity : error;
-  return (state === "differs" ? 1e300 : 0) + Math.min(size, 1e299);
+  const [differs, unknown] = [state === "differs", error === null || error === "nan"];
+  const size = unknown ? (differs ? Infinity : -1) : typeof error === "string" ? Infinity : error;
+  return (differs ? 1e300 : 0) + Math.min(size, 1e299);
 }
 
 function known(value) {
