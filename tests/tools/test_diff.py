@@ -477,6 +477,33 @@ def test_an_output_of_nan_against_numbers_is_the_worst_and_has_no_figures_in_the
     assert row.partition("MAKES IT")[0].split() == ["Gives", "Gives"]
 
 
+class SendsBack(nn.Module):
+    """Gives what it was given; the first elements of the gradient that it sends back are multiplied."""
+
+    def __init__(self, count: int, by: float) -> None:
+        super().__init__()
+        self.by = torch.ones(12).index_fill(0, torch.arange(count), by).reshape(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view_as(x)
+        if x.requires_grad:
+            x.register_hook(lambda grad: grad * self.by)
+        return x.view_as(x)
+
+
+@pytest.mark.parametrize("count", [1, 12], ids=["some", "all"])
+def test_the_module_that_sends_back_nan_for_the_same_gradient_makes_the_difference(count: int) -> None:
+    runs = []
+    for by in (1.0, math.nan):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), SendsBack(count, by), nn.Linear(4, 4))
+        with hookline.watch(model, keep="copy", inputs="copy", grads="input") as run:
+            model(X).square().sum().backward()
+        runs.append(run)
+
+    assert [pair.path for pair in hookline.diff(*runs).culprits] == ["1"]
+
+
 def test_gradients_so_small_that_they_agree_are_not_blamed_on_the_module_that_sums_them_up() -> None:
     model = hookline.demo.model()
     port = copy.deepcopy(model)
