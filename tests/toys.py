@@ -6,6 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import hookline
+from hookline.model.sharded import Part
 
 SLEEP = 0.03
 
@@ -19,6 +23,26 @@ class Gives(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.make(*args, **kwargs)
+
+
+def checkpointed() -> hookline.Run:
+    """A run of one call, and of the one that the backward pass made to get back what the first let go."""
+    layer = nn.Linear(4, 4)
+    with hookline.watch(layer) as run:
+        checkpoint(layer, torch.ones(1, 4), use_reentrant=False).sum().backward()
+    return run
+
+
+def spread(rank: int = 0) -> hookline.Run:
+    """A run of one of two ranks, of a layer that gave three of six rows; the gradient that came was not summed up."""
+    layer = nn.Linear(4, 2)
+    with hookline.watch(layer, grads=True) as run:
+        layer(torch.ones(3, 4)).sum().backward()
+    output = run.calls[0].output
+    output.shape = (6, 2)
+    output._part = Part((3, 2), ("Shard(0)",), (2,), (0, 1), (rank,))
+    output.grad._part = Part((3, 2), ("Partial(sum)",), (2,), (0, 1), (rank,))
+    return run
 
 
 def save_tiny_bert(folder: Path) -> Path:

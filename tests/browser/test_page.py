@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import Gives, checkpointed, spread
 
 import hookline
 from hookline.model.select import glob_to_regex
 from hookline.report import page as pages
-from hookline.report.text import figure
+from hookline.report.text import call_name, figure, tensor_text
 
 from .conftest import EVIL, SCREENSHOTS, network
 
@@ -168,6 +169,35 @@ def test_details_show_figures_and_a_histogram_of_each_tensor_and_gradient(opened
     assert f"mean {figure(call.output.mean)}" in details
     assert f"norm {figure(call.output.grad.norm)}" in details
     assert page.locator("#details .histogram").count() == 3  # of the output, its gradient, and that of the input
+
+
+def test_a_call_that_checkpointing_made_again_says_so_in_its_row_as_in_the_terminal(opened: Any) -> None:
+    run = checkpointed()
+
+    rows = opened(run).locator(f"{ROWS} .cell.name").all_text_contents()
+
+    assert rows == [call_name(call) for call in run] == ["Linear", "Linear #1 recomputed"]
+
+
+def test_details_of_a_call_that_was_made_again_say_why(opened: Any) -> None:
+    run = checkpointed()
+
+    assert "recomputed" not in opened(run, hash="#call-0").inner_text("#details")
+    assert "to get back what checkpointing let go" in opened(run, hash="#call-1").inner_text("#details")
+
+
+def test_a_distributed_tensor_stands_in_its_row_as_in_the_terminal(opened: Any) -> None:
+    run = spread()
+
+    assert tensor_text(run.calls[0].output) == "6x2 Shard(0)"
+    assert "6x2 Shard(0)" in opened(run).locator(ROWS).inner_text()
+
+
+def test_details_of_a_distributed_tensor_tell_its_part_in_this_process(opened: Any) -> None:
+    details = opened(spread()).inner_text("#details")
+
+    assert "output float32 [6, 2] Shard(0), [3, 2] in this process" in details
+    assert "its gradient Partial(sum), [3, 2] in this process" in details
 
 
 # Finding
@@ -352,6 +382,13 @@ def test_a_profile_shows_forward_and_backward(opened: Any, results: dict[str, An
     assert page.locator("#flame svg > text").all_text_contents() == ["forward", "backward"]
 
 
+def test_the_time_of_calls_that_were_made_again_is_no_part_of_the_forward(opened: Any) -> None:
+    page = opened(checkpointed())
+
+    assert page.locator("#flame svg > text").all_text_contents() == ["forward", "recomputed"]
+    assert page.locator("#flame svg rect").count() == 3  # one in each half, and the outline of the chosen one
+
+
 def test_a_diff_names_its_culprits_in_the_picture(opened: Any, results: dict[str, Any]) -> None:
     page = opened(results["diff"])
 
@@ -368,6 +405,14 @@ def test_a_call_that_is_nan_on_one_side_is_a_cross_in_the_picture(opened: Any, m
 
     assert page.inner_text("#flow .tip").endswith("nan")
     assert page.locator("#flow .cross").count() == 1
+
+
+def test_calls_that_give_nan_on_both_sides_are_no_cross_in_the_picture(opened: Any) -> None:
+    one, other = (nn.Sequential(Gives(lambda x: x * torch.nan), Empty(), Gives(lambda x: x)) for _ in range(2))
+
+    page = opened(hookline.diff(one, other, torch.ones(2, 3)))
+
+    assert page.locator("#flow .cross").count() == 0
 
 
 def test_the_figures_of_a_difference_have_the_names_of_the_columns(opened: Any, results: dict[str, Any]) -> None:

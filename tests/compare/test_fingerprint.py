@@ -89,6 +89,18 @@ def test_what_is_finite_beside_infinity_counts(keep: object) -> None:
     assert compare_infos(*(keeper(keep, Pending())(tensor) for tensor in (one, other))).differs
 
 
+@pytest.mark.parametrize("keep", ["copy", "stats", fingerprint], ids=["copy", "stats", "fingerprint"])
+@pytest.mark.parametrize("tensor", [torch.full((300,), math.nan), torch.zeros(0)], ids=["NaN", "empty"])
+def test_two_without_a_finite_element_are_identical_and_have_no_figures_whatever_is_kept(
+    keep: object, tensor: Tensor
+) -> None:
+    found = compare_infos(*(keeper(keep, Pending())(each) for each in (tensor, tensor.clone())))
+
+    assert (found.differs, found.identical) == (False, True)
+    assert math.isnan(found.error)
+    assert math.isnan(found.cosine)
+
+
 def test_a_view_and_its_copy_have_one_fingerprint() -> None:
     whole = torch.randn(33, 7)
 

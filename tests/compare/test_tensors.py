@@ -79,6 +79,70 @@ def test_not_a_number_in_both_is_no_difference_and_in_one_it_is() -> None:
     assert "NaN or infinite in one of them only" in str(found)
 
 
+NAN, INF = torch.full((3,), math.nan), torch.tensor([math.inf, -math.inf])
+NOTHING_FINITE = {
+    "NaN": (NAN, NAN.clone()),
+    "infinite": (INF, INF.clone()),
+    "both": (torch.cat([NAN, INF]), torch.cat([NAN, INF])),
+    "of two dtypes": (NAN, NAN.bfloat16()),
+    "float8": (NAN.to(torch.float8_e4m3fn), NAN.to(torch.float8_e4m3fn)),
+    "complex": (torch.complex(NAN, NAN), torch.complex(NAN, NAN)),
+    "empty": (torch.zeros(0), torch.zeros(0)),
+    "empty, of two dtypes": (torch.zeros(0), torch.zeros(0).bfloat16()),
+    "empty ints": (torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64)),
+}
+ON_ONE_SIDE = {
+    "NaN against numbers": (NAN, torch.ones(3)),
+    "in other places": (torch.tensor([math.nan, 1.0]), torch.tensor([1.0, math.nan])),
+    "of the other sign": (INF, -INF),
+    "NaN against infinite": (NAN[:2], INF),
+}
+
+
+def figures_of(found: Difference) -> list[float]:
+    return [getattr(found, name) for name in ("absolute", "relative", "error", "cosine", "snr", "ulps")]
+
+
+@pytest.mark.parametrize("pair", NOTHING_FINITE.values(), ids=NOTHING_FINITE)
+def test_where_nothing_is_finite_two_that_are_equal_do_not_differ_and_have_no_figures(
+    pair: tuple[Tensor, Tensor],
+) -> None:
+    found = compare(*pair)
+
+    assert not found.differs
+    assert found.identical == (pair[0].dtype == pair[1].dtype)
+    assert all(map(math.isnan, figures_of(found)))
+
+
+@pytest.mark.parametrize("pair", ON_ONE_SIDE.values(), ids=ON_ONE_SIDE)
+def test_where_nothing_is_finite_in_both_two_that_are_not_equal_differ_and_have_no_figures(
+    pair: tuple[Tensor, Tensor],
+) -> None:
+    found = compare(*pair)
+
+    assert found.differs
+    assert found.nan == found.beyond == pair[0].numel()
+    assert all(map(math.isnan, figures_of(found)))
+
+
+def test_one_finite_element_is_enough_to_have_figures_wherever_it_is() -> None:
+    a = torch.full((CHUNK + 7,), math.nan)
+    a[-1] = 1.0
+
+    assert figures_of(compare(a, a.clone())) == [0.0, 0.0, 0.0, 1.0, math.inf, 0.0]
+
+
+def test_infinite_in_both_and_one_finite_element_have_the_figures_of_that_element() -> None:
+    a = torch.tensor([math.inf] * 5 + [1.0])
+
+    assert figures_of(compare(a, a.clone())) == [0.0, 0.0, 0.0, 1.0, math.inf, 0.0]
+
+
+def test_two_of_which_nothing_can_be_compared_say_so() -> None:
+    assert str(compare(NAN, NAN.clone())) == "the same"
+    assert str(compare(NAN, NAN.bfloat16())) == "nothing to compare"
+
+
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [

@@ -1,7 +1,10 @@
 """Tracing, scripting and exporting a watched model: what comes out is what comes out without a watch."""
 
+import io
 import re
+import warnings
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
 import torch
@@ -24,10 +27,14 @@ class Block(nn.Module):
         return self.act(self.up(x)) * scale
 
 
-@pytest.fixture
-def model():
+def network():
     torch.manual_seed(0)
     return nn.Sequential(Block(), nn.Linear(8, 4)).eval()
+
+
+@pytest.fixture
+def model():
+    return network()
 
 
 def scopes(graph):
@@ -174,3 +181,73 @@ def test_methods_that_are_watched_leave_an_export_as_it_is(model):
     with hookline.watch(model, methods=["forward"]):
         watched = torch.export.export(model, (X,), strict=False)
     assert watched.graph_module.code == plain.graph_module.code
+
+
+# ONNX. Compared is the whole model proto byte for byte: nodes, names, weights, and the metadata, which tells of each
+# node the modules around it and the lines of code it comes from. Two exports of a bare model are the same bytes.
+
+
+def onnx_of(model):
+    """What the exporter makes that starts from torch.export."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)  # as it copies the program
+        made = torch.onnx.export(model, (X,), dynamo=True, verbose=False)
+    return made.model_proto.SerializeToString(deterministic=True)
+
+
+def older_onnx_of(model):
+    """What the older exporter makes, that starts from torch.jit.trace; it says that it is to go."""
+    file = io.BytesIO()
+    with pytest.warns(DeprecationWarning, match="legacy TorchScript-based|feature will be removed"):
+        torch.onnx.export(model, (X,), file, dynamo=False)
+    return file.getvalue()
+
+
+@cache
+def bare_onnx(exported):
+    return exported(network())
+
+
+exporters = pytest.mark.parametrize("exported", [onnx_of, older_onnx_of], ids=["from export", "from trace"])
+
+
+@exporters
+def test_two_onnx_exports_of_a_bare_model_are_the_same_bytes(model, exported):
+    assert exported(model) == bare_onnx(exported)
+
+
+@exporters
+@each_grads
+def test_the_onnx_of_a_watched_model_is_that_of_the_bare_one_byte_for_byte(model, grads, exported):
+    with hookline.watch(model, grads=grads):
+        assert exported(model) == bare_onnx(exported)
+
+
+@exporters
+def test_steps_that_only_look_leave_the_onnx_as_it_is(model, exported):
+    seen = []
+
+    def look(call):
+        seen.append(call.path)
+
+    with hookline.on(model, "**", before=look, after=look, backward=look):
+        assert exported(model) == bare_onnx(exported)
+    assert {"", "0", "0.up", "0.act", "1"} <= {*seen}
+
+
+@exporters
+def test_what_a_step_changes_is_in_the_onnx(model, exported):
+    def replace(call):
+        call.output = call.output.tanh()
+
+    with hookline.on(model, "0", after=replace):
+        assert exported(model).count(b"Tanh") > bare_onnx(exported).count(b"Tanh")
+
+
+def test_an_onnx_export_is_recorded_by_shape(model):
+    with hookline.watch(model) as run:
+        onnx_of(model)
+    assert [(call.path, call.output.shape, call.output.stats) for call in run][:2] == [
+        ("", (3, 4), None),
+        ("0", (3, 8), None),
+    ]

@@ -458,6 +458,52 @@ def test_a_gradient_that_only_one_has_is_a_difference() -> None:
     assert not hookline.diff(other, other, X, grads=True)
 
 
+def test_the_worst_of_outputs_that_agree_is_one_of_which_something_can_be_compared() -> None:
+    one, other = (Gives(lambda x, by=by: (x[:0], x * by, x * math.nan)) for by in (1.0, 1 + 1e-6))
+
+    (pair,) = hookline.diff(one, other, X)
+
+    assert not pair.differs
+    assert pair.worst is pair.outputs["1"]
+
+
+def test_an_output_of_nan_against_numbers_is_the_worst_and_has_no_figures_in_the_table() -> None:
+    one, other = (Gives(lambda x, by=by: (x * 1.5, x * by)) for by in (1.0, math.nan))
+
+    found = hookline.diff(one, other, X)
+
+    assert found.pairs[0].worst is found.pairs[0].outputs["1"]
+    row = next(line for line in repr(found).splitlines() if line.startswith("Gives  "))
+    assert row.partition("MAKES IT")[0].split() == ["Gives", "Gives"]
+
+
+class SendsBack(nn.Module):
+    """Gives what it was given; the first elements of the gradient that it sends back are multiplied."""
+
+    def __init__(self, count: int, by: float) -> None:
+        super().__init__()
+        self.by = torch.ones(12).index_fill(0, torch.arange(count), by).reshape(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view_as(x)
+        if x.requires_grad:
+            x.register_hook(lambda grad: grad * self.by)
+        return x.view_as(x)
+
+
+@pytest.mark.parametrize("count", [1, 12], ids=["some", "all"])
+def test_the_module_that_sends_back_nan_for_the_same_gradient_makes_the_difference(count: int) -> None:
+    runs = []
+    for by in (1.0, math.nan):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), SendsBack(count, by), nn.Linear(4, 4))
+        with hookline.watch(model, keep="copy", inputs="copy", grads="input") as run:
+            model(X).square().sum().backward()
+        runs.append(run)
+
+    assert [pair.path for pair in hookline.diff(*runs).culprits] == ["1"]
+
+
 def test_gradients_so_small_that_they_agree_are_not_blamed_on_the_module_that_sums_them_up() -> None:
     model = hookline.demo.model()
     port = copy.deepcopy(model)

@@ -134,8 +134,13 @@ def _by_record(pair: Pair, *, agreeing: bool, received: float) -> bool | None:
         return True if agreeing else None
     if not pair.grad_inputs:
         return None
-    sent = max((_or(math.inf, found.error) for found in pair.grad_inputs.values() if found.differs), default=0.0)
+    sent = max((_off(found) for found in pair.grad_inputs.values() if found.differs), default=0.0)
     return _agree(pair.grads) and sent > FURTHER * received
+
+
+def _off(found: Difference) -> float:
+    """How far off what differs is, as a share of its norm: NaN in one of them only is further than any number."""
+    return math.inf if found.nan else _or(math.inf, found.error)
 
 
 def _agree(differences: Differences) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hookline.compare.fingerprint import compare_fingerprints, fingerprint, is_fingerprint
 from hookline.compare.tensors import (
+    EQUAL,
     EXACT,
     SAME,
     Difference,
@@ -222,7 +223,7 @@ def _of_stats(a: Stats, b: Stats, allowed: Tolerance) -> dict[str, Any]:
     """The figures of a Difference that statistics tell: it differs where tensors within the tolerance cannot have
     these."""
     if a == b or (a.count == b.count and repr(a) == repr(b)):
-        return {**SAME, "count": a.count}
+        return {**(EQUAL if a.nan + a.inf == a.count else SAME), "count": a.count}
     relative, absolute = allowed
     nan = abs(a.nan - b.nan) + abs(a.inf - b.inf)
     bounds = {

@@ -109,7 +109,7 @@ class Pair:
         module that gave none."""
         backward = {**self.grads, **self.grad_inputs} if self.backs_other else self.outputs
         shown = self.outputs if self.gives_other else self.buffers if self.updates_other else backward
-        return max(shown.values(), key=lambda found: (found.differs, _size(found.error)), default=None)
+        return max(shown.values(), key=_size, default=None)
 
     @property
     def error(self) -> float:
@@ -329,5 +329,7 @@ def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def _size(error: float) -> float:
-    return math.inf if math.isnan(error) else error
+def _size(found: Difference) -> tuple[bool, float]:
+    """What the worst is chosen by: an error that is not known is the worst where it differs, else the least."""
+    unknown = math.inf if found.differs else -1.0
+    return found.differs, unknown if math.isnan(found.error) else found.error

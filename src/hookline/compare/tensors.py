@@ -1,5 +1,6 @@
 """By how much two tensors differ, and whether that is more than their dtypes excuse."""
 
+import cmath
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ KINDS = ("is_floating_point", "is_complex")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one tensor differs from another, the reference. NaN where a figure has no meaning.
+    """By how much one tensor differs from another, the reference. NaN where a figure has no meaning: they are of the
+    elements that are finite in both, and of none where there is no such element.
 
     - `differs`: whether it is more than the tolerance allows; `identical`: whether no element differs at all;
     - `absolute`: the largest |b - a|; `relative`: the largest |b - a| / |a| where a is not 0;
@@ -75,6 +77,8 @@ class Difference:
             return f"dtype {self.dtypes[0]} against {self.dtypes[1]}"
         if self.nan:
             return f"{self.nan:,} elements are NaN or infinite in one of them only, or of the other sign"
+        if math.isnan(self.absolute) and not self.differs and not self.identical:
+            return "nothing to compare"
         return "the same" if self.identical else f"by up to {self.absolute:.3g}, {self.error:.2g} of the norm"
 
 
@@ -98,7 +102,8 @@ def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Differ
     """The difference of `b` from the reference `a`; by default within `tolerance` of their dtypes.
 
     Different shapes are a difference, as are dtypes of different kinds (integers against floats); float32 against
-    bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal.
+    bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal; they have no figures, nor have
+    tensors without elements.
 
     >>> found = compare(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
     >>> found.differs, found.absolute, found.relative, found.beyond
@@ -117,13 +122,15 @@ def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Differ
         return Difference(**told, differs=differs, identical=False, basis="shape", tolerance=allowed)
     other = other.to(one.device)
     if one.dtype == other.dtype and torch.equal(one, other):
-        return Difference(**told, **SAME, count=one.numel(), tolerance=allowed)
+        found = SAME if _some_finite(one) else EQUAL
+        return Difference(**told, **found, count=one.numel(), tolerance=allowed)
     return Difference(**told, **figures(one, other, allowed), tolerance=allowed)
 
 
+EQUAL: dict[str, Any] = {"differs": False, "identical": True}
 SAME: dict[str, Any] = {
-    **{"differs": False, "identical": True, "absolute": 0.0, "relative": 0.0, "error": 0.0},
-    **{"cosine": 1.0, "snr": math.inf, "ulps": 0.0},
+    **EQUAL,
+    **{"absolute": 0.0, "relative": 0.0, "error": 0.0, "cosine": 1.0, "snr": math.inf, "ulps": 0.0},
 }
 
 
@@ -176,14 +183,17 @@ def plain(tensor: Tensor) -> Tensor | None:
 def figures(a: Tensor, b: Tensor, allowed: Tolerance) -> dict[str, Any]:
     """The figures of a Difference, of two rows of elements of one length, a part at a time."""
     if a.numel() == 0:
-        return {**SAME, "identical": a.dtype == b.dtype}
+        return {**EQUAL, "identical": a.dtype == b.dtype}
     counts, largest, sums = zip(*(_of_part(*parts, allowed) for parts in _parts(a, b)), strict=True)
-    unequal, nan, beyond = torch.stack(counts).sum(dim=0).tolist()
+    unequal, nan, beyond, finite = torch.stack(counts).sum(dim=0).tolist()
+    found = {"differs": beyond > 0, "identical": unequal == 0 and a.dtype == b.dtype, "nan": nan, "beyond": beyond}
+    if not finite:
+        return {**found, "count": a.numel()}
     absolute, relative, ulps = torch.stack(largest).amax(dim=0).tolist()
     aa, bb, ab, dd = torch.stack(sums).sum(dim=0).tolist()
     lengths = math.sqrt(aa) * math.sqrt(bb)
     return {
-        **{"differs": beyond > 0, "identical": unequal == 0 and a.dtype == b.dtype, "nan": nan, "beyond": beyond},
+        **found,
         **{"absolute": absolute, "relative": relative, "count": a.numel()},
         "ulps": ulps if ulps >= 0 else math.nan,
         "error": ratio(math.sqrt(dd), math.sqrt(aa)),
@@ -216,6 +226,19 @@ def largest_finite(*values: float) -> float:
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
+def _some_finite(values: Tensor) -> bool:
+    """Whether an element of a row is finite: mostly the first is, and no other is looked at."""
+    if values.numel() and cmath.isfinite(values[0].item()):
+        return True
+    return any(bool(_wide(part).isfinite().any()) for part, _ in _parts(values, values))
+
+
+def _wide(values: Tensor) -> Tensor:
+    """The elements in the dtype that figures are made in."""
+    real = torch.float32 if values.device.type == "mps" else torch.float64
+    return values.to(torch.complex128 if values.is_complex() else real)
+
+
 def _parts(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, a.numel(), CHUNK):
         yield a[start : start + CHUNK], b[start : start + CHUNK]
@@ -225,8 +248,7 @@ def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, 
     """Counts, largest errors and sums of one part; those of the finite elements alone where it comes to size."""
     ulps = _ulps(a, b)
     unequal = _unequal_whole(a, b)
-    wide = torch.complex128 if a.is_complex() else torch.float32 if a.device.type == "mps" else torch.float64
-    a, b = a.to(wide), b.to(wide)
+    a, b = _wide(a), _wide(b)
     equal = (a == b) | (a.isnan() & b.isnan()) if unequal is None else ~unequal
     finite = a.isfinite() & b.isfinite()
     a, b = a.where(finite, torch.zeros_like(a)), b.where(finite, torch.zeros_like(b))
@@ -239,7 +261,7 @@ def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, 
     most = [error.amax(), (error / size).where(size > 0, torch.zeros_like(size)).amax(), ulps.where(finite, 0.0).amax()]
     sums = [size.square().sum(), b.abs().square().sum(), (a.conj() * b).sum().real, error.square().sum()]
     return (
-        torch.stack([(~equal).sum(), bad.sum(), beyond.sum()]),
+        torch.stack([(~equal).sum(), bad.sum(), beyond.sum(), finite.sum()]),
         torch.stack([figure.to(error.dtype) for figure in most]),
         torch.stack([figure.to(error.dtype) for figure in sums]),
     )

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import checkpointed, spread
 
 import hookline
 from hookline import Run
 from hookline.errors import StoreError
+from hookline.record.merge import merged
 from hookline.report.diff import diff_html
 from hookline.report.page.document import number
 from hookline.report.profile import profile_html
@@ -154,6 +156,44 @@ def test_the_innermost_call_that_first_gave_nan_is_marked(tmp_path: Path) -> Non
     (mark,) = data_of(written(recorded(nn.Sequential(nn.Identity(), Root(), nn.Identity())), tmp_path))["marks"]
     assert (mark["level"], mark["path"]) == ("warning", "1")
     assert mark["text"] == "the first to give what is not finite: 4 NaN"
+
+
+def test_calls_tell_whether_a_backward_pass_made_them(tmp_path: Path) -> None:
+    data = data_of(written(checkpointed(), tmp_path))
+
+    assert [row[data["columns"]["call"].index("recompute")] for row in data["calls"]] == [False, True]
+
+
+def output_of(data: dict[str, Any]) -> dict[str, Any]:
+    """The first tensor that the first call gave, with what is known of its kind by name."""
+    tensor = dict(zip(data["columns"]["tensor"], data["calls"][0][-1][0], strict=False))
+    return tensor | dict(zip(data["columns"]["kind"], data["kinds"][tensor["kind"]], strict=False))
+
+
+def test_a_distributed_tensor_tells_how_it_lies_and_what_of_it_was_here(tmp_path: Path) -> None:
+    output = output_of(data_of(written(spread(), tmp_path)))
+
+    assert (output["shape"], output["placement"], output["local_shape"]) == ([6, 2], ["Shard(0)"], [3, 2])
+
+
+def test_a_gradient_may_lie_in_another_way_than_its_tensor(tmp_path: Path) -> None:
+    data = data_of(written(spread(), tmp_path))
+    _, _, kind = output_of(data)["grad"]
+
+    assert dict(zip(data["columns"]["kind"], data["kinds"][kind], strict=True))["placement"] == ["Partial(sum)"]
+
+
+def test_in_a_gathered_run_a_tensor_tells_how_it_lies_and_no_process_of_its_own(tmp_path: Path) -> None:
+    output = output_of(data_of(written(merged([spread(0), spread(1)]), tmp_path)))
+
+    assert output["placement"] == ["Shard(0)"]
+    assert "local_shape" not in output
+
+
+def test_any_other_tensor_says_nothing_of_that(run: Run, tmp_path: Path) -> None:
+    data = data_of(written(run, tmp_path))
+
+    assert {len(kind) for kind in data["kinds"]} == {4}
 
 
 # Findings

@@ -24,8 +24,9 @@ function withNames(names, row) {
 // One tensor of a run: what is known of it, of its figures and of its gradient's.
 function readTensor(data, row) {
   const [name, kind, stats, histogram, grad] = row;
-  const figures = (given) => given && { ...withNames(data.columns.stats, given[0]), histogram: given[1] ?? null };
-  return { name, ...withNames(data.columns.kind, data.kinds[kind]), stats: stats ? figures([stats, histogram]) : null, grad: figures(grad) ?? null };
+  const kindOf = (number) => withNames(data.columns.kind, data.kinds[number]);
+  const figures = ([stats, histogram]) => ({ ...withNames(data.columns.stats, stats), histogram: histogram ?? null });
+  return { name, ...kindOf(kind), stats: stats ? figures([stats, histogram]) : null, grad: grad ? { ...kindOf(grad[2]), ...figures(grad) } : null };
 }
 
 function absmax(stats) {
@@ -53,5 +54,5 @@ function around(call) {
 
 function shapeText(kind) {
   const sizes = kind.shape.join("x") || "scalar";
-  return kind.dtype === "float32" ? sizes : `${sizes} ${kind.dtype}`;
+  return [sizes, kind.dtype === "float32" ? "" : kind.dtype, ...(kind.placement ?? [])].filter(Boolean).join(" ");
 }

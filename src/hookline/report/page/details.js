@@ -23,13 +23,18 @@ function detailsHead(call) {
   ];
 }
 
+// Of a distributed tensor how it lies, and how much of it the process held that this run is of.
+function lies({ placement, local_shape }) {
+  return placement ? ` ${placement.join(" ")}${local_shape ? `, [${local_shape.join(", ")}] in this process` : ""}` : "";
+}
+
 // A tensor of a run: its kind, its figures, how its elements lie; then the same of its gradient.
 function tensorCard(tensor, fallback) {
   const device = tensor.device === "cpu" ? "" : ` on ${tensor.device}`;
   return element("div", { class: "tensor" },
-    element("div", {}, element("code", {}, tensor.name || fallback), ` ${tensor.dtype} [${tensor.shape.join(", ")}]${device}${tensor.requires_grad ? ", requires a gradient" : ""}`),
+    element("div", {}, element("code", {}, tensor.name || fallback), ` ${tensor.dtype} [${tensor.shape.join(", ")}]${device}${lies(tensor)}${tensor.requires_grad ? ", requires a gradient" : ""}`),
     tensor.stats ? [figuresOf(tensor.stats), histogramOf(tensor.stats, "one")] : null,
-    tensor.grad ? element("div", {}, element("h3", {}, "its gradient"), figuresOf(tensor.grad), histogramOf(tensor.grad, "two")) : null);
+    tensor.grad ? element("div", {}, element("h3", {}, `its gradient${lies(tensor.grad)}`), figuresOf(tensor.grad), histogramOf(tensor.grad, "two")) : null);
 }
 
 function figuresOf(stats) {

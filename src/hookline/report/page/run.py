@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run, TensorInfo
     from hookline.tools.rules import Finding, Findings
 
-CALL = ("path", "index", "class", "parent", "began", "seconds", "thread", "training", "error", "inputs", "outputs")
+CALL = (
+    *("path", "index", "class", "parent", "recompute", "began", "seconds", "thread", "training", "error"),
+    *("inputs", "outputs"),
+)
 TENSOR = ("name", "kind", "stats", "histogram", "grad")
-KIND = ("shape", "dtype", "device", "requires_grad")
+KIND = ("shape", "dtype", "device", "requires_grad", "placement", "local_shape")
 STATS = ("count", "min", "max", "mean", "std", "norm", "zeros", "nan", "inf")
 
 
@@ -53,7 +56,7 @@ def _document(kind: str, run: Run, summary: str, marks: list[dict[str, Any]]) ->
 def _row(call: CallRecord, names: Names, kinds: Names, threads: Names) -> Iterator[Any]:
     """One call, a value for each of CALL."""
     yield from (names(call.path), call.index, names(call.type))
-    yield None if call.parent is None else call.parent.number
+    yield from (None if call.parent is None else call.parent.number, call.recompute)
     yield from (number(call.began), number(call.seconds), threads(call.thread), call.training, call.error)
     yield [_tensor(name, info, kinds) for name, info in call.named_inputs.items()]
     yield [_tensor(name, info, kinds) for name, info in call.named_outputs.items()]
@@ -61,9 +64,20 @@ def _row(call: CallRecord, names: Names, kinds: Names, threads: Names) -> Iterat
 
 def _tensor(name: str, info: TensorInfo, kinds: Names) -> list[Any]:
     """One tensor, a value for each of TENSOR; nothing for those at the end that are not known."""
-    kind = kinds((tuple(info.shape), info.dtype_name, str(info.device), info.requires_grad))
-    grad = info.grad
-    return cut((name, kind, *_figures(info), None if grad is None else cut(_figures(grad))))
+    return cut((name, kinds(_kind(info)), *_figures(info), None if info.grad is None else _gradient(info.grad, kinds)))
+
+
+def _gradient(grad: TensorInfo, kinds: Names) -> list[Any]:
+    """Its figures and histogram, and its kind where it is distributed: it may lie in another way than its tensor."""
+    return cut((*_figures(grad), None if grad.placement is None else kinds(_kind(grad))))
+
+
+def _kind(info: TensorInfo) -> tuple[Any, ...]:
+    """What tensors have in common, a value for each of KIND. A gathered run is of no one process: the local shape is
+    then left out."""
+    local = None if info.placement is None or info.ranks else info.local_shape
+    plain = (tuple(info.shape), info.dtype_name, str(info.device), info.requires_grad)
+    return tuple(cut((*plain, info.placement, local)))
 
 
 def _figures(info: TensorInfo) -> tuple[list[Any] | None, Sequence[int] | None]:

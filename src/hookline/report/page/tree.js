@@ -87,8 +87,9 @@ class Tree {
   nameCell(call, open) {
     const twist = element("span", { class: "twist", "aria-hidden": true }, call.children.length ? (open ? "▾" : "▸") : "");
     const words = element("span", { class: "words" }, shortName(call), call.index ? element("span", { class: "index" }, ` #${call.index}`) : "");
+    const again = call.recompute ? element("span", { class: "again" }, " recomputed") : null;
     const flags = call.marks.slice(0, 1).map(({ level }) => element("span", { class: `flag level-${level}`, title: level }, levelSign(level)));
-    return element("div", { class: "cell name", role: "gridcell", style: `padding-left:min(${4 + Math.min(call.depth, 12) * 14}px, 45%)`, title: fullName(call) }, twist, words, flags);
+    return element("div", { class: "cell name", role: "gridcell", style: `padding-left:min(${4 + Math.min(call.depth, 12) * 14}px, 45%)`, title: fullName(call) }, twist, words, again, flags);
   }
 
   cell({ cell, right, size, style }, call) {

@@ -20,14 +20,16 @@ function runView(data, calls) {
   const leaves = calls.filter((call) => !call.children.length);
   const whole = largest(calls.map(({ seconds }) => seconds));
   const texts = (tensors) => tensors.slice(0, 2).map(shapeText).join(" ") + (tensors.length > 2 ? ` +${tensors.length - 2}` : "");
+  const room = calls.some((call) => [...call.took, ...call.gave].some(({ placement }) => placement)) ? 150 : 80;
+  const again = calls.some(({ recompute }) => recompute);
   const sized = (value, style) => ({ right: true, size: onLog(calls, value), style });
   const values = (call) => unfinite(first(call)?.stats) || spark(first(call)?.stats);
   return {
     columns: [
       { title: "call", width: 190, grow: 3 },
       { title: "class", width: 100, grow: 1, cell: (call) => call.class },
-      { title: "in", width: 80, grow: 1, cell: (call) => texts(call.took) },
-      { title: "out", width: 80, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
+      { title: "in", width: room, grow: 1, cell: (call) => texts(call.took) },
+      { title: "out", width: room, grow: 1, cell: (call) => (call.error ? `raised ${call.error}` : texts(call.gave)) },
       { title: "ms", width: 56, right: true, cell: (call) => milliseconds(call.seconds), size: ({ seconds }) => seconds / whole },
       ...(measured ? [
         { title: "values", width: 78, cell: values },
@@ -48,11 +50,12 @@ function runView(data, calls) {
     },
     flame: {
       title: "Time of the forward", label: "Time of each call of the forward. Arrow keys go from call to call, Enter goes to one.",
-      halves: [{ name: "forward", size: ({ seconds }) => seconds }], unit: (seconds) => `${milliseconds(seconds)} ms`,
+      halves: [{ name: "forward", size: ({ recompute, seconds }) => (recompute ? 0 : seconds) }, ...(again ? [{ name: "recomputed", size: ({ recompute, seconds }) => (recompute ? seconds : 0) }] : [])],
+      unit: (seconds) => `${milliseconds(seconds)} ms`,
     },
     details: (call) => [
       facts([["time", `${milliseconds(call.seconds)} ms, ${milliseconds(call.began)} ms after the start`], ["mode", call.training ? "training" : "evaluation"],
-        ["thread", call.thread ? String(call.thread) : ""], ["raised", call.error]]),
+        ["thread", call.thread ? String(call.thread) : ""], ["raised", call.error], ["recomputed", whyAgain(call)]]),
       tensorSection("gave", call.gave, "output"),
       tensorSection("took", call.took, "input"),
     ],
@@ -69,7 +72,7 @@ function diffView(data, calls) {
   const shown = (call) => [call.outputs, call.buffers, [...call.grads, ...call.grad_inputs]].find(differing) ?? call.outputs;
   const worst = (call) => shown(call).reduce((most, each) => (!most || rank(each) > rank(most) ? each : most), null);
   const of = (name) => (call) => worst(call)?.[name] ?? null;
-  const error = (tensors) => tensors.map(({ error, nan }) => (nan ? "nan" : error)).filter((each) => each !== null).reduce((most, each) => (most === null || each === "nan" || each > most ? each : most), null);
+  const error = (tensors) => tensors.map(({ state, error, nan }) => (nan ? "nan" : error === "nan" && state !== "differs" ? null : error)).filter((each) => each !== null).reduce((most, each) => (most === null || each === "nan" || each > most ? each : most), null);
   const [outputError, gradError] = [(call) => error(call.outputs), (call) => error(call.grads)];
   return {
     columns: [
@@ -142,10 +145,14 @@ function profileView(data, calls) {
         ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
         ["kept", data.backward ? `${engineering(call.kept)}B for the backward pass, ${engineering(call.kept_self)}B by itself` : ""],
         ["parameters", `${engineering(call.parameters)}B, ${engineering(call.parameters_self)}B of its own`],
-        ["recomputed", call.recompute ? "a backward pass made this call, to get back what checkpointing let go" : ""],
+        ["recomputed", whyAgain(call)],
       ]),
     ],
   };
+}
+
+function whyAgain({ recompute }) {
+  return recompute ? "a backward pass made this call, to get back what checkpointing let go" : "";
 }
 
 // How many elements are NaN or infinite, where some are.
@@ -172,8 +179,9 @@ function onLog(calls, value) {
 }
 
 function rank({ state, error }) {
-  const size = error === null ? 0 : typeof error === "string" ? Infinity : error;
-  return (state === "differs" ? 1e300 : 0) + Math.min(size, 1e299);
+  const [differs, unknown] = [state === "differs", error === null || error === "nan"];
+  const size = unknown ? (differs ? Infinity : -1) : typeof error === "string" ? Infinity : error;
+  return (differs ? 1e300 : 0) + Math.min(size, 1e299);
 }
 
 function known(value) {
