@@ -1,9 +1,9 @@
 """What does a watch cost inside of torch.compile, beside the same compiled model without one, and beside hooks of
-PyTorch's API, which break its graph?"""
+PyTorch's API that take the same figures, which break the graph?"""
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from timeit import Timer
 from typing import Any
 
@@ -14,48 +14,64 @@ import hookline
 from benchmarks.ratios import Row, compare
 
 LAYERS, WIDTH, SHAPE = 2, 256, (8, 128)
+BY_HAND = "forward hooks that take the same"
+torch._dynamo.config.skip_nnmodule_hook_guards = False  # else a model with hooks is given the graph of one without
 
 
 def rows() -> list[Row]:
-    """A small transformer, compiled by inductor, forward and backward."""
+    """A small transformer, and a chain of what inductor fuses into one loop, compiled by inductor."""
     encoder = nn.TransformerEncoderLayer(WIDTH, 4, 4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True)
-    model = nn.TransformerEncoder(encoder, LAYERS, enable_nested_tensor=False)
-    x = torch.randn(*SHAPE, WIDTH)
-    compiled = torch.compile(model)
-    plain = stepping(compiled, x)
-
-    def watched(keep: Any, grads: bool) -> Callable[[], AbstractContextManager[Timer]]:
-        return stepping(compiled, x, lambda: hookline.watch(model, keep=keep, grads=grads))
-
-    given = {"number": 1, "rounds": 9}
+    transformer = nn.TransformerEncoder(encoder, LAYERS, enable_nested_tensor=False)
+    chain = nn.Sequential(*(kind() for _ in range(4) for kind in (nn.GELU, nn.SiLU, nn.Tanh)))
     return [
-        compare("watch(keep='shape')", watched("shape", False), "none", plain, wanted="≤", **given),
-        compare("watch(keep='stats')", watched("stats", False), "none", plain, wanted="≤", **given),
-        compare("watch(keep='stats', grads=True)", watched("stats", True), "none", plain, wanted="≤", **given),
-        compare(
-            "watch(keep='stats')",
-            watched("stats", False),
-            "forward hooks that take the same, with graph breaks",
-            stepping(torch.compile(hooked(copy.deepcopy(model))), x),
-            wanted="≥",
-            **given,
-        ),
+        *of_a_forward("transformer", transformer),
+        *of_a_forward("chain of 12", chain),
+        *of_a_step("transformer", transformer),
     ]
 
 
-def stepping(
-    compiled: Any, x: Tensor, block: Callable[[], AbstractContextManager[Any]] | None = None
-) -> Callable[[], AbstractContextManager[Timer]]:
-    """A program that times steps of a compiled model, inside of a block."""
+def of_a_forward(name: str, model: nn.Module) -> list[Row]:
+    """A forward without gradients."""
+    program = programs(model, torch.no_grad, lambda call, x: call(x))
+    plain, given = program(), {"number": 5, "rounds": 15}
+    what = f"{name}, forward"
+    return [
+        compare(f"{what}, keep='shape'", program(keep="shape"), "none", plain, wanted="≤", **given),
+        compare(f"{what}, keep='stats'", program(keep="stats"), "none", plain, wanted="≤", **given),
+        compare(f"{what}, keep='stats'", program(keep="stats"), BY_HAND, program(by_hand=True), wanted="≥", **given),
+    ]
 
-    def step() -> None:
-        compiled(x).sum().backward()
 
-    @contextmanager
-    def program() -> Iterator[Timer]:
-        with block() if block else contextmanager(lambda: iter([None]))():
-            step()  # compiles where that is to be done
-            yield Timer(step)
+def of_a_step(name: str, model: nn.Module) -> list[Row]:
+    """A forward and a backward."""
+    program = programs(model, ExitStack, lambda call, x: call(x).sum().backward())
+    plain, given = program(), {"number": 2, "rounds": 15}
+    what = f"{name}, forward + backward"
+    grads = program(keep="stats", grads=True)
+    return [
+        compare(f"{what}, keep='stats'", program(keep="stats"), "none", plain, wanted="≤", **given),
+        compare(f"{what}, keep='stats', grads=True", grads, "none", plain, wanted="≤", **given),
+        compare(f"{what}, keep='stats'", program(keep="stats"), BY_HAND, program(by_hand=True), wanted="≥", **given),
+    ]
+
+
+def programs(model: nn.Module, mode: Callable[[], Any], step: Callable[[Any, Tensor], Any]) -> Callable[..., Any]:
+    """Makes programs that time steps of the compiled model: bare, under a watch, or with hooks by hand."""
+    torch._dynamo.reset()
+    x = torch.randn(*SHAPE, WIDTH)
+    with_hooks = hooked(copy.deepcopy(model))
+    assert torch._dynamo.explain(with_hooks)(x).graph_break_count
+    bare, broken = torch.compile(model), torch.compile(with_hooks)
+
+    def program(*, by_hand: bool = False, **watching: Any) -> Callable[[], AbstractContextManager[Timer]]:
+        @contextmanager
+        def timed() -> Iterator[Timer]:
+            with mode(), hookline.watch(model, **watching) if watching else ExitStack():
+                timer = Timer(lambda: step(broken if by_hand else bare, x))
+                timer.timeit(1)  # compiles where that is to be done
+                yield timer
+
+        return timed
 
     return program
 
@@ -64,6 +80,7 @@ def hooked(model: nn.Module) -> nn.Module:
     """The model with hooks of PyTorch's API that take the same statistics, as one writes them by hand."""
     found: list[Any] = []
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def see(module: nn.Module, args: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         value = first.detach()
