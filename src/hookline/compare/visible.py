@@ -1,6 +1,6 @@
 """Compiled modules: their calls are those of what `torch.compile` gave, which can be run alone as it is."""
 
-from hookline.engine.stand_in import is_compile_wrapper
+from hookline.engine.compiled import is_compile_wrapper
 from hookline.model.paths import walk
 from hookline.model.select import Selection
 

@@ -17,11 +17,14 @@ REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int3
 
 
 def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
-    """A letter for each tensor: "t" where it is shown whole, "s" for its shape, "f" for shape and figures. Only what is
-    plain is reduced in the graph: not float64, whose squares no wider type holds, and nothing empty."""
+    """A letter for each tensor: "t" where it is shown whole, "c" where it is complex, too (inductor takes no such
+    argument, so it is shown as real), "s" for its shape, "f" for shape and figures. Only what is plain is reduced in
+    the graph: not float64, whose squares no wider type holds, and nothing empty."""
     kinds = ""
     for tensor in tensors:
-        if sees == "tensors" or type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
+        if tensor.is_complex():
+            kinds += "c"
+        elif sees == "tensors" or type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
             kinds += "t"
         elif sees == "shapes":
             kinds += "s"
@@ -34,7 +37,12 @@ def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
     """What the graph hands to a tap for these tensors."""
     parts: list[Tensor] = []
     for tensor, kind in zip(tensors, kinds, strict=True):
-        parts.append(tensor if kind == "t" else tensor.detach().new_empty(()).expand(tensor.shape))
+        if kind == "t":
+            parts.append(tensor)
+        elif kind == "c":
+            parts.append(torch.view_as_real(tensor.detach().resolve_conj()))
+        else:
+            parts.append(tensor.detach().new_empty(()).expand(tensor.shape))
         if kind == "f":
             parts.append(figures(tensor.detach()))
     return parts
@@ -45,7 +53,8 @@ def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[Te
     ahead = iter(parts)
     tensors, rows = [], []
     for kind in kinds:
-        tensors.append(next(ahead))
+        part = next(ahead)
+        tensors.append(torch.view_as_complex(part) if kind == "c" else part)
         rows.append(next(ahead) if kind == "f" else None)
     return tensors, rows
 

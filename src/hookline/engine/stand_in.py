@@ -160,22 +160,6 @@ def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return hooked_call(self, *args, **kwargs)
 
 
-def compiled_call_of(module: Module) -> Any:
-    """What `Module.compile()` left in a module; None where it did not."""
-    found = module.__dict__.get("_compiled_call_impl")
-    return None if type(found) is Entry else found
-
-
-def is_compiled(module: Module) -> bool:
-    """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return is_compile_wrapper(module) or compiled_call_of(module) is not None
-
-
-def is_compile_wrapper(module: Module) -> bool:
-    """Whether a module is what `torch.compile` gave around another."""
-    return type(module).__name__ == "OptimizedModule"
-
-
 def site_of(module: Module) -> Site | None:
     """The module's own site; None where it has none, or one that came with a copy of another module's `__dict__`."""
     site = module.__dict__.get(SITE)

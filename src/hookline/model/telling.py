@@ -1,10 +1,12 @@
 """What messages share: a list that is cut short, and where the code outside of this package is."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
+CONTEXTLIB = contextlib.__file__
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -19,9 +21,9 @@ def few(names: Sequence[str], most: int = 5) -> str:
 
 
 def outside() -> tuple[FrameType, int]:
-    """The innermost frame outside of this package, and the `stacklevel` of a warning of whoever asks that is to name
-    it."""
+    """The innermost frame outside of this package and of contextlib, which runs `with` blocks for it; and the
+    `stacklevel` of a warning of whoever asks that is to name it."""
     frame, level = sys._getframe(1), 1
-    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith((PACKAGE, CONTEXTLIB)) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return frame, level

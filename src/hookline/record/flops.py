@@ -1,5 +1,6 @@
 """Formulas for operations whose matrix products PyTorch's own counter of FLOPs does not see: fused ones."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -14,7 +15,9 @@ Shape: TypeAlias = Sequence[int]
 @contextmanager
 def counting() -> Iterator[Callable[[], int]]:
     """A block that counts FLOPs; gives what says how many so far."""
-    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with warnings.catch_warnings(), counter:
+        warnings.filterwarnings("ignore", message="Using `torch.compile\\(module\\)` when there are global hooks")
         yield counter.get_total_flops
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.engine.compiled import uncompiled
 from hookline.errors import HooklineError, RecordError
 from hookline.model.as_it_was import as_it_was
 from hookline.model.loss import default_loss
@@ -42,6 +43,9 @@ def check(
     What the model, the loss or the backward pass raises in the first form is a finding, and is `findings.error`; it is
     not raised. `where` (see `select`) says which modules are watched, `rules` what is asked: `[*hookline.RULES, mine]`.
     An argument of the model's own that is called `loss`, `where` or `rules` goes with the second form.
+
+    In the first form what is compiled is run uncompiled, and a warning says so. In the second it runs as it is: the
+    rules see every call and its figures, but not what else they look for inside of a graph, and a warning says that.
 
     Each step of an optimizer in the block costs a copy of the weights. What a forward does to a model beyond its
     buffers it does here too: a lazy module is made, an attribute is set, an input that it changes in place is changed.
@@ -106,6 +110,7 @@ def _run_once(
     error: BaseException | None = None
     model = selection.model
     with (
+        uncompiled(model, "checked uncompiled, since a graph does not show all that the rules ask for"),
         as_it_was(model, (args, kwargs)),
         torch.inference_mode(False),
         torch.enable_grad(),

@@ -28,7 +28,7 @@ from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights
-from hookline.engine.stand_in import is_compiled
+from hookline.engine.compiled import is_compiled
 from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
 from hookline.model.copies import copied_arguments
@@ -75,7 +75,8 @@ def diff(
     - `keep`: what is kept of each tensor meanwhile: "copy", or less for large models: `hookline.fingerprint`, "stats".
 
     What a forward does to a model beyond its buffers it does here too, several times. An argument of the models' own
-    with one of these names is given by a module around them. What the inside of a compiled model does is not seen.
+    with one of these names is given by a module around them. Compiled models are compared inside; who makes a
+    difference is found by running their modules uncompiled.
 
     Raises CompareError for a model and a run, for a mapping that leads nowhere, for tolerances that fit no path, and
     where no call of the one belongs to a call of the other; SelectionError where `where`

@@ -13,9 +13,9 @@ from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNC
 from hookline.edits.calls import When, generation_step
 from hookline.edits.edit import as_edit
 from hookline.edits.steps import Change, Skip, edit_calls
+from hookline.engine.compiled import is_compile_wrapper, is_compiled
 from hookline.engine.forwarding import original_class
 from hookline.engine.hook import Handle
-from hookline.engine.stand_in import is_compile_wrapper, is_compiled
 from hookline.errors import EditError
 from hookline.model.paths import outermost
 from hookline.model.select import Selection, Where, select

@@ -11,10 +11,11 @@ from torch.nn import Module
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 
 from hookline.engine.attach import detach
+from hookline.engine.compiled import compiled_call_of
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Handle, Hook, place_of
 from hookline.engine.scope import open_hooks
-from hookline.engine.stand_in import compiled_call_of, site_of
+from hookline.engine.stand_in import site_of
 from hookline.errors import AttachError
 from hookline.model.paths import paths
 

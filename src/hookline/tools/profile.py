@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from hookline.engine.compiled import uncompiled
 from hookline.errors import RecordError
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.copies import copied_arguments
@@ -54,6 +55,8 @@ def profile(
     and times nothing. So it is for a model that is on the meta device already. Where FLOPs cannot be counted, they are
     NaN, and `profile.uncounted` says why.
 
+    What is compiled is run uncompiled, and a warning says so: a graph's kernels belong to no one module.
+
     For its backward it turns gradients on, also inside of `torch.no_grad()` or `torch.inference_mode()`. Each step
     begins from the same random state, on copies of the inputs. The model's gradients and buffers and the random state
     are afterwards what they were. An error of the model says in which module it was raised, one of the backward pass
@@ -74,7 +77,14 @@ def profile(
     states = random_states((inputs, [*model.parameters()]))
     counts_only = meta or any(parameter.is_meta for parameter in model.parameters())
     data = dataless(model, inputs) if counts_only else nullcontext((model, inputs))
-    with gradients(wanted=backward), as_it_was(model, inputs), without_gc(), data as (subject, given):
+    why = "profiled uncompiled, since the kernels of a graph are no one module's"
+    with (
+        uncompiled(model, why),
+        gradients(wanted=backward),
+        as_it_was(model, inputs),
+        without_gc(),
+        data as (subject, given),
+    ):
         selection = select(subject, where)
         run = partial(step, subject, given, loss or default_loss, states, backward=backward)
         counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then

@@ -1,0 +1,45 @@
+"""Whether a module runs compiled, and a block in which it does not."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from hookline.engine.stand_in import Entry
+from hookline.model.paths import walk
+from hookline.model.telling import few, outside
+
+
+def compiled_call_of(module: Module) -> Any:
+    """What `Module.compile()` left in a module; None where it did not."""
+    found = module.__dict__.get("_compiled_call_impl")
+    return None if type(found) is Entry else found
+
+
+def is_compiled(module: Module) -> bool:
+    """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
+    return is_compile_wrapper(module) or compiled_call_of(module) is not None
+
+
+def is_compile_wrapper(module: Module) -> bool:
+    """Whether a module is what `torch.compile` gave around another."""
+    return type(module).__name__ == "OptimizedModule"
+
+
+@contextmanager
+def uncompiled(model: Module, why: str) -> Iterator[None]:
+    """A block in which nothing is compiled, neither now nor for later; a warning says so, and why, where a part of the
+    model would be. (A mode of the kind that counts FLOPs would else keep dynamo from ever running that graph again.)"""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    parts = {path or "the model": None for path, module in walk(model) if is_compiled(module)}
+    if parts:
+        told = f"{few([*parts])} {'is' if len(parts) == 1 else 'are'} compiled: {why}"
+        warnings.warn(told, stacklevel=outside()[1])
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -1,0 +1,118 @@
+"""Tests of what a compiled graph shows its taps: shapes, or figures that it reduces itself, where that is enough."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._inductor.utils import run_and_get_code
+
+import hookline
+from hookline.record.measure import Pending, measure
+
+BIG = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+VALUES: dict[str, Tensor] = {
+    "float32": BIG,
+    "far from zero": BIG * 1e-3 + 100,
+    "huge": BIG * 1e30,
+    "tiny": BIG * 1e-30,
+    "bfloat16": BIG.bfloat16(),
+    "float16": BIG.half(),
+    "float64": BIG.double() * 1e200,
+    "int64": torch.arange(-50, 50),
+    "uint8": torch.arange(50, dtype=torch.uint8),
+    "bool": BIG > 0,
+    "complex64": torch.complex(BIG, BIG + 1),
+    "conjugated": torch.complex(BIG, BIG + 1).conj(),
+    "a scalar": torch.tensor(3.0),
+    "one element": torch.tensor([-2.0]),
+    "empty": torch.empty(0, 4),
+    "zeros": torch.zeros(5, 5),
+    "all the same": torch.full((1000,), 0.1),
+    "transposed": BIG.t(),
+    "expanded": torch.ones(3, 1).expand(3, 7),
+    "with NaN": torch.tensor([1.0, math.nan, 0.0, -1.0]),
+    "with both infinities": torch.tensor([[1.0, math.inf], [-math.inf, 0.0]]),
+    "with NaN and inf": torch.tensor([math.inf, math.nan, 0.0]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", message="Torchinductor does not support code generation for complex operators"
+        )
+        yield
+
+
+class Gives(nn.Module):
+    """Gives on what it is given."""
+
+    def forward(self, values: list[Tensor]) -> list[Tensor]:
+        return [value.clone() for value in values]
+
+
+@pytest.fixture(scope="module", params=["aot_eager", "inductor"])
+def recorded(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What a compiled graph says of each of the values."""
+    model = Gives()
+    with warnings.catch_warnings(), hookline.watch(model) as run:
+        warnings.simplefilter("ignore")
+        torch.compile(model, backend=request.param, fullgraph=True)([*VALUES.values()])
+    return dict(zip(VALUES, run[""].output, strict=True))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_figures_of_a_graph_are_those_of_the_tensor(name: str, recorded: dict[str, Any]) -> None:
+    expected, found = measure(VALUES[name], Pending()), recorded[name].stats
+
+    assert found.count == expected.count  # type: ignore[union-attr]
+    for figure in ("min", "max", "absmax", "zeros", "nan", "inf"):
+        assert getattr(found, figure) == pytest.approx(getattr(expected, figure), rel=1e-12, nan_ok=True), figure
+    for figure in ("mean", "std", "norm"):
+        assert getattr(found, figure) == pytest.approx(
+            getattr(expected, figure), rel=2e-5, abs=1e-6 * expected.absmax, nan_ok=True
+        ), figure
+
+
+def written(**watching: Any) -> int:
+    """How many tensors of the size of its input the graph of a chain of functions writes."""
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.GELU(), nn.SiLU(), nn.Tanh())
+    with torch.no_grad(), hookline.watch(model, **watching) if watching else nullcontext():
+        _, (code,) = run_and_get_code(torch.compile(model, fullgraph=True), BIG)
+    return int(code.count("empty_strided_cpu((64, 100)"))
+
+
+def test_for_shapes_a_graph_writes_no_tensor_more() -> None:
+    assert written(keep="shape") == written() == 1
+
+
+def test_for_figures_a_graph_does_not_write_every_tensor() -> None:
+    assert written(keep="stats") < written(keep="copy")
+
+
+def test_where_one_watch_wants_tensors_and_another_figures_both_get_theirs() -> None:
+    model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
+    with hookline.watch(model) as figures, hookline.watch(model, keep="copy") as copies:
+        torch.compile(model, backend="aot_eager", fullgraph=True)(BIG)
+
+    assert figures["1"].output.norm == pytest.approx(copies["1"].output.value.norm().item())
+
+
+def test_figures_of_gradients_are_those_of_the_eager_run() -> None:
+    model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
+    norms = []
+    for call in (model, torch.compile(model, fullgraph=True)):
+        with hookline.watch(model, grads=True) as run:
+            call(BIG).square().sum().backward()
+        norms.append([found.output.grad.norm for found in run])
+
+    assert norms[1] == pytest.approx(norms[0])
