@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._inductor.utils import run_and_get_code
+from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_cache, run_and_get_code
 
 import hookline
 from hookline.record.measure import Pending, measure
@@ -97,6 +98,19 @@ def test_for_shapes_a_graph_writes_no_tensor_more() -> None:
 
 def test_for_figures_a_graph_does_not_write_every_tensor() -> None:
     assert written(keep="stats") < written(keep="copy")
+
+
+def test_with_a_watch_the_compilers_caches_are_used_still() -> None:
+    model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
+    with fresh_cache():
+        for _ in range(2):
+            torch._dynamo.reset()
+            counters.clear()
+            with hookline.watch(model) as run:
+                torch.compile(model, fullgraph=True)(BIG).sum().backward()
+
+    assert counters["aot_autograd"]["autograd_cache_hit"] == 1
+    assert run["1"].output.norm == pytest.approx(model(BIG).norm().item())
 
 
 def test_where_one_watch_wants_tensors_and_another_figures_both_get_theirs() -> None:

@@ -20,8 +20,9 @@ Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 @dataclass(slots=True, eq=False)
 class Hook:
     """One step, the phase of the call it runs in, its place in the order, the file and line that added it, what becomes
-    of it in a compiled graph, what of tensors it looks at there and whether the user was told that it does not run, and
-    whether it is on still: a removed one does not run in the backward pass of an earlier call."""
+    of it in a compiled graph, what of tensors it looks at there, whether it asks for their gradients and whether the
+    user was told that it does not run, and whether it is on still: a removed one does not run in the backward pass of
+    an earlier call."""
 
     step: Step
     phase: Phase
@@ -29,6 +30,7 @@ class Hook:
     added: str
     compiled: Compiled = "trace"
     sees: Sees = "tensors"
+    sees_gradients: bool = False
     told: bool = False
     active: bool = True
 

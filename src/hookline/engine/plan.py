@@ -37,7 +37,7 @@ def decide(hooks: tuple[Hook, ...]) -> Plan:
 @dataclass(frozen=True, slots=True)
 class CompiledPlan:
     """The steps of one module in a compiled graph: those that are traced into it, those that its taps call and what of
-    tensors these look at, and the hooks that do not run there."""
+    tensors these look at, their gradients too or not, and the hooks that do not run there."""
 
     traced: bool
     traced_before: tuple[Step, ...]
@@ -47,6 +47,7 @@ class CompiledPlan:
     tapped_after: tuple[Step, ...]
     sees_before: Sees
     sees_after: Sees
+    sees_gradients: bool
     leaves_out: bool
     left_out: tuple[Hook, ...]
 
@@ -66,6 +67,7 @@ def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
         tapped_after=_steps(tapped, "after") + _steps(tapped, "always"),
         sees_before=_most(hook.sees for hook in tapped if hook.phase == "before"),
         sees_after=_most(hook.sees for hook in tapped if hook.phase != "before"),
+        sees_gradients=any(hook.sees_gradients for hook in tapped),
         leaves_out=bool(left_out),
         left_out=left_out,
     )

@@ -70,7 +70,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         gave = structure(output, tensors, numbers)
         kinds = kinds_of(tensors, plan.sees_after)
         torch.ops.hookline.ended(TOKEN, ticket, packed(tensors, kinds), kinds, numbers, gave)
-        if torch.is_grad_enabled() and "G" in gave:
+        if plan.sees_gradients and torch.is_grad_enabled() and "G" in gave:
             show_gradients(ticket, tensors, kinds)
     return output
 

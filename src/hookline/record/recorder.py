@@ -73,7 +73,7 @@ class Recorder:
         """The steps: one before the module and after every other, one at its end whatever happens, and one in its
         backward where gradients of arguments are asked for."""
         begin, end = make_hooks(before=self.begin, always=self.end, order=LAST, compiled="callback")
-        begin.sees, end.sees = self.sees_inputs, self.sees_outputs
+        begin.sees, end.sees, end.sees_gradients = self.sees_inputs, self.sees_outputs, self.gradient is not None
         if self.awaiting is None:
             return begin, end
         return begin, end, *make_hooks(backward=self.see_inputs, order=LAST, compiled="leave out")
