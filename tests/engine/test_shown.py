@@ -121,6 +121,19 @@ def test_where_one_watch_wants_tensors_and_another_figures_both_get_theirs() -> 
     assert figures["1"].output.norm == pytest.approx(copies["1"].output.value.norm().item())
 
 
+@pytest.mark.parametrize("keep", ["tensor", "copy", lambda tensor: tensor])
+def test_what_is_kept_of_a_graph_is_not_overwritten_by_it(keep: Any) -> None:
+    model = nn.Sequential(nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 100))
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad(), hookline.watch(model, keep=keep) as run:
+        compiled(BIG)
+        compiled(BIG + 1)
+        expected = [model[0](BIG), model[0](BIG + 1)]  # type: ignore[operator]
+
+    for call, value in zip(run.calls_of("0")[:2], expected, strict=True):
+        torch.testing.assert_close(call.output.value, value)
+
+
 def test_figures_of_gradients_are_those_of_the_eager_run() -> None:
     model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
     norms = []

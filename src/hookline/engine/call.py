@@ -158,16 +158,16 @@ class PathsBelow:
 
 class Running:
     """What runs on one thread now: the innermost hooked call; inside of `everywhere` the paths below the outermost
-    module; what a call of a compiled graph gave, while its steps look at that; and, while what they see belongs to such
-    a graph, which uses its memory again, what the graph tells of each tensor, by id."""
+    module; what a call of a compiled graph gave, while its steps look at that; and the figures that the graph took of
+    what they see, by the tensor's id."""
 
-    __slots__ = ("borrowed", "call", "names", "output")
+    __slots__ = ("call", "figures", "names", "output")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
         self.output: Any = None
-        self.borrowed: dict[int, Tensor | None] | None = None
+        self.figures: dict[int, Tensor] = {}
 
 
 class Threads(threading.local):

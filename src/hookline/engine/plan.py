@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hookline.engine.hook import Hook, Phase, Step, in_order
-from hookline.engine.shown import Sees
+from hookline.engine.shown import MORE, Sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
 
 
 def _most(sees: Iterable[Sees]) -> Sees:
-    wanted = {*sees}
-    return "tensors" if "tensors" in wanted else "figures" if "figures" in wanted else "shapes"
+    return max(sees, key=MORE.index, default="shapes")
 
 
 def _steps(hooks: tuple[Hook, ...], phase: Phase) -> tuple[Step, ...]:

@@ -1,29 +1,33 @@
-"""What a compiled graph shows its taps of a tensor: the whole of it, its shape alone, or that and the figures of its
-statistics.
+"""What a compiled graph shows its taps of a tensor: the whole of it, a copy, its shape alone, or that and the figures
+of its statistics.
 
-A whole tensor has to lie in memory when a tap looks at it. A shape is a tensor of one element, expanded, and figures
+A whole tensor has to lie in memory when a tap looks at it, and the graph puts others there afterwards, so that whoever
+keeps it asks for a copy. A shape is a tensor of one element, expanded, and figures
 are reductions, which inductor fuses with what computes the tensor: that need never be in memory then.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-Sees: TypeAlias = Literal["shapes", "figures", "tensors"]  # each is enough for those before it
+Sees: TypeAlias = Literal["shapes", "figures", "tensors", "copies"]  # each is enough for those before it
+MORE: tuple[Sees, ...] = get_args(Sees)
 FIGURES = ("min", "max", "mean", "std", "norm", "zeros", "nan", "unfinite")  # the last three are counts
 REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
-    """A letter for each tensor: "t" where it is shown whole, "c" where it is complex, too (inductor takes no such
-    argument, so it is shown as real), "s" for its shape, "f" for shape and figures. Only what is plain is reduced in
-    the graph: not float64, whose squares no wider type holds, and nothing empty."""
+    """A letter for each tensor: "t" where it is shown whole, "k" where a copy is to be kept, "c" where it is complex
+    (inductor takes no such argument, so it is shown as real), "s" for its shape, "f" for shape and figures. Only what
+    is plain is reduced in the graph: not float64, whose squares no wider type holds, and nothing empty."""
     kinds = ""
     for tensor in tensors:
         if tensor.is_complex():
             kinds += "c"
+        elif sees == "copies":
+            kinds += "k"
         elif sees == "tensors" or type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
             kinds += "t"
         elif sees == "shapes":
@@ -37,7 +41,7 @@ def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
     """What the graph hands to a tap for these tensors."""
     parts: list[Tensor] = []
     for tensor, kind in zip(tensors, kinds, strict=True):
-        if kind == "t":
+        if kind in "tk":
             parts.append(tensor)
         elif kind == "c":
             parts.append(torch.view_as_real(tensor.detach().resolve_conj()))
@@ -54,6 +58,8 @@ def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[Te
     tensors, rows = [], []
     for kind in kinds:
         part = next(ahead)
+        if kind in "kc":
+            part = part.detach().clone()
         tensors.append(torch.view_as_complex(part) if kind == "c" else part)
         rows.append(next(ahead) if kind == "f" else None)
     return tensors, rows

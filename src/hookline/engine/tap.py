@@ -103,7 +103,7 @@ def began(token: Tensor, key: Tensor, parts: list[Tensor], kinds: str, integers:
         call.instead = call.output = call.error = call._origin = None
         call.parent = above(running.call, site)
         running.call = open_calls[ticket] = call
-        with borrowing(given, rows):
+        with showing(given, rows):
             for step in site.plan.compiled.tapped_before:
                 step(call)
     return torch.tensor(ticket)
@@ -120,7 +120,7 @@ def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, intege
     call.output = filled(structure, given, integers)
     running.output = Output(int(ticket), given)
     try:
-        with borrowing(given, rows):
+        with showing(given, rows):
             for step in call.names.plan.compiled.tapped_after:  # type: ignore[attr-defined]
                 step(call)
     finally:
@@ -134,23 +134,23 @@ def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
         return
     (gradient,), rows = unpacked(parts, kind)
     gradient = gradient.detach()
-    with borrowing([gradient], rows):
+    with showing([gradient], rows):
         for see in output.sees.get(place, ()):
             see(gradient)
 
 
 @contextmanager
-def borrowing(tensors: list[Tensor], rows: list[Tensor | None]) -> Iterator[None]:
-    """While steps look at tensors of a graph, which will put others in their memory, and whose figures are known where
-    the graph took these. Gradients are on, as they are outside of a graph."""
+def showing(tensors: list[Tensor], rows: list[Tensor | None]) -> Iterator[None]:
+    """While steps look at tensors of a graph, which took the figures of some. Gradients are on, as they are outside of
+    a graph."""
     running = here.running
-    before = running.borrowed
-    running.borrowed = {id(tensor): row for tensor, row in zip(tensors, rows, strict=True)}
+    before = running.figures
+    running.figures = {id(tensor): row for tensor, row in zip(tensors, rows, strict=True) if row is not None}
     try:
         with torch.enable_grad():
             yield
     finally:
-        running.borrowed = before
+        running.figures = before
 
 
 def above(call: Call | None, site: Any) -> Call | None:

@@ -42,7 +42,8 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
 
 def seen(keep: Keep) -> Sees:
     """What `keep` looks at of a tensor in a compiled graph."""
-    return "shapes" if keep == "shape" else "figures" if keep == "stats" else "tensors"
+    looked: dict[Any, Sees] = {"shape": "shapes", "stats": "figures", "histogram": "tensors", "copy": "tensors"}
+    return looked.get(keep, "copies") if isinstance(keep, str) else "copies"
 
 
 def describe(tensor: Tensor) -> TensorInfo:
@@ -99,10 +100,9 @@ class StatsKeeper:
     def __call__(self, tensor: Tensor) -> TensorInfo:
         """What is known of a tensor, with its statistics."""
         info = describe(tensor)
-        borrowed = here.running.borrowed
-        row = None if borrowed is None or self.bins else borrowed.get(id(tensor))
-        if row is not None:
-            info._stats = reduced(tensor.numel(), row, self.pending)
+        figures = here.running.figures
+        if figures and not self.bins and id(tensor) in figures:
+            info._stats = reduced(tensor.numel(), figures[id(tensor)], self.pending)
             return info
         version = version_of(tensor)
         reference, last_version, stats = self.last
@@ -123,8 +123,6 @@ def version_of(tensor: Tensor) -> int | None:
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
     info = new(TensorInfo)
-    if here.running.borrowed is not None:
-        tensor = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     info.shape = _shape(tensor)
     info.requires_grad = tensor.requires_grad
     if type(tensor) is not Tensor:

@@ -48,7 +48,7 @@ def recording(
         inputs=given,
         gradient=output if grads else None,
         input_gradients=grads == "input",
-        sees_inputs="tensors" if given is None else seen(inputs or "shape"),
+        sees_inputs=seen(inputs or "shape"),
         sees_outputs=seen(keep),
     )
     return _watching(selection, recorder, recorder.hooks(), names)
