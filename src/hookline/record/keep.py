@@ -17,7 +17,6 @@ from hookline.record.record import TensorInfo
 
 Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]
 Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
-new = object.__new__
 
 
 def keeper(keep: Keep, pending: Pending) -> Leaf:
@@ -48,12 +47,17 @@ def seen(keep: Keep) -> Sees:
 
 def describe(tensor: Tensor) -> TensorInfo:
     """Shape, dtype, device, whether it requires a gradient. The size of a ragged dimension of a nested tensor is -1."""
-    info = new(TensorInfo)
-    info.shape = _shape(tensor)
+    info = TensorInfo()
     info.dtype = tensor.dtype
     info.device = tensor.device
     info.requires_grad = tensor.requires_grad
-    if type(tensor) is not Tensor:
+    if type(tensor) is Tensor and not _is_tracing():
+        try:
+            info.shape = tensor.shape
+        except RuntimeError:
+            info.shape = _shape(tensor)
+    else:
+        info.shape = _shape(tensor)
         info._part = part_of(tensor)
     return info
 
@@ -122,13 +126,17 @@ def version_of(tensor: Tensor) -> int | None:
 
 
 def _with_reference(tensor: Tensor) -> TensorInfo:
-    info = new(TensorInfo)
-    info.shape = _shape(tensor)
+    info = TensorInfo()
     info.requires_grad = tensor.requires_grad
-    if type(tensor) is not Tensor:
-        info._part = part_of(tensor)
     info._value = tensor
-    info._version = version_of(tensor)
+    if type(tensor) is Tensor and not _is_tracing():
+        try:
+            info.shape, info._version = tensor.shape, tensor._version
+        except RuntimeError:
+            info.shape, info._version = _shape(tensor), version_of(tensor)
+    else:
+        info.shape, info._version = _shape(tensor), version_of(tensor)
+        info._part = part_of(tensor)
     return info
 
 

@@ -2,11 +2,11 @@
 
 import itertools
 import operator
-import time
 import weakref
 from _thread import get_ident
 from collections.abc import Callable, Iterable
 from functools import reduce
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
@@ -62,9 +62,9 @@ class Recorder:
         self.awaiting: weakref.WeakKeyDictionary[Origin, CallRecord] | None = None
         if input_gradients:
             self.awaiting = weakref.WeakKeyDictionary()
-        self.began = time.perf_counter()
+        self.began = perf_counter()
         self.numbers = itertools.count()
-        self.running: dict[Call, CallRecord] = {}
+        self.running: dict[Call | None, CallRecord] = {}
         self.leaves: list[Callable[[], None]] = []
         self.last_slot: tuple[Callable[[], Any], int | None, Callable[[], Slot | None]] = (nothing, None, nothing)
         self.open = True
@@ -100,16 +100,18 @@ class Recorder:
         if current_pass() != -1:
             record.recompute = True
 
-        parent = call.parent
-        while parent is not None and parent not in self.running:
+        parent, running = call.parent, self.running
+        above = running.get(parent)
+        while above is None and parent is not None:
             parent = parent.parent
-        record.parent = None if parent is None else self.running[parent]
-        self.running[call] = record
+            above = running.get(parent)
+        record.parent = above
+        running[call] = record
         if self.awaiting is not None:
             self.awaiting[call.origin()] = record
         record.number = next(self.numbers)
         self.run.calls.append(record)
-        record.began = time.perf_counter() - self.began
+        record.began = perf_counter() - self.began
 
     def as_copy(self, call: Call) -> "tuple[str, itertools.count[int]]":
         """The path and the count of a module that is not known: a replica, which somebody made of one that is."""
@@ -123,7 +125,7 @@ class Recorder:
 
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""
-        now = time.perf_counter()
+        now = perf_counter()
         record = self.running.pop(call, None)
         if record is None:
             return  # an earlier step ended the call before it was recorded
