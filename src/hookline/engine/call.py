@@ -158,16 +158,16 @@ class PathsBelow:
 
 class Running:
     """What runs on one thread now: the innermost hooked call; inside of `everywhere` the paths below the outermost
-    module; what a call of a compiled graph gave, while its steps look at that; and the figures that the graph took of
+    module; what a call of a compiled graph gave, while its steps look at that; and the sums that the graph took of
     what they see, by the tensor's id."""
 
-    __slots__ = ("call", "figures", "names", "output")
+    __slots__ = ("call", "names", "output", "sums")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
         self.output: Any = None
-        self.figures: dict[int, Tensor] = {}
+        self.sums: dict[int, list[Tensor]] = {}
 
 
 class Threads(threading.local):

@@ -1,9 +1,9 @@
-"""What a compiled graph shows its taps of a tensor: the whole of it, a copy, its shape alone, or that and the figures
-of its statistics.
+"""What a compiled graph shows its taps of a tensor: the whole of it, a copy, its shape alone, or that and the sums that
+its statistics are made of.
 
 A whole tensor has to lie in memory when a tap looks at it, and the graph puts others there afterwards, so that whoever
-keeps it asks for a copy. A shape is a tensor of one element, expanded, and figures
-are reductions, which inductor fuses with what computes the tensor: that need never be in memory then.
+keeps it asks for a copy. A shape is a tensor of one element, expanded, and sums are reductions, which inductor fuses
+with what computes the tensor: that need never be in memory then.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-Sees: TypeAlias = Literal["shapes", "figures", "tensors", "copies"]  # each is enough for those before it
+Sees: TypeAlias = Literal["shapes", "sums", "tensors", "copies"]  # each is enough for those before it
 MORE: tuple[Sees, ...] = get_args(Sees)
-FIGURES = ("min", "max", "mean", "std", "norm", "zeros", "nan", "unfinite")  # the last three are counts
+SUMS = ("min", "max", "sum", "sum of squares", "zeros", "NaN", "not finite")  # the last three are counts
 REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
     """A letter for each tensor: "t" where it is shown whole, "k" where a copy is to be kept, "c" where it is complex
-    (inductor takes no such argument, so it is shown as real), "s" for its shape, "f" for shape and figures. Only what
-    is plain is reduced in the graph: not float64, whose squares no wider type holds, and nothing empty."""
+    (inductor takes no such argument, so it is shown as real), "s" for its shape, "r" for shape and sums. Only what is
+    plain is reduced in the graph: not float64, whose squares no wider type holds, and nothing empty."""
     kinds = ""
     for tensor in tensors:
         if tensor.is_complex():
@@ -33,7 +33,7 @@ def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
         elif sees == "shapes":
             kinds += "s"
         else:
-            kinds += "f" if tensor.dtype in REDUCED and tensor.numel() else "t"
+            kinds += "r" if tensor.dtype in REDUCED and tensor.numel() else "t"
     return kinds
 
 
@@ -47,37 +47,32 @@ def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
             parts.append(torch.view_as_real(tensor.detach().resolve_conj()))
         else:
             parts.append(tensor.detach().new_empty(()).expand(tensor.shape))
-        if kind == "f":
-            parts.append(figures(tensor.detach()))
+        if kind == "r":
+            parts.extend(sums(tensor.detach()))
     return parts
 
 
-def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[Tensor | None]]:
-    """What the tap was handed, as tensors and the figures of each."""
+def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[list[Tensor] | None]]:
+    """What the tap was handed, as tensors and the SUMS of each."""
     ahead = iter(parts)
-    tensors, rows = [], []
+    tensors: list[Tensor] = []
+    rows: list[list[Tensor] | None] = []
     for kind in kinds:
         part = next(ahead)
         if kind in "kc":
             part = part.detach().clone()
         tensors.append(torch.view_as_complex(part) if kind == "c" else part)
-        rows.append(next(ahead) if kind == "f" else None)
+        rows.append([next(ahead) for _ in SUMS] if kind == "r" else None)
     return tensors, rows
 
 
-def figures(values: Tensor) -> Tensor:
-    """FIGURES of a tensor, in a row of float64 where the device has that: sums in it do not overflow, and lose nothing
-    that std from the mean of squares would miss. Counts are summed by rows first, in float32, which is exact and fast.
-    """
+def sums(values: Tensor) -> list[Tensor]:
+    """SUMS of a tensor, a number each. Those of float64, where the device has it, do not overflow, and lose nothing
+    that the deviation from the mean of squares would miss. All are of one shape, so that they become one loop."""
     widest = torch.float32 if values.device.type == "mps" else torch.float64
-    if values.dim() == 0:
-        values = values.reshape(1)
     if not values.is_floating_point():
         values = values.to(widest)
-    count, wide = values.numel(), values.to(widest)
-    mean, square = wide.sum() / count, (wide * wide).sum() / count
-    std, norm = (square - mean * mean).clamp_min(0).sqrt(), (square * count).sqrt()
-    nan = values != values
+    wide, nan = values.to(widest), values != values
     counted = (values == 0, nan, nan | (values.abs() == float("inf")))
-    counts = [torch.where(each, 1.0, 0.0).sum(-1).to(widest).sum() for each in counted]
-    return torch.stack([values.amin().to(widest), values.amax().to(widest), mean, std, norm, *counts])
+    counts = [torch.where(each, 1.0, 0.0).sum(dtype=widest) for each in counted]
+    return [values.amin(), values.amax(), wide.sum(), (wide * wide).sum(), *counts]

@@ -140,17 +140,17 @@ def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
 
 
 @contextmanager
-def showing(tensors: list[Tensor], rows: list[Tensor | None]) -> Iterator[None]:
-    """While steps look at tensors of a graph, which took the figures of some. Gradients are on, as they are outside of
+def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[None]:
+    """While steps look at tensors of a graph, which took the sums of some. Gradients are on, as they are outside of
     a graph."""
     running = here.running
-    before = running.figures
-    running.figures = {id(tensor): row for tensor, row in zip(tensors, rows, strict=True) if row is not None}
+    before = running.sums
+    running.sums = {id(tensor): row for tensor, row in zip(tensors, rows, strict=True) if row is not None}
     try:
         with torch.enable_grad():
             yield
     finally:
-        running.figures = before
+        running.sums = before
 
 
 def above(call: Call | None, site: Any) -> Call | None:
@@ -164,7 +164,7 @@ def above(call: Call | None, site: Any) -> Call | None:
     return found
 
 
-def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor], list[Tensor | None]]:
+def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor], list[list[Tensor] | None]]:
     """The tensors as steps see them, and what is known of each: those that require a gradient say so, although the
     graph's do not."""
     tensors, rows = unpacked(parts, kinds)

@@ -41,7 +41,7 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
 
 def seen(keep: Keep) -> Sees:
     """What `keep` looks at of a tensor in a compiled graph."""
-    looked: dict[Any, Sees] = {"shape": "shapes", "stats": "figures", "histogram": "tensors", "copy": "tensors"}
+    looked: dict[Any, Sees] = {"shape": "shapes", "stats": "sums", "histogram": "tensors", "copy": "tensors"}
     return looked.get(keep, "copies") if isinstance(keep, str) else "copies"
 
 
@@ -104,9 +104,9 @@ class StatsKeeper:
     def __call__(self, tensor: Tensor) -> TensorInfo:
         """What is known of a tensor, with its statistics."""
         info = describe(tensor)
-        figures = here.running.figures
-        if figures and not self.bins and id(tensor) in figures:
-            info._stats = reduced(tensor.numel(), figures[id(tensor)], self.pending)
+        sums = here.running.sums
+        if sums and not self.bins and id(tensor) in sums:
+            info._stats = reduced(tensor.numel(), sums[id(tensor)], self.pending)
             return info
         version = version_of(tensor)
         reference, last_version, stats = self.last

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -181,9 +181,23 @@ def _places(values: Tensor, low: Any, half_width: Any, bins: int) -> Tensor:
     return share.nan_to_num_().clamp_(0, bins - 1).to(torch.int32)
 
 
-def reduced(count: int, row: Tensor, pending: Pending) -> Waiting:
-    """Statistics of which a compiled graph took the figures, in a row that belongs to it."""
-    return Waiting(count, pending, pending.add(row.clone()))
+class WaitingSums(Waiting):
+    """Statistics of which only `shown.SUMS` were taken."""
+
+    __slots__ = ()
+
+    def fetch(self) -> Stats:
+        """Wait for the device, and give the statistics."""
+        low, high, total, squares, *counts = self.pending.fetch(self.place)
+        mean, square = total / self.count, squares / self.count
+        std = math.sqrt(max(square - mean * mean, 0.0)) if math.isfinite(square) else math.nan
+        return _stats(self.count, [low, high, mean, std, math.sqrt(squares), *counts])
+
+
+def reduced(count: int, sums: Sequence[Tensor], pending: Pending) -> Waiting:
+    """Statistics of what a compiled graph took the sums of."""
+    widest = _widest(sums[0].device)
+    return WaitingSums(count, pending, pending.add(torch.stack([each.to(widest) for each in sums])))
 
 
 def _measure_later(values: Tensor, count: int, pending: Pending, bins: int = 0) -> Waiting:
