@@ -145,6 +145,28 @@ def test_two_files_of_one_name_are_two_modules(folder: Path) -> None:
     assert isinstance(load_model("other/net.py:net"), nn.ReLU)
 
 
+def test_files_of_two_folders_import_each_what_lies_beside_it_though_both_are_named_alike(folder: Path) -> None:
+    (folder / "other" / "parts").mkdir(parents=True)
+    (folder / "parts").mkdir()
+    for where, width in ((folder, 4), (folder / "other", 7)):
+        (where / "net.py").write_text("from torch import nn\nfrom beside import WIDTH\nfrom parts.deep import DEEP\n")
+        (where / "beside.py").write_text(f"WIDTH = {width}\n")
+        (where / "parts" / "__init__.py").write_text("")
+        (where / "parts" / "deep.py").write_text(f"DEEP = {width}\n")
+    with (folder / "net.py").open("a") as file:
+        file.write("import again\nnet = nn.Linear(WIDTH, DEEP)\n")
+    with (folder / "other" / "net.py").open("a") as file:
+        file.write("net = nn.Linear(WIDTH, DEEP)\n")
+    (folder / "again.py").write_text("from beside import WIDTH\n")
+    (folder / "late.py").write_text(
+        "from torch import nn\nimport beside\nimport again\nnet = nn.Linear(beside.WIDTH, 1)\n"
+    )
+
+    sizes = [load_model(spec).weight.shape for spec in ("net.py:net", "other/net.py:net", "late.py:net")]
+
+    assert sizes == [(4, 4), (7, 7), (1, 4)]
+
+
 def test_a_module_of_the_current_folder_is_imported_by_name(folder: Path) -> None:
     assert type(load_model("net:Net")).__name__ == "Net"
 

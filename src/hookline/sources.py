@@ -217,16 +217,38 @@ def _run_file(file: Path) -> ModuleType:
     return module
 
 
+BESIDE: dict[Path, dict[str, ModuleType]] = {}  # by folder: the modules that were imported from it
+
+
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """A block in which modules of a folder can be imported."""
-    entry = str(folder)
+    """A block in which modules of a folder can be imported: its own, also those of a name that another folder's had."""
+    entry, own = str(folder), BESIDE.setdefault(folder, {})
+    for name, module in [each for whose, known in BESIDE.items() if whose != folder for each in known.items()]:
+        if sys.modules.get(name) is module and _holds(folder, name.partition(".")[0]):
+            del sys.modules[name]
+            sys.modules.update({name: own[name]} if name in own else {})
+    before = {*sys.modules}
     sys.path.insert(0, entry)
     try:
         yield
     finally:
         if entry in sys.path:
             sys.path.remove(entry)
+        own.update({name: sys.modules[name] for name in {*sys.modules} - before if _is_from(folder, name)})
+
+
+def _holds(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+
+
+def _is_from(folder: Path, name: str) -> bool:
+    """Whether a module lies right in a folder, or in a package that does."""
+    top = name.partition(".")[0]
+    if not _holds(folder, top):
+        return False
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is not None and Path(file).resolve() in (folder / f"{top}.py", folder / top / "__init__.py")
 
 
 def _attribute(holder: Any, name: str, source: str) -> Any:

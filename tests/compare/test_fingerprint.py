@@ -18,6 +18,7 @@ from hookline.record.measure import Pending
 from hookline.record.record import TensorInfo
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
+WIDE_UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
 
 
 def info(tensor: Tensor) -> TensorInfo:
@@ -33,6 +34,16 @@ def test_any_changed_element_changes_the_digest(dtype: torch.dtype, count: int) 
         other[place] = ~other[place] if dtype == torch.bool else other[place] + 1
         assert not same_elements(fingerprint(tensor), fingerprint(other))
     assert same_elements(fingerprint(tensor), fingerprint(tensor.clone()))
+
+
+@pytest.mark.parametrize("dtype", WIDE_UNSIGNED)
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_whole_numbers_without_a_sign_have_fingerprints_too(dtype: torch.dtype, count: int) -> None:
+    tensor = torch.arange(count).to(dtype)
+    more = torch.arange(count + 1).to(dtype)[1:]
+
+    assert same_elements(fingerprint(tensor), fingerprint(tensor.clone()))
+    assert compare_infos(info(tensor), info(more)).differs is (count > 0)
 
 
 @settings(deadline=None, max_examples=40)

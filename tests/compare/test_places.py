@@ -135,3 +135,28 @@ def test_a_mapping_counts_before_the_places() -> None:
 
     assert found.of("1").path_b == "1"
     assert found.of("2").path_b == "3"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the second wraps", "the first wraps"])
+def test_a_model_that_a_list_of_modules_wraps_is_compared_with_what_is_wrapped(first: bool) -> None:
+    model = nn.Sequential(*layers(2), nn.ReLU())
+    wrapped = nn.Sequential(nn.Identity(), copy.deepcopy(model))
+    other = copy.deepcopy(wrapped)
+    with torch.no_grad():
+        other[1][1].bias[0] += 1
+
+    same = hookline.diff(*(model, wrapped) if first else (wrapped, model), X)
+    found = hookline.diff(*(model, other) if first else (other, model), X)
+
+    assert not same
+    assert same.weights == ()
+    assert found.culprit.path == ("1" if first else "1.1")
+    assert found.culprit.why.startswith("bias differs")
+
+
+def test_layers_of_two_alike_blocks_stay_in_their_places() -> None:
+    block = nn.Sequential(*layers(2))
+
+    found = hookline.diff(block, nn.Sequential(block, copy.deepcopy(block)), X)
+
+    assert partners(found) == {"0": "0", "1": "1"}

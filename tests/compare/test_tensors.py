@@ -44,6 +44,15 @@ def test_the_figures_are_what_they_say() -> None:
     assert found.snr == pytest.approx(20 * math.log10(5))
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_complex_numbers_of_two_halves_are_compared() -> None:
+    a = torch.tensor([1 + 2j, 3 - 1j]).to(torch.complex32)
+
+    assert compare(a, a.clone()).identical
+    assert compare(a, a.conj()).absolute == 4
+    assert compare(a, a.conj()).differs
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_neighbours_are_one_ulp_apart(dtype: torch.dtype) -> None:
     a = torch.tensor([1.0, -3.0, 0.0], dtype=dtype)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -64,6 +65,17 @@ def test_what_a_count_fails_on_does_not_hide_the_models_own_error():
     with pytest.raises(ValueError, match="its own") as caught:
         hookline.profile(Fails(), jagged(), loss=mean_square)
     assert caught.value.__context__ is None
+
+
+def test_flops_are_not_known_of_a_model_that_calls_modules_in_threads_of_its_own():
+    class Threaded(Uncountable):
+        def forward(self, x):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(self.a, x).result() + self.a(x)
+
+    found = hookline.profile(Threaded(), torch.ones(2, 8), repeat=1, backward=False)
+    assert math.isnan(found.total.flops)
+    assert found.uncounted.startswith("it does not see the threads")
 
 
 def test_a_model_that_is_counted_has_no_reason():

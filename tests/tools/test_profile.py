@@ -22,6 +22,11 @@ def network():
 X = torch.ones(8, 16)
 
 
+def test_what_is_no_module_is_refused():
+    with pytest.raises(hookline.SelectionError, match=r"a torch.nn.Module is needed, not int"):
+        hookline.profile(3, X)
+
+
 # FLOPs and bytes
 
 

@@ -39,7 +39,7 @@ def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
         modes = ["training" if call.training else "evaluation" for call in (one, other)]
         causes.append(Cause("mode", f"is in {modes[0]} against {modes[1]} mode"))
     dtypes = [", ".join(dict.fromkeys(info.dtype_name for info in call.outputs)) for call in (one, other)]
-    if dtypes[0] != dtypes[1]:
+    if all(dtypes) and dtypes[0] != dtypes[1]:
         causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
     if one.type != other.type:
         causes.append(Cause("class", f"is a {one.type} against a {other.type}"))

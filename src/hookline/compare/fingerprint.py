@@ -16,6 +16,7 @@ SAMPLES = 256
 WORDS = 2**18  # words that are digested together
 ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, as Knuth takes it to scatter numbers
 WRAP = 2**64
+UNREDUCED = {torch.uint16, torch.uint32, torch.uint64}  # PyTorch has few operations for these
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint | None:
@@ -140,9 +141,10 @@ def _moments(values: Tensor) -> Tensor:
     if values.numel() == 0:
         return torch.zeros(5, dtype=torch.float64)
     real = values.abs() if values.is_complex() else values
-    real = real.float() if real.dtype == torch.bool or real.element_size() == 1 else real
-    low, high = real.aminmax()
     wide = torch.float32 if values.device.type == "mps" else torch.float64
+    real = real.float() if real.dtype == torch.bool or real.element_size() == 1 else real
+    real = real.to(wide) if real.dtype in UNREDUCED else real
+    low, high = real.aminmax()
     size = real.abs()
     found = [real.sum(dtype=wide), size.sum(dtype=wide), _norm(real, wide), low, high]
     return torch.stack([figure.to(wide) for figure in found])

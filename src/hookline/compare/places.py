@@ -12,15 +12,32 @@ Places: TypeAlias = list[tuple[int, int]]
 
 def in_place(ours: Side, theirs: Side) -> dict[str, str]:
     """The partner of each path of the first: the same path in the second. Where a module was put into a Sequential or
-    ModuleList, or taken from one, those behind have moved: their partners are those that they agree with."""
+    ModuleList, or taken from one, those behind have moved: their partners are those that they agree with. Where one
+    model wraps the other, the same path below what is wrapped."""
     trees = _tree(ours), _tree(theirs)
-    found, left = {"": ""}, [("", "")]
+    found, left = {"": ""}, [_beginning(ours, theirs, *trees)]
     while left:
         one, other = left.pop()
         pairs = [*_below(ours, theirs, trees[0].get(one, []), trees[1].get(other, []))]
         found |= dict(pairs)
         left += pairs
     return found
+
+
+def _beginning(ours: Side, theirs: Side, one: Tree, other: Tree) -> tuple[str, str]:
+    """Below which modules partners have the same names: the models themselves, or the one and the only module of the
+    other that holds the same modules, where that wraps it."""
+
+    def held(side: Side, tree: Tree, path: str) -> list[Any]:
+        return [(below.rpartition(".")[2], side.kind(below)) for below in tree.get(path, ())]
+
+    whole = held(ours, one, ""), held(theirs, other, "")
+    if whole[0] != whole[1]:
+        wrapped = [("", path) for path in other if path and held(theirs, other, path) == whole[0]]
+        wrapped += [(path, "") for path in one if path and held(ours, one, path) == whole[1]]
+        if len(wrapped) == 1:
+            return wrapped[0]
+    return "", ""
 
 
 def _tree(side: Side) -> Tree:

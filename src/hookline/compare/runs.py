@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hookline.compare.assemble import assembled
+from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.explain import why_records
 from hookline.compare.judge import Tolerances, allowing, compare_calls, judge, refuse_idle
 from hookline.compare.match import Matching, match
@@ -47,8 +47,7 @@ def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
         other = [key for key, found in pair.inputs.items() if found.differs]
         if matching.pairs[pair.number][0].parent is None and other:
             yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
-    compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
-    if compared and all(basis == "shape" for basis in compared):
+    if only_shapes(pairs):
         yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
     given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
     if given and all(found.basis == "shape" for found in given):

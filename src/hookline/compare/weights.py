@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from hookline.compare.recorded import missing
 from hookline.compare.result import Weight
 from hookline.compare.tensors import EXACT, compare, plain
+from hookline.model.telling import few
 
 MANY = 2**22  # elements beyond which their order is not looked into
 
@@ -27,6 +28,25 @@ def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners
             for name in {**ours, **theirs}:
                 found += _compared(kind, (path, partner), name, ours.get(name), theirs.get(name))
     return found
+
+
+def held_otherwise(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> Iterator[str]:
+    """What gradients depend on beside the weights' values, where two models have it otherwise: which parameters require
+    a gradient, and which are one and the same."""
+    both: dict[str, tuple[Tensor, Tensor]] = {}
+    for path, partner in partners.items():
+        if path in a and partner in b:
+            ours, theirs = _own(a[path], "parameter"), _own(b[partner], "parameter")
+            both |= {f"{path}.{name}".lstrip("."): (ours[name], theirs[name]) for name in ours if name in theirs}
+    for place, which in enumerate(("first", "second")):
+        names = [name for name, pair in both.items() if pair[place].requires_grad and not pair[1 - place].requires_grad]
+        if names:
+            yield f"a gradient is required in the {which} only: {few(names)}"
+        shared: dict[int, str] = {}
+        for name, pair in both.items():
+            known = shared.setdefault(id(pair[place]), name)
+            if both[known][1 - place] is not pair[1 - place]:
+                yield f"{known} and {name} are one parameter in the {which} only"
 
 
 def _own(module: Module, kind: str) -> dict[str, Tensor]:

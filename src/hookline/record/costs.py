@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,11 +37,14 @@ class Costs:
 
 
 def costs_of(selection: Selection, step: Callable[..., Any], *, backward: bool) -> Costs:
-    """Run a step, and count what each call costs; run it again without counting FLOPs where it fails with that. The
-    step calls `mark` before, between and after its two passes."""
+    """Run a step, and count what each call costs; run it again without counting FLOPs where it fails with that, or has
+    calls in other threads than this. The step calls `mark` before, between and after its two passes."""
     try:
         with counting() as flops:
-            return _costs_of(selection, step, flops, backward=backward)
+            found = _costs_of(selection, step, flops, backward=backward)
+        if not any(span.thread != get_ident() for span in found.flops if not span.recompute):
+            return found
+        reason = "it does not see the threads in which the model calls some of its modules"
     except HooklineError:
         raise
     except Exception as error:  # the model's own error comes again, and without ours around it

@@ -1,6 +1,7 @@
 """diff: where two models, or two runs, part; which module makes the difference, and why."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.compare.assemble import assembled
+from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import why_modules
 from hookline.compare.inputs import Inputs, fitted
@@ -27,7 +28,7 @@ from hookline.compare.match import Matching, match
 from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import with_wrappers
-from hookline.compare.weights import differing_weights
+from hookline.compare.weights import differing_weights, held_otherwise
 from hookline.engine.compiled import is_compiled
 from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
@@ -145,7 +146,8 @@ class Models:
         pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
-        return assembled((_name(self.a.model), _name(self.b.model)), pairs, matching, self.notes(verdicts), weights)
+        notes = *self.notes(verdicts), *self.notes_on(pairs, partners)
+        return assembled((_name(self.a.model), _name(self.b.model)), pairs, matching, notes, weights)
 
     @property
     def kept(self) -> Keep:
@@ -155,13 +157,10 @@ class Models:
     def recorded(self, selection: Selection, inputs: Inputs) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
         """A run of one of the models, its parameters' gradients by name, and the buffers that it updated."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
-        args, kwargs = copied_arguments(inputs)
         grads: bool | Any = "input" if self.loss else False
-        with (
-            as_it_was(model, (args, kwargs)) as held,
-            torch.inference_mode(False),
-            torch.set_grad_enabled(bool(grads)),
-        ):
+        with torch.inference_mode(False), torch.set_grad_enabled(bool(grads)), ExitStack() as stack:
+            args, kwargs = copied_arguments(inputs)  # inside, since autograd takes no copy that inference mode makes
+            held = stack.enter_context(as_it_was(model, (args, kwargs)))
             with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
                 output = model(*args, **kwargs)
                 buffers = buffers_of(held, keeper(self.kept, Pending()))
@@ -205,6 +204,19 @@ class Models:
         if unfit:
             told = f"{len(unfit)} calls could not be run on the reference's inputs, and are judged by what was recorded"
             yield f"{told}; the first: {unfit[0]}"
+
+    def notes_on(self, pairs: list[Pair], partners: Mapping[str, str]) -> Iterator[str]:
+        """What was not compared, and why gradients differ where no call tells."""
+        if only_shapes(pairs):
+            yield "only shapes were compared: the tensors hold no numbers, or keep= kept none of them"
+        if self.loss is None:
+            return
+        for place, which in enumerate(("first", "second")):
+            found = (each for pair in pairs for part in (pair.grads, pair.grad_inputs) for each in part.values())
+            if all(each.shapes[place] is None for each in found):
+                yield f"no gradient was seen in the {which}, so there is none to compare"
+        if any(pair.backs_other for pair in pairs):
+            yield from held_otherwise(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
 
 
 def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo | None]:

@@ -73,6 +73,7 @@ def profile(
     """
     if repeat < 1 or warmup < 0:
         raise RecordError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
+    select(model, where)  # refuses what is no module before it is asked for parameters
     inputs = args, kwargs
     states = random_states((inputs, [*model.parameters()]))
     counts_only = meta or any(parameter.is_meta for parameter in model.parameters())
