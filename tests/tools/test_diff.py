@@ -556,8 +556,13 @@ def test_a_frozen_weight_is_told_where_gradients_differ() -> None:
 
     found = hookline.diff(toy(), other, X, grads=True)
 
-    assert found
+    assert found.culprit.path == "0"
     assert "a gradient is required in the first only: 0.weight, 0.bias" in found.notes
+
+
+def test_a_mapping_that_is_none_is_refused() -> None:
+    with pytest.raises(CompareError, match=r"mapping= takes paths .* as a dict, not \['a'\]"):
+        hookline.diff(toy(), toy(), X, mapping=["a"])  # type: ignore[arg-type]
 
 
 def test_weights_that_are_one_parameter_in_one_model_only_are_told_where_gradients_differ() -> None:

@@ -6,7 +6,16 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from hookline.compare.match import Matching
-from hookline.compare.recorded import Differences, compare_infos, compare_values, known, largest, missing
+from hookline.compare.recorded import (
+    Differences,
+    compare_infos,
+    compare_values,
+    key_text,
+    known,
+    largest,
+    missing,
+    paired_leaves,
+)
 from hookline.compare.result import Pair
 from hookline.compare.tensors import Difference, Tolerance
 from hookline.errors import CompareError
@@ -63,16 +72,22 @@ def compare_calls(run: Run, matching: Matching, allowed: Allowed) -> list[Pair]:
 def _pair(
     one: CallRecord, other: CallRecord, number: int, parent: int | None, ended: int, allowed: Tolerance | None
 ) -> Pair:
-    def compared(a: Any, b: Any, of: Callable[[TensorInfo], Any]) -> Differences:
-        return compare_values(a, b, of=of, allowed=allowed)
+    def gradients(a: Any, b: Any) -> Differences:
+        """Those of tensors that require one in both or in neither: where one does not, its maker tells."""
+        found = compare_values(a, b, of=lambda info: info.grad, allowed=allowed)
+        missing = [key for key, each in found.items() if None in each.shapes]
+        for keys, info, partner in paired_leaves(a, b, kind=TensorInfo) if missing else ():
+            if info is not None and partner is not None and info.requires_grad != partner.requires_grad:
+                found.pop(key_text(keys), None)
+        return found
 
     given = named(one.args, one.kwargs), named(other.args, other.kwargs)
     return Pair(
         *(one.path, other.path, one.index, one.type, other.type, number, parent, ended),
         inputs=compare_values(*given, allowed=allowed, plain=True),
         outputs=compare_values(one.output, other.output, allowed=allowed, strict=False, plain=True),
-        grads=compared(one.output, other.output, lambda info: info.grad),
-        grad_inputs=compared(*given, lambda info: info.grad),
+        grads=gradients(one.output, other.output),
+        grad_inputs=gradients(*given),
         failed=(one.error is None) != (other.error is None),
     )
 

@@ -92,6 +92,8 @@ def diff(
     ('1', "approximate is 'none' against 'tanh'")
     """
     allowing(tolerances)  # refuses what is none
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise CompareError(f"mapping= takes paths of the first by paths of the second, as a dict, not {mapping!r}")
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
             raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")

@@ -71,7 +71,7 @@ def profile(
     >>> found.total.flops == 2 * 3 * (4 * 8 + 8 * 2)
     True
     """
-    if repeat < 1 or warmup < 0:
+    if not (isinstance(repeat, int) and isinstance(warmup, int) and repeat >= 1 and warmup >= 0):
         raise RecordError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
     select(model, where)  # refuses what is no module before it is asked for parameters
     inputs = args, kwargs
