@@ -15,6 +15,7 @@ from torch import Tensor
 Sees: TypeAlias = Literal["shapes", "figures", "tensors", "copies"]  # each is enough for those before it
 MORE: tuple[Sees, ...] = get_args(Sees)
 FIGURES = ("min", "max", "mean", "std", "norm", "zeros", "nan", "unfinite")  # the last three are counts
+HALF_OVERFLOWS, HALF_VANISHES = 65520.0, 2.0**-25
 REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -33,8 +34,15 @@ def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
         elif sees == "shapes":
             kinds += "s"
         else:
-            kinds += "f" if tensor.dtype in REDUCED and tensor.numel() else "t"
+            kinds += "f" if tensor.dtype in REDUCED and has_elements(tensor) else "t"
     return kinds
+
+
+def has_elements(tensor: Tensor) -> bool:
+    """Whether a tensor is known to have elements: not where its data tell its size."""
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return guard_or_false(tensor.numel() != 0)
 
 
 def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
@@ -74,6 +82,8 @@ def figures(values: Tensor) -> Tensor:
         values = values.reshape(1)
     if not values.is_floating_point():
         values = values.to(widest)
+    elif values.dtype == torch.float16:
+        values = rounded(values.float())
     count, wide = values.numel(), values.to(widest)
     mean, square = wide.sum() / count, (wide * wide).sum() / count
     std, norm = (square - mean * mean).clamp_min(0).sqrt(), (square * count).sqrt()
@@ -81,3 +91,9 @@ def figures(values: Tensor) -> Tensor:
     counted = (values == 0, nan, nan | (values.abs() == float("inf")))
     counts = [torch.where(each, 1.0, 0.0).sum(-1).to(widest).sum() for each in counted]
     return torch.stack([values.amin().to(widest), values.amax().to(widest), mean, std, norm, *counts])
+
+
+def rounded(values: Tensor) -> Tensor:
+    """What half makes infinite or 0 of values, as that: inductor does not round between what it fuses."""
+    size = values.abs()
+    return torch.where(size >= HALF_OVERFLOWS, values * float("inf"), torch.where(size <= HALF_VANISHES, 0.0, values))
