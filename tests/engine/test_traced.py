@@ -1,10 +1,12 @@
 """Tests of hooked modules inside of torch.compile: every call is recorded, whenever the model was compiled, and nothing
 that the model gives is changed by it."""
 
+import enum
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -273,6 +275,36 @@ def test_calls_that_do_not_depend_on_each_other_are_recorded_in_the_order_of_the
     assert [(call.path, call.parent and call.parent.path) for call in run] == [
         (call.path, call.parent and call.parent.path) for call in eager
     ]
+
+
+class Colour(enum.StrEnum):
+    """Text with names."""
+
+    RED = "red"
+
+
+class Takes(nn.Module):
+    """Takes anything besides a tensor, and gives it back."""
+
+    def forward(self, x: Tensor, anything: Any) -> Any:
+        return x * 2, anything
+
+
+@pytest.mark.parametrize("value", [Colour.RED, np.ones(2), torch.Generator(), "it's"], ids=repr)
+def test_a_watched_graph_takes_what_the_model_takes(value: Any) -> None:
+    model = Takes()
+    with hookline.watch(model) as run:
+        torch.compile(model, backend="eager", fullgraph=True)(X, value)
+
+    assert run[""].args[1] == run[""].output[1]
+
+
+def test_parts_of_a_dict_are_recorded_whatever_their_keys_are() -> None:
+    model = Takes()
+    with hookline.watch(model) as run:
+        torch.compile(model, backend="eager", fullgraph=True)(X, {0: X, "a": X, Colour.RED: X})
+
+    assert [*run[""].args[1]] == [0, "a", "red"]
 
 
 # Steps

@@ -81,7 +81,7 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
     if isinstance(value, Tensor):
         tensors.append(value)
         return "'G'" if value.requires_grad else "'T'"
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool) or type(value) is str:
         return f"('p',{value!r})"
     if isinstance(value, int):
         numbers.append(value)
@@ -92,12 +92,14 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
             parts += structure(part, tensors, numbers) + ","
         return f"('t',({parts}))" if isinstance(value, tuple) else f"('l',({parts}))"
     named = None
+    if type(value).__module__ in ("numpy", "torch._C"):  # whose classes dynamo does not let be asked for more
+        return f"('o',{type(value).__name__!r})"
     if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
         named = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     elif isinstance(value, tuple):
         named = [(name, getattr(value, name)) for name in value._fields]  # type: ignore[attr-defined]
     elif isinstance(value, Mapping):
-        named = [(key, part) for key, part in value.items() if isinstance(key, str)]
+        named = [(key if type(key) in (str, int, bool) else str(key), part) for key, part in value.items()]
     if named is None:
         return f"('o',{type(value).__name__!r})"
     parts = ""
