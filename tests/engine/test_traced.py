@@ -307,6 +307,28 @@ def test_parts_of_a_dict_are_recorded_whatever_their_keys_are() -> None:
     assert [*run[""].args[1]] == [0, "a", "red"]
 
 
+class Chooses(nn.Module):
+    """Calls one of two layers, as its input says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, self.one, self.other, (x,))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("within", ["cond", "vmap"])
+def test_where_a_graph_has_no_room_for_taps_the_model_runs_and_a_warning_says_so(within: str) -> None:
+    model = Chooses() if within == "cond" else nn.Linear(8, 8)
+    call = model if within == "cond" else torch.func.vmap(model)
+    expected = call(X)
+    with hookline.watch(model), pytest.warns(UserWarning, match=f"calls inside of {within} are not seen"):
+        given = torch.compile(call, backend="aot_eager", fullgraph=True)(X)
+
+    torch.testing.assert_close(given, expected)
+
+
 # Steps
 
 
