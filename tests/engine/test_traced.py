@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.utils.checkpoint import checkpoint
 
 import hookline
 from hookline import Run
+from hookline.engine.call import here
+from hookline.engine.tap import open_calls
 
 BACKENDS = ("eager", "aot_eager", "inductor")
 
@@ -327,6 +330,55 @@ def test_where_a_graph_has_no_room_for_taps_the_model_runs_and_a_warning_says_so
         given = torch.compile(call, backend="aot_eager", fullgraph=True)(X)
 
     torch.testing.assert_close(given, expected)
+
+
+class Looks(nn.Module):
+    """Looks something up, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Embedding(4, 8), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
+    model = Looks()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(model), pytest.raises(IndexError):
+        compiled(torch.tensor([9]))
+    with hookline.watch(model) as run:
+        model(torch.tensor([1]))
+
+    assert [call.parent and call.parent.path for call in run] == [None, "", "inner", "inner"]
+    assert here.running.call is None
+    assert not open_calls
+
+
+class Checkpointed(nn.Module):
+    """Layers of which the first are recomputed in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+        self.last = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(checkpoint(self.first, x, use_reentrant=False))  # type: ignore[no-any-return]
+
+
+def test_after_a_graph_that_recomputes_calls_the_next_are_nested_as_ever() -> None:
+    model = Checkpointed()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with hookline.watch(model, grads=True) as run:
+        for _ in range(2):
+            compiled(X).sum().backward()
+
+    assert any(call.recompute for call in run)
+    nested = [(call.path, call.parent and call.parent.path) for call in run if not call.recompute]
+    assert nested[: len(nested) // 2] == nested[len(nested) // 2 :]
+    assert not open_calls
 
 
 # Steps
