@@ -143,3 +143,41 @@ def test_figures_of_gradients_are_those_of_the_eager_run() -> None:
         norms.append([found.output.grad.norm for found in run])
 
     assert norms[1] == pytest.approx(norms[0])
+
+
+class Doubled(nn.Module):
+    """A function of one tensor as a module."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_what_overflows_or_vanishes_in_half_is_counted_as_in_the_eager_run() -> None:
+    values = torch.tensor([1.0, 100.0, -200.0, 1e-3, math.nan]).half()
+    for model in (nn.Sequential(Doubled(1e3), Doubled(1.0)), nn.Sequential(Doubled(1e-4), Doubled(1e-4))):
+        counts = []
+        for call in (model, torch.compile(model, fullgraph=True)):
+            with torch.no_grad(), hookline.watch(model) as run:
+                call(values)
+            counts.append([(found.output.inf, found.output.nan, found.output.zeros) for found in run])
+
+        assert counts[1] == counts[0]
+
+
+class Positive(nn.Module):
+    """Gives as many rows as there are positive ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x[:, 0] > 0]
+
+
+def test_a_size_that_the_data_tell_breaks_no_graph() -> None:
+    model = nn.Sequential(Positive(), nn.ReLU())
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True), hookline.watch(model) as run:  # type: ignore[attr-defined]
+        given = torch.compile(model, backend="aot_eager", fullgraph=True)(BIG)
+
+    assert run["1"].output.norm == pytest.approx(given.norm().item())

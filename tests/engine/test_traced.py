@@ -1,17 +1,22 @@
 """Tests of hooked modules inside of torch.compile: every call is recorded, whenever the model was compiled, and nothing
 that the model gives is changed by it."""
 
+import enum
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.utils.checkpoint import checkpoint
 
 import hookline
 from hookline import Run
+from hookline.engine.call import here
+from hookline.engine.tap import open_calls
 
 BACKENDS = ("eager", "aot_eager", "inductor")
 
@@ -273,6 +278,107 @@ def test_calls_that_do_not_depend_on_each_other_are_recorded_in_the_order_of_the
     assert [(call.path, call.parent and call.parent.path) for call in run] == [
         (call.path, call.parent and call.parent.path) for call in eager
     ]
+
+
+class Colour(enum.StrEnum):
+    """Text with names."""
+
+    RED = "red"
+
+
+class Takes(nn.Module):
+    """Takes anything besides a tensor, and gives it back."""
+
+    def forward(self, x: Tensor, anything: Any) -> Any:
+        return x * 2, anything
+
+
+@pytest.mark.parametrize("value", [Colour.RED, np.ones(2), torch.Generator(), "it's"], ids=repr)
+def test_a_watched_graph_takes_what_the_model_takes(value: Any) -> None:
+    model = Takes()
+    with hookline.watch(model) as run:
+        torch.compile(model, backend="eager", fullgraph=True)(X, value)
+
+    assert run[""].args[1] == run[""].output[1]
+
+
+def test_parts_of_a_dict_are_recorded_whatever_their_keys_are() -> None:
+    model = Takes()
+    with hookline.watch(model) as run:
+        torch.compile(model, backend="eager", fullgraph=True)(X, {0: X, "a": X, Colour.RED: X})
+
+    assert [*run[""].args[1]] == [0, "a", "red"]
+
+
+class Chooses(nn.Module):
+    """Calls one of two layers, as its input says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, self.one, self.other, (x,))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("within", ["cond", "vmap"])
+def test_where_a_graph_has_no_room_for_taps_the_model_runs_and_a_warning_says_so(within: str) -> None:
+    model = Chooses() if within == "cond" else nn.Linear(8, 8)
+    call = model if within == "cond" else torch.func.vmap(model)
+    expected = call(X)
+    with hookline.watch(model), pytest.warns(UserWarning, match=f"calls inside of {within} are not seen"):
+        given = torch.compile(call, backend="aot_eager", fullgraph=True)(X)
+
+    torch.testing.assert_close(given, expected)
+
+
+class Looks(nn.Module):
+    """Looks something up, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Embedding(4, 8), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
+    model = Looks()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(model), pytest.raises(IndexError):
+        compiled(torch.tensor([9]))
+    with hookline.watch(model) as run:
+        model(torch.tensor([1]))
+
+    assert [call.parent and call.parent.path for call in run] == [None, "", "inner", "inner"]
+    assert here.running.call is None
+    assert not open_calls
+
+
+class Checkpointed(nn.Module):
+    """Layers of which the first are recomputed in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+        self.last = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(checkpoint(self.first, x, use_reentrant=False))  # type: ignore[no-any-return]
+
+
+def test_after_a_graph_that_recomputes_calls_the_next_are_nested_as_ever() -> None:
+    model = Checkpointed()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with hookline.watch(model, grads=True) as run:
+        for _ in range(2):
+            compiled(X).sum().backward()
+
+    assert any(call.recompute for call in run)
+    nested = [(call.path, call.parent and call.parent.path) for call in run if not call.recompute]
+    assert nested[: len(nested) // 2] == nested[len(nested) // 2 :]
+    assert not open_calls
 
 
 # Steps

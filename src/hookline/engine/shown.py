@@ -15,6 +15,7 @@ from torch import Tensor
 Sees: TypeAlias = Literal["shapes", "sums", "tensors", "copies"]  # each is enough for those before it
 MORE: tuple[Sees, ...] = get_args(Sees)
 SUMS = ("min", "max", "sum", "sum of squares", "zeros", "NaN", "not finite")  # the last three are counts
+HALF_OVERFLOWS, HALF_VANISHES = 65520.0, 2.0**-25
 REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -33,8 +34,15 @@ def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
         elif sees == "shapes":
             kinds += "s"
         else:
-            kinds += "r" if tensor.dtype in REDUCED and tensor.numel() else "t"
+            kinds += "r" if tensor.dtype in REDUCED and has_elements(tensor) else "t"
     return kinds
+
+
+def has_elements(tensor: Tensor) -> bool:
+    """Whether a tensor is known to have elements: not where its data tell its size."""
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return guard_or_false(tensor.numel() != 0)
 
 
 def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
@@ -72,7 +80,15 @@ def sums(values: Tensor) -> list[Tensor]:
     widest = torch.float32 if values.device.type == "mps" else torch.float64
     if not values.is_floating_point():
         values = values.to(widest)
+    elif values.dtype == torch.float16:
+        values = rounded(values.float())
     wide, nan = values.to(widest), values != values
     counted = (values == 0, nan, nan | (values.abs() == float("inf")))
     counts = [torch.where(each, 1.0, 0.0).sum(dtype=widest) for each in counted]
     return [values.amin(), values.amax(), wide.sum(), (wide * wide).sum(), *counts]
+
+
+def rounded(values: Tensor) -> Tensor:
+    """What half makes infinite or 0 of values, as that: inductor does not round between what it fuses."""
+    size = values.abs()
+    return torch.where(size >= HALF_OVERFLOWS, values * float("inf"), torch.where(size <= HALF_VANISHES, 0.0, values))

@@ -28,7 +28,7 @@ from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
-from hookline.engine.tap import give_key, keyless
+from hookline.engine.tap import forget, give_key, keyless
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
 from hookline.engine.traced import graphs, traced_call
 from hookline.errors import AttachError
@@ -184,6 +184,8 @@ def swap_back(module: Module, site: Site) -> None:
     set_class(module, site.original)
     del module.__dict__[SITE]
     _take_entry(module, site)
+    if graphs.made:
+        forget(site)
     site.hooks, site.plan = (), NO_STEPS
 
 

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _current_graph_task_id as current_pass
+from torch.autograd import Variable
 from torch.utils._python_dispatch import _disable_current_modes
 
-from hookline.engine.call import Call, here
+from hookline.engine.call import Call, Running, here
 from hookline.engine.shown import packed, unpacked
 from hookline.model.tensors import Fields, Opaque
 
@@ -103,6 +105,8 @@ def began(token: Tensor, key: Tensor, parts: list[Tensor], kinds: str, integers:
         call.instead = call.output = call.error = call._origin = None
         call.parent = above(running.call, site)
         running.call = open_calls[ticket] = call
+        if current_pass() != -1:  # a graph recomputes no more than it needs, so that a call may not end
+            Variable._execution_engine.queue_callback(partial(leave, {call: ticket}, running))
         with showing(given, rows):
             for step in site.plan.compiled.tapped_before:
                 step(call)
@@ -151,6 +155,24 @@ def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[
             yield
     finally:
         running.sums = before
+
+
+def forget(site: Any) -> None:
+    """Let go of the calls of a module that graphs which raised have left open."""
+    leave({call: ticket for ticket, call in [*open_calls.items()] if call.names is site}, here.running)
+
+
+def leave(left: dict[Call, int], running: Running) -> None:
+    """Let go of calls that did not end, wherever they stand among those that run."""
+    for ticket in left.values():
+        open_calls.pop(ticket, None)
+    while running.call in left:
+        running.call = running.call.parent
+    call = running.call
+    while call is not None:
+        while call.parent in left:
+            call.parent = call.parent.parent
+        call = call.parent
 
 
 def above(call: Call | None, site: Any) -> Call | None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
 
 
+NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention"}
+
+
 class Graphs:
     """Whether a graph was ever made with our steps in it."""
 
@@ -48,7 +51,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
             step(call)
         args, kwargs = call.args, call.kwargs
     ticket = None
-    if plan.taps:
+    if plan.taps and has_room_for_taps():
         tensors: list[Tensor] = []
         numbers: list[int] = []
         given = f"('t',({structure(args, tensors, numbers)},{structure(kwargs, tensors, numbers)}))"
@@ -81,7 +84,7 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
     if isinstance(value, Tensor):
         tensors.append(value)
         return "'G'" if value.requires_grad else "'T'"
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool) or type(value) is str:
         return f"('p',{value!r})"
     if isinstance(value, int):
         numbers.append(value)
@@ -92,12 +95,14 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
             parts += structure(part, tensors, numbers) + ","
         return f"('t',({parts}))" if isinstance(value, tuple) else f"('l',({parts}))"
     named = None
+    if type(value).__module__ in ("numpy", "torch._C"):  # whose classes dynamo does not let be asked for more
+        return f"('o',{type(value).__name__!r})"
     if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
         named = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     elif isinstance(value, tuple):
         named = [(name, getattr(value, name)) for name in value._fields]  # type: ignore[attr-defined]
     elif isinstance(value, Mapping):
-        named = [(key, part) for key, part in value.items() if isinstance(key, str)]
+        named = [(key if type(key) in (str, int, bool) else str(key), part) for key, part in value.items()]
     if named is None:
         return f"('o',{type(value).__name__!r})"
     parts = ""
@@ -122,6 +127,23 @@ def make_ready() -> bool:
     return False
 
 
+def has_room_for_taps() -> bool:
+    """Whether a graph may hold taps where it is made now: not inside of vmap, nor in a part that an operator such as
+    torch.cond calls, which may change no tensor; a warning says so."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    tracer: Any = InstructionTranslator.current_tx().output.current_tracer
+    within = {interpreter.key().name.lower() for interpreter in torch._C._functorch.get_interpreter_stack() or ()}
+    while tracer is not None:
+        within.add(str(tracer.source_target))
+        tracer = tracer.parent
+    refusing = within & NO_TAPS
+    if refusing:
+        which = ", ".join(sorted(refusing))
+        warnings.warn(f"calls inside of {which} are not seen in a graph of torch.compile", stacklevel=2)
+    return not refusing
+
+
 def tell_what_is_left_out() -> None:
     """Say, while a graph is made, which hooks do not run in it; once of each."""
     left_out = {hook: None for site in sites.values() for hook in site.plan.compiled.left_out}
@@ -140,6 +162,6 @@ def tell_what_is_left_out() -> None:
 
 # Dynamo calls these while it traces, and does not look into them. (So says torch.compiler.assume_constant_result, which
 # loads the compiler to do so.)
-_NOT_LOOKED_INTO: tuple[Any, ...] = (make_ready, tell_what_is_left_out)
+_NOT_LOOKED_INTO: tuple[Any, ...] = (make_ready, has_room_for_taps, tell_what_is_left_out)
 for _function in _NOT_LOOKED_INTO:
     _function._dynamo_marked_constant = True
