@@ -293,7 +293,9 @@ class Takes(nn.Module):
         return x * 2, anything
 
 
-@pytest.mark.parametrize("value", [Colour.RED, np.ones(2), torch.Generator(), "it's"], ids=repr)
+@pytest.mark.parametrize(
+    "value", [Colour.RED, np.ones(2), torch.Generator(), "it's"], ids=["enum", "array", "generator", "text"]
+)
 def test_a_watched_graph_takes_what_the_model_takes(value: Any) -> None:
     model = Takes()
     with hookline.watch(model) as run:
@@ -429,6 +431,36 @@ def test_a_graph_says_which_steps_it_leaves_out(model: nn.Module) -> None:
         pytest.warns(UserWarning, match="do not run in a graph.*backward step .*look, added at"),
     ):
         torch.compile(model, backend="eager")(X)
+
+
+class Breaks(nn.Module):
+    """Two layers, and what no graph can hold between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        torch._dynamo.graph_break()
+        return self.second(x)
+
+
+def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_what_it_gives() -> None:
+    model = nn.Sequential(Breaks(), nn.Linear(8, 8))
+    with hookline.watch(model, grads=True) as run:
+        torch.compile(model, backend="aot_eager")(X).sum().backward()
+
+    assert [call.path for call in run] == ["", "0", "0.first", "0.second", "1"]
+    assert [call.path for call in run if call.output.grad is None] == ["", "0"]
+
+
+def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.Module) -> None:
+    with torch._dynamo.config.patch(compiled_autograd=True), hookline.watch(model, grads=True) as run:
+        torch.compile(lambda: model(X).sum().backward(), backend="aot_eager")()
+
+    assert len(run) == 14
+    assert not [call for call in run for info in call.outputs if info.grad is not None]
 
 
 def test_an_error_in_a_graph_leaves_the_next_call_with_its_own_parent(model: nn.Module) -> None:
