@@ -448,7 +448,8 @@ class Breaks(nn.Module):
 
 def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_what_it_gives() -> None:
     model = nn.Sequential(Breaks(), nn.Linear(8, 8))
-    with hookline.watch(model, grads=True) as run:
+    told = pytest.warns(UserWarning, match="breaks the graph, the gradient of what it gives is not told")
+    with told, hookline.watch(model, grads=True) as run:
         torch.compile(model, backend="aot_eager")(X).sum().backward()
 
     assert [call.path for call in run] == ["", "0", "0.first", "0.second", "1"]
@@ -456,7 +457,8 @@ def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_
 
 
 def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.Module) -> None:
-    with torch._dynamo.config.patch(compiled_autograd=True), hookline.watch(model, grads=True) as run:
+    told = pytest.warns(UserWarning, match="under compiled autograd a graph does not tell gradients")
+    with told, torch._dynamo.config.patch(compiled_autograd=True), hookline.watch(model, grads=True) as run:
         torch.compile(lambda: model(X).sum().backward(), backend="aot_eager")()
 
     assert len(run) == 14

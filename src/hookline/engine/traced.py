@@ -73,7 +73,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         gave = structure(output, tensors, numbers)
         kinds = kinds_of(tensors, plan.sees_after)
         torch.ops.hookline.ended(TOKEN, ticket, packed(tensors, kinds), kinds, numbers, gave)
-        if plan.sees_gradients and torch.is_grad_enabled() and "G" in gave:
+        if plan.sees_gradients and torch.is_grad_enabled() and "G" in gave and gradients_are_told():
             show_gradients(ticket, tensors, kinds)
     return output
 
@@ -144,6 +144,22 @@ def has_room_for_taps() -> bool:
     return not refusing
 
 
+def gradients_are_told() -> bool:
+    """Whether a graph can tell the gradient of what a call gives: not under compiled autograd, nor where the module's
+    code broke the graph, so that its output comes into this one from outside; a warning says so."""
+    from torch._dynamo.compiled_autograd import compiled_autograd_enabled
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    why = ""
+    if compiled_autograd_enabled or torch._dynamo.config.compiled_autograd:
+        why = "under compiled autograd a graph does not tell gradients"
+    elif "resume_in_traced_call" in InstructionTranslator.current_tx().f_code.co_name:
+        why = "where a module's code breaks the graph, the gradient of what it gives is not told"
+    if why:
+        warnings.warn(why, stacklevel=2)
+    return not why
+
+
 def tell_what_is_left_out() -> None:
     """Say, while a graph is made, which hooks do not run in it; once of each."""
     left_out = {hook: None for site in sites.values() for hook in site.plan.compiled.left_out}
@@ -162,6 +178,6 @@ def tell_what_is_left_out() -> None:
 
 # Dynamo calls these while it traces, and does not look into them. (So says torch.compiler.assume_constant_result, which
 # loads the compiler to do so.)
-_NOT_LOOKED_INTO: tuple[Any, ...] = (make_ready, has_room_for_taps, tell_what_is_left_out)
+_NOT_LOOKED_INTO: tuple[Any, ...] = (make_ready, has_room_for_taps, gradients_are_told, tell_what_is_left_out)
 for _function in _NOT_LOOKED_INTO:
     _function._dynamo_marked_constant = True
