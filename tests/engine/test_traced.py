@@ -280,6 +280,128 @@ def test_calls_that_do_not_depend_on_each_other_are_recorded_in_the_order_of_the
     ]
 
 
+class Itself(nn.Module):
+    """Calls itself, twice at each depth but the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, deeper: int = 2) -> Tensor:
+        x = self.linear(x)
+        return self(x, deeper - 1) + self(x.sin(), 0) if deeper else x  # type: ignore[no-any-return]
+
+
+class ByAnother(nn.Module):
+    """Calls another, which calls this one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.other: list[nn.Module] = []
+
+    def forward(self, x: Tensor, deeper: int = 3) -> Tensor:
+        x = self.linear(x)
+        return self.other[0](x, deeper - 1) if deeper else x  # type: ignore[no-any-return]
+
+
+class EachOther(nn.Module):
+    """Two that call each other, and are called alone too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = ByAnother(), ByAnother()
+        self.one.other, self.two.other = [self.two], [self.one]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) + self.two(x, 2)  # type: ignore[no-any-return]
+
+
+class BrokenItself(Itself):
+    """Calls itself where no graph can hold that."""
+
+    def forward(self, x: Tensor, deeper: int = 2) -> Tensor:
+        x = self.linear(x)
+        torch._dynamo.graph_break()
+        return self(x, deeper - 1) + self.linear(x) if deeper else x
+
+
+class Recomputed(Itself):
+    """Calls itself by a checkpoint."""
+
+    def forward(self, x: Tensor, deeper: int = 2) -> Tensor:
+        x = self.linear(x).sin()
+        return checkpoint(self, x, deeper - 1, use_reentrant=False) if deeper else x  # type: ignore[no-any-return]
+
+
+class Excepting(nn.Module):
+    """Goes on where a part of it raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raising, self.other = Raising(), nn.Sequential(nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return self.raising(x)  # type: ignore[no-any-return]
+        except ValueError:
+            return self.other(x)  # type: ignore[no-any-return]
+
+
+class Raising(nn.Module):
+    """Raises after it has called a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError(self.linear(x).shape)
+
+
+def tree(run: Run) -> list[Any]:
+    """Which calls a run has, in which order, and inside of which."""
+    return [(call.path, call.index, call.parent and call.parent.number) for call in run]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [Itself, EachOther, BrokenItself])
+def test_a_module_that_calls_itself_is_the_parent_of_those_calls(backend: str, kind: type[nn.Module]) -> None:
+    model = kind()
+    compiled = torch.compile(model, backend=backend, fullgraph=kind is not BrokenItself)
+    with hookline.watch(model) as eager:
+        for _ in range(3):
+            model(X)
+    with hookline.watch(model) as run:
+        for _ in range(3):
+            compiled(X)
+
+    assert tree(run) == tree(eager)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_an_error_that_the_model_handles_itself_calls_are_nested_as_ever(backend: str) -> None:
+    model = Excepting()
+    with hookline.watch(model) as eager:
+        model(X)
+    with hookline.watch(model) as run:
+        torch.compile(model, backend=backend, fullgraph=True)(X)
+
+    assert tree(run) == tree(eager)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_module_that_calls_itself_by_a_checkpoint_is_the_parent_of_what_is_recomputed(backend: str) -> None:
+    model = Recomputed()
+    with hookline.watch(model, grads=True) as run:
+        for _ in range(2):
+            torch.compile(model, backend=backend, fullgraph=True)(X).sum().backward()
+
+    again = [call for call in run if call.recompute]
+    assert {call.parent for call in again if call.path == "linear"} == {call for call in again if call.path == ""}
+    assert [call.parent for call in run if not call.recompute][:5:2] == [None, run.calls[0], run.calls[2]]
+
+
 class Colour(enum.StrEnum):
     """Text with names."""
 
@@ -355,6 +477,42 @@ def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
 
     assert [call.parent and call.parent.path for call in run] == [None, "", "inner", "inner"]
     assert here.running.call is None
+    assert not open_calls
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("breaks", [False, True], ids=["whole", "broken"])
+def test_what_runs_after_a_graph_that_raised_is_nested_as_ever(backend: str, breaks: bool) -> None:
+    model = Looks()
+    model.inner.insert(1, Itself())
+    if breaks:
+        model.inner.insert(1, Breaks())
+    compiled = torch.compile(model, backend=backend, fullgraph=not breaks)
+    good, bad = torch.tensor([1]), torch.tensor([9])
+    with hookline.watch(model) as eager:
+        model(good)
+    with hookline.watch(model) as run:
+        for call in (model, compiled, model):
+            compiled(good)
+            with pytest.raises((IndexError, RuntimeError)):
+                compiled(bad)
+            done = len(run)
+            call(good)
+            above = [found.parent and found.parent.number - done for found in run.calls[done:]]
+            assert above == [found.parent and found.parent.number for found in eager]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_runs_while_the_error_of_a_graph_is_handled_is_nested_as_ever(backend: str) -> None:
+    model = Looks()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    with hookline.watch(model) as run:
+        try:
+            compiled(torch.tensor([9]))
+        except (IndexError, RuntimeError):
+            model(torch.tensor([1]))
+
+    assert run["", 1].parent is None
     assert not open_calls
 
 

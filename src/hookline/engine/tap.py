@@ -6,12 +6,17 @@ order. In the backward, where order does not matter, it is an operator with an e
 two forwards change would not be what the backward of the first has kept. (Effects alone would not do: inductor does not
 keep them in order.) Which module it is comes as a tensor, so that modules of one kind share a graph. `began` gives a
 ticket, the number of the call, that `ended` takes, and that the graph keeps for the gradients.
+
+Which call one runs inside of is told by their depths in the graph, which are known when it is made. Calls that do not
+end, since something raised, are let go of by the graph that began them (`careful`) when that raises; or, where the
+graph was broken inside of them, when the ticket is gone, which the code between the graphs holds. Those that a backward
+pass makes again, in part perhaps, are let go of when that pass ends.
 """
 
 import ast
 import itertools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -28,9 +33,10 @@ from hookline.model.tensors import Fields, Opaque
 
 See = Callable[[Tensor], Any]
 
+SHOWN = "Tensor[] parts, str kinds, SymInt[] numbers, str structure"
 SCHEMAS = {
-    "began": "(Tensor(a!) token, Tensor key, Tensor[] parts, str kinds, SymInt[] numbers, str structure) -> Tensor",
-    "ended": "(Tensor(a!) token, Tensor ticket, Tensor[] parts, str kinds, SymInt[] numbers, str structure) -> ()",
+    "began": f"(Tensor(a!) token, Tensor key, int depth, {SHOWN}) -> Tensor",
+    "ended": f"(Tensor(a!) token, Tensor ticket, {SHOWN}) -> ()",
     "graded": "(Tensor ticket, Tensor[] parts, str kind, int place) -> ()",
 }
 TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
@@ -38,7 +44,8 @@ TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
 sites: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()  # hooked modules by their keys
 keyless: "weakref.WeakSet[Any]" = weakref.WeakSet()  # those that get a key when a graph is made
 numbers = itertools.count(1)  # of keys and of tickets
-open_calls: dict[int, Call] = {}
+open_calls: dict[int, Call] = {}  # by ticket
+taps: dict[Call, "Tap"] = {}  # of the open calls
 awaiting: dict[int, "Output"] = {}  # by ticket: whoever waits for the gradients of a call
 
 
@@ -92,9 +99,23 @@ class Output:
         return undo
 
 
-def began(token: Tensor, key: Tensor, parts: list[Tensor], kinds: str, integers: list[int], structure: str) -> Tensor:
-    """Run the steps that come before a call; gives its ticket."""
-    ticket = next(numbers)
+class Tap:
+    """What is known of an open call besides: its number, how deep in its graph it is, and its ticket; of a call that is
+    open when its graph has run, a weak reference to that."""
+
+    __slots__ = ("depth", "number", "ticket")
+
+    def __init__(self, number: int, depth: int, ticket: Tensor) -> None:
+        self.number, self.depth = number, depth
+        self.ticket: Tensor | weakref.ref[Tensor] = ticket
+
+
+def began(
+    token: Tensor, key: Tensor, depth: int, parts: list[Tensor], kinds: str, integers: list[int], structure: str
+) -> Tensor:
+    """Run the steps that come before a call, which is `depth` calls deep in its graph; gives its ticket."""
+    number = next(numbers)
+    ticket = torch.tensor(number)
     site = sites.get(int(key))
     if site is not None and site.plan.compiled.taps:
         given, rows = shown(structure, parts, kinds)
@@ -103,14 +124,15 @@ def began(token: Tensor, key: Tensor, parts: list[Tensor], kinds: str, integers:
         call.module, call.names, call.index = site.module(), site, next(site.count)
         call.args, call.kwargs = args, kwargs
         call.instead = call.output = call.error = call._origin = None
-        call.parent = above(running.call, site)
-        running.call = open_calls[ticket] = call
+        call.parent = above(running.call, depth)
+        running.call = open_calls[number] = call
+        taps[call] = Tap(number, depth, ticket)
         if current_pass() != -1:  # a graph recomputes no more than it needs, so that a call may not end
-            Variable._execution_engine.queue_callback(partial(leave, {call: ticket}, running))
+            Variable._execution_engine.queue_callback(partial(leave, [call], running))
         with showing(given, rows):
             for step in site.plan.compiled.tapped_before:
                 step(call)
-    return torch.tensor(ticket)
+    return ticket
 
 
 def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, integers: list[int], structure: str) -> None:
@@ -118,6 +140,7 @@ def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, intege
     call = open_calls.pop(int(ticket), None)
     if call is None:
         return
+    del taps[call]
     running = here.running
     running.call = call
     given, rows = shown(structure, parts, kinds)
@@ -157,33 +180,67 @@ def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[
         running.sums = before
 
 
-def forget(site: Any) -> None:
-    """Let go of the calls of a module that graphs which raised have left open."""
-    leave({call: ticket for ticket, call in [*open_calls.items()] if call.names is site}, here.running)
+def careful(graph: Callable[..., Any]) -> Callable[..., Any]:
+    """A graph that sees to the calls that it began and did not end: when it raises they are let go of, else as soon as
+    nobody has their tickets."""
+
+    def run(*args: Any) -> Any:
+        first = next(numbers)
+        try:
+            output = graph(*args)
+        except BaseException:
+            leave(open_since(first), here.running)
+            raise
+        for call in open_since(first):
+            leave_without_ticket(call, here.running)
+        return output
+
+    return run
 
 
-def leave(left: dict[Call, int], running: Running) -> None:
-    """Let go of calls that did not end, wherever they stand among those that run."""
-    for ticket in left.values():
-        open_calls.pop(ticket, None)
-    while running.call in left:
-        running.call = running.call.parent
-    call = running.call
-    while call is not None:
-        while call.parent in left:
-            call.parent = call.parent.parent
-        call = call.parent
-
-
-def above(call: Call | None, site: Any) -> Call | None:
-    """The call that a new one of a module runs inside of. One of the same module that is open still is what a graph
-    left that raised."""
-    found = call
-    while call is not None:
-        if call.names is site:
-            found = call.parent
+def open_since(number: int) -> list[Call]:
+    """The innermost calls that run, down to the first that began before a number was given out."""
+    found = []
+    call = here.running.call
+    while call is not None and call in taps and taps[call].number > number:
+        found.append(call)
         call = call.parent
     return found
+
+
+def leave_without_ticket(call: Call, running: Running) -> None:
+    """Let go of a call once nobody has its ticket."""
+    tap = taps[call]
+    if isinstance(tap.ticket, Tensor):
+        tap.ticket = weakref.ref(tap.ticket, lambda _: leave([call], running))
+
+
+def forget(site: Any) -> None:
+    """Let go of the calls of a module that graphs which raised have left open."""
+    leave([call for call in [*taps] if call.names is site], here.running)
+
+
+def leave(left: Sequence[Call], running: Running) -> None:
+    """Let go of calls that did not end, wherever they stand among those that run."""
+    for call in left:
+        tap = taps.pop(call, None)
+        if tap is not None:
+            del open_calls[tap.number]
+    while running.call is not None and running.call in left:
+        running.call = running.call.parent
+    around = running.call
+    while around is not None:
+        while around.parent is not None and around.parent in left:
+            around.parent = around.parent.parent
+        around = around.parent
+
+
+def above(call: Call | None, depth: int) -> Call | None:
+    """The call that a new one at a depth of its graph runs inside of. The outermost of a graph runs inside of whatever
+    runs; for others a call that is as deep has ended, or will not: a backward pass has made it again in part."""
+    while depth and call is not None and call in taps and taps[call].depth >= depth:
+        call = call.parent
+    return call
 
 
 def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor], list[list[Tensor] | None]]:

@@ -16,13 +16,32 @@ from torch.nn import Module
 
 from hookline.engine.call import Call
 from hookline.engine.shown import kinds_of, packed
-from hookline.engine.tap import TOKEN, give_keys, operators, show_gradients, sites
+from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradients, sites
 
 if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
 
 
 NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention"}
+
+
+class CarefulCompiler:
+    """A backend of torch.compile whose graphs clean up after errors."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.__name__ = getattr(backend, "__name__", type(backend).__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the backend makes of a graph."""
+        from torch.fx._lazy_graph_module import _LazyGraphModule
+
+        graph = self.backend(*args, **kwargs)
+        owner = getattr(graph, "__self__", None)
+        if isinstance(owner, _LazyGraphModule):  # dynamo does the same with what a backend gives
+            _LazyGraphModule.force_recompile(owner)
+            graph = owner.forward
+        return careful(graph)
 
 
 class Graphs:
@@ -52,11 +71,13 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         args, kwargs = call.args, call.kwargs
     ticket = None
     if plan.taps and has_room_for_taps():
+        clean_up_after_errors()
         tensors: list[Tensor] = []
         numbers: list[int] = []
         given = f"('t',({structure(args, tensors, numbers)},{structure(kwargs, tensors, numbers)}))"
         kinds = kinds_of(tensors, plan.sees_before)
-        ticket = torch.ops.hookline.began(TOKEN, site.key, packed(tensors, kinds), kinds, numbers, given)
+        parts = packed(tensors, kinds)
+        ticket = torch.ops.hookline.began(TOKEN, site.key, depth_in_graph(), parts, kinds, numbers, given)
 
     if call is not None and call.instead is not None:
         output = call.instead(lambda *a, **k: original(self, *a, **k), *args, **kwargs)
@@ -144,6 +165,27 @@ def has_room_for_taps() -> bool:
     return not refusing
 
 
+def depth_in_graph() -> int:
+    """How many calls of hooked modules the graph has around the one that is traced."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    frame: Any = InstructionTranslator.current_tx().output.current_tx
+    found = -1
+    while frame is not None:
+        found += frame.f_code is traced_call.__code__
+        frame = frame.parent
+    return found
+
+
+def clean_up_after_errors() -> None:
+    """Have the graph that is made let go of the calls that it began when it raises."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    output: Any = InstructionTranslator.current_tx().output
+    if not isinstance(output.compiler_fn, CarefulCompiler):
+        output.compiler_fn = CarefulCompiler(output.compiler_fn)
+
+
 def gradients_are_told() -> bool:
     """Whether a graph can tell the gradient of what a call gives: not under compiled autograd, nor where the module's
     code broke the graph, so that its output comes into this one from outside; a warning says so."""
@@ -178,6 +220,9 @@ def tell_what_is_left_out() -> None:
 
 # Dynamo calls these while it traces, and does not look into them. (So says torch.compiler.assume_constant_result, which
 # loads the compiler to do so.)
-_NOT_LOOKED_INTO: tuple[Any, ...] = (make_ready, has_room_for_taps, gradients_are_told, tell_what_is_left_out)
+_NOT_LOOKED_INTO: tuple[Any, ...] = (
+    *(make_ready, has_room_for_taps, clean_up_after_errors, depth_in_graph),
+    *(gradients_are_told, tell_what_is_left_out),
+)
 for _function in _NOT_LOOKED_INTO:
     _function._dynamo_marked_constant = True
