@@ -426,6 +426,28 @@ def test_a_watched_graph_takes_what_the_model_takes(value: Any) -> None:
     assert run[""].args[1] == run[""].output[1]
 
 
+@pytest.mark.parametrize("values", [[2**63], [-(2**63) - 1], [3, 2**64, -(2**70), 4]], ids=["large", "small", "both"])
+def test_a_watched_graph_takes_whole_numbers_of_any_size(values: list[int]) -> None:
+    model = Takes()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with hookline.watch(model) as run:
+        for value in values:
+            compiled(X, value)
+
+    assert [(call.args[1], call.output[1]) for call in run] == [(value, value) for value in values]
+
+
+def test_whole_numbers_that_change_are_recorded_without_compiling_for_each() -> None:
+    model = Takes()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with hookline.watch(model) as run:
+        for value in (1, 2, 3, 2**63 - 1, -(2**63)):
+            compiled(X, value)
+
+    assert [call.args[1] for call in run] == [1, 2, 3, 2**63 - 1, -(2**63)]
+    assert counters["stats"]["unique_graphs"] == 2
+
+
 def test_parts_of_a_dict_are_recorded_whatever_their_keys_are() -> None:
     model = Takes()
     with hookline.watch(model) as run:

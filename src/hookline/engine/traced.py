@@ -6,6 +6,7 @@ place in a graph.
 """
 
 import dataclasses
+import operator
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 
 NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention"}
+
+
+LEAST, MOST = -(2**63), 2**63 - 1  # of the whole numbers that a tap takes as they come
 
 
 class CarefulCompiler:
@@ -108,6 +112,8 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
     if value is None or isinstance(value, bool) or type(value) is str:
         return f"('p',{value!r})"
     if isinstance(value, int):
+        if not fits(value):  # no tap takes such a one: it is a constant of the graph
+            return f"('p',{operator.index(value)!r})"
         numbers.append(value)
         return "'I'"
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
@@ -132,6 +138,13 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
     if isinstance(value, Mapping) and not dataclasses.is_dataclass(value):
         return f"('d',({parts}))"
     return f"('f',{type(value).__name__!r},({parts}))"
+
+
+def fits(value: int) -> bool:
+    """Whether a tap takes a whole number as it comes; one that is not known when the graph is made, it does."""
+    from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+    return guard_or_true(value >= LEAST) and guard_or_true(value <= MOST)
 
 
 def make_ready() -> bool:
