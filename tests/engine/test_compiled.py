@@ -52,6 +52,28 @@ def test_a_tool_says_that_it_runs_a_compiled_model_uncompiled(tool: str, model: 
     assert [each.filename for each in told if each.category is UserWarning] == [__file__]
 
 
+class Decorated(nn.Linear):
+    """A layer whose forward is compiled."""
+
+    @torch.compile(backend="eager")
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class NotCompiled(nn.Linear):
+    """A layer whose forward is kept out of graphs."""
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("tool", ONCE)
+def test_a_tool_names_the_parts_whose_forward_is_compiled(tool: str) -> None:
+    with pytest.warns(UserWarning, match="^0 is compiled: "):
+        ONCE[tool](nn.Sequential(Decorated(8, 8), NotCompiled(8, 2)))
+
+
 @pytest.mark.parametrize("tool", ONCE)
 def test_a_tool_names_the_parts_that_are_compiled(tool: str, model: nn.Module) -> None:
     model[1].compile()  # type: ignore[operator]

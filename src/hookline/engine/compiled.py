@@ -21,8 +21,14 @@ def compiled_call_of(module: Module) -> Any:
 
 
 def is_compiled(module: Module) -> bool:
-    """Whether a module runs compiled: what `torch.compile` gave, or after `module.compile()`."""
-    return is_compile_wrapper(module) or compiled_call_of(module) is not None
+    """Whether a module runs compiled: what `torch.compile` gave, after `module.compile()`, or by a forward that
+    `torch.compile` gave."""
+    return is_compile_wrapper(module) or compiled_call_of(module) is not None or is_compiled_function(module.forward)
+
+
+def is_compiled_function(function: Any) -> bool:
+    """Whether a function or a method is what `torch.compile` gave around another."""
+    return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")
 
 
 def is_compile_wrapper(module: Module) -> bool:
