@@ -254,6 +254,29 @@ def test_gradients_of_two_forwards_go_to_their_own_calls(model: nn.Module) -> No
     assert [call.output.grad.max for call in run.calls_of("head")] == [3, 5]
 
 
+class GivesItsWeight(nn.Module):
+    """Gives a parameter, and what it makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.weight, x * self.weight
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_parameter_that_a_call_gives_keeps_no_hook_of_it(backend: str) -> None:
+    model = GivesItsWeight()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    with hookline.watch(model, grads=True) as run:
+        for _ in range(2):
+            sum(part.sum() for part in compiled(X)).backward()
+
+    assert not model.weight._backward_hooks
+    assert all(call.outputs[0].grad is not None for call in run)
+
+
 class Beside(nn.Module):
     """Layers that nothing puts in an order but the code."""
 

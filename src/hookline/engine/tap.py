@@ -69,11 +69,17 @@ def show_gradients(ticket: Tensor, tensors: list[Tensor], kinds: str) -> Tensor:
     tensor and add no node, and what a hook does becomes part of the graph of the backward pass."""
     for place, tensor in enumerate(tensors):
         if tensor.requires_grad:
-            tensor.register_hook(partial(_show, ticket, place, kinds[place]))  # type: ignore[no-untyped-call]
+            handles: list[Any] = []
+            hook = partial(_show, ticket, place, kinds[place], handles)
+            handle = tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+            if tensor.is_leaf:  # a parameter, which outlives the graph
+                handles.append(handle)
     return ticket
 
 
-def _show(ticket: Tensor, place: int, kind: str, gradient: Tensor) -> None:
+def _show(ticket: Tensor, place: int, kind: str, handles: list[Any], gradient: Tensor) -> None:
+    for handle in handles:
+        handle.remove()
     torch.ops.hookline.graded(ticket, packed([gradient], kind), kind, place)
 
 
