@@ -471,12 +471,53 @@ def test_whole_numbers_that_change_are_recorded_without_compiling_for_each() -> 
     assert counters["stats"]["unique_graphs"] == 2
 
 
+def test_each_text_is_a_graph_of_its_own() -> None:
+    model = Takes()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(model) as run:
+        for text in ("one", "other", "one"):
+            compiled(X, text)
+
+    assert [call.args[1] for call in run] == ["one", "other", "one"]
+    assert counters["stats"]["unique_graphs"] == 2
+
+
 def test_parts_of_a_dict_are_recorded_whatever_their_keys_are() -> None:
     model = Takes()
     with hookline.watch(model) as run:
         torch.compile(model, backend="eager", fullgraph=True)(X, {0: X, "a": X, Colour.RED: X})
 
     assert [*run[""].args[1]] == [0, "a", "red"]
+
+
+@torch.compiler.nested_compile_region  # type: ignore[untyped-decorator]
+def in_a_region(module: nn.Module, x: Tensor) -> Tensor:
+    """The call of a module as a part of the graph that is compiled once."""
+    return module(x)  # type: ignore[no-any-return]
+
+
+class Regions(nn.Module):
+    """Calls two layers of a kind, each as a region of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = in_a_region(layer, x)
+        return x
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_with_nested_regions_runs_while_it_is_watched(backend: str) -> None:
+    model = Regions()
+    expected = model(X)
+    with hookline.watch(model) as run, pytest.warns(UserWarning, match="calls inside of invoke_subgraph are not seen"):
+        given = torch.compile(model, backend=backend, fullgraph=True)(X)
+
+    torch.testing.assert_close(given, expected)
+    assert [call.path for call in run] == [""]
 
 
 class Chooses(nn.Module):

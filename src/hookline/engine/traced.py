@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
 
 
-NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention"}
-
-
+NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention", "invoke_subgraph"}
 LEAST, MOST = -(2**63), 2**63 - 1  # of the whole numbers that a tap takes as they come
 
 
