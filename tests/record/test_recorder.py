@@ -1,5 +1,6 @@
 """Tests of recording through `watch`: what calls leave behind, however they go, and that nothing else stays."""
 
+import gc
 import sys
 import threading
 import weakref
@@ -179,6 +180,64 @@ def test_nested_blocks_on_one_model_record_each_their_own() -> None:
     assert [(call.path, call.index, call.parent) for call in inner] == [("1.0", 0, None), ("1.1", 0, None)]
     assert inner["1.0"].output.stats is None
     assert outer["1.0", 1].output.stats is not None
+
+
+def places(run: Run) -> list[tuple[str, int]]:
+    return [(call.path, call.index) for call in run]
+
+
+def test_a_module_that_had_hooks_before_is_recorded_by_the_path_and_the_count_of_the_run() -> None:
+    model = network()
+    with hookline.on(model[1], "1", before=lambda call: None):
+        model(torch.ones(1, 4))
+        with hookline.watch(model, "1.*") as run:
+            model(torch.ones(1, 4))
+            model(torch.ones(1, 4))
+
+    assert places(run) == [("1.0", 0), ("1.1", 0), ("1.0", 1), ("1.1", 1)]
+
+
+def test_a_call_that_an_earlier_step_ends_does_not_count() -> None:
+    def refuse(call: hookline.Call) -> None:
+        if call.index == 1:
+            raise ValueError("not this time")
+
+    model = network()
+    with hookline.watch(model, "*") as run:
+        model(torch.ones(1, 4))
+        with hookline.on(model, "2", before=refuse):
+            with pytest.raises(ValueError, match="not this time"):
+                model(torch.ones(1, 4))
+            model(torch.ones(1, 4))
+
+    assert [call.index for call in run.find("2")] == [0, 1]
+    assert [call.index for call in run.find("0")] == [0, 1, 2]
+
+
+def test_a_block_while_others_steps_stay_counts_from_its_own_beginning() -> None:
+    model = network()
+    with hookline.watch(model):
+        stays = hookline.on(model, "**", before=lambda call: None)
+        model(torch.ones(1, 4))
+    with stays, hookline.watch(model[1]) as run:
+        model(torch.ones(1, 4))
+
+    assert places(run) == [("", 0), ("0", 0), ("1", 0)]
+
+
+def test_a_step_that_is_taken_off_is_not_kept_by_those_that_stay() -> None:
+    def step(call: hookline.Call) -> None:
+        pass
+
+    model = network()
+    handle = hookline.on(model, before=step, where="**")
+    with hookline.on(model, "**", before=lambda call: None):
+        handle.remove()
+        gone = weakref.ref(step)
+        del step, handle
+        gc.collect()
+
+        assert gone() is None
 
 
 def test_a_block_inside_of_a_call_records_what_is_called_from_then_on() -> None:

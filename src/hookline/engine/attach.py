@@ -10,10 +10,12 @@ from torch.nn import Module as TorchModule
 from hookline.engine.global_hooks import tell, tell_no_more
 from hookline.engine.hook import Handle, Hook, Step, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
-from hookline.engine.plan import decide
+from hookline.engine.plan import Plan, decide
 from hookline.engine.scope import Block, enter, leave, scoped_call
 from hookline.engine.stand_in import PYTORCHS_CALL, SITE, Kind, Site, changing, site_of, swap, swap_back
+from hookline.engine.tap import give_keys, waiting
 from hookline.engine.torch_hooks import call
+from hookline.engine.traced import graphs
 from hookline.errors import AttachError
 from hookline.model.select import Where, select
 
@@ -39,8 +41,12 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             kinds: dict[type[TorchModule], Kind] = {}
             for path, module in modules:
                 attached.append(weakref.ref(module))
-                site = (SITE in module.__dict__ and site_of(module)) or _swap(module, path, kinds)
-                site.decide((*site.hooks, *hooks)) if site.hooks else site.decide(hooks, plan)
+                site = site_of(module) if SITE in module.__dict__ else None
+                if site is None:
+                    _swap(module, path, hooks, plan, kinds)
+                else:
+                    _decide(site, (*site.hooks, *hooks))
+            _have_keys(hooks, attached, plan)
     except BaseException:
         undo()
         raise
@@ -53,9 +59,20 @@ def detach(module: TorchModule, hook: Hook) -> None:
         _take_off(module, (hook,))
 
 
-def _swap(module: TorchModule, path: str, kinds: dict[type[TorchModule], Kind]) -> Site:
+def _have_keys(hooks: tuple[Hook, ...], modules: list[weakref.ref[TorchModule]], plan: Plan) -> None:
+    """Have the modules get keys that stand for them in graphs: now, where graphs are made already."""
+    if plan.compiled.taps or plan.compiled.leaves_out:
+        hooks[0].modules = modules
+        waiting.add(hooks[0])
+        if graphs.made:
+            give_keys()
+
+
+def _swap(
+    module: TorchModule, path: str, hooks: tuple[Hook, ...], plan: Plan, kinds: dict[type[TorchModule], Kind]
+) -> None:
     try:
-        return swap(module, path, kinds)
+        swap(module, path, hooks, plan, kinds)
     except TypeError as error:
         kind = type(module).__qualname__
         message = (
@@ -64,13 +81,19 @@ def _swap(module: TorchModule, path: str, kinds: dict[type[TorchModule], Kind]) 
         raise AttachError(message) from error
 
 
+def _decide(site: Site, hooks: tuple[Hook, ...]) -> None:
+    site.hooks, site.plan = hooks, decide(hooks)
+
+
 def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
     site = module.__dict__.get(SITE)
     if site is None or site.owner != id(module):
         return
     left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
     if left:
-        site.decide(left)
+        if any(hook not in left for hook in site.first):
+            site.first = ()
+        _decide(site, left)
     else:
         swap_back(module, site)
 

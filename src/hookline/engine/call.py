@@ -130,9 +130,11 @@ class Origin:
 
 
 class Names(Protocol):
-    """Whatever can tell the path of the module that is called; whether it belongs to that module."""
+    """Whatever can tell the path of the module that is called; whether it belongs to that module, and the hooks since
+    which it has counted the calls."""
 
     own: bool
+    first: tuple[Any, ...]
 
     def path_of(self, module: Module) -> str:
         """The dotted path of a module."""
@@ -144,6 +146,7 @@ class PathsBelow:
 
     __slots__ = ("known", "outermost")
     own = False
+    first = ()
 
     def __init__(self, outermost: Module) -> None:
         self.outermost = outermost

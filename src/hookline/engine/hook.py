@@ -1,11 +1,14 @@
 """Hook: one step of ours and where it was put; Handle: its undo."""
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType, TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast
+
+from torch.nn import Module
 
 from hookline.engine.call import Call
 from hookline.engine.shown import Sees
@@ -17,12 +20,12 @@ Phase: TypeAlias = Literal["before", "after", "always", "backward_before", "back
 Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Hook:
     """One step, the phase of the call it runs in, its place in the order, the file and line that added it, what becomes
     of it in a compiled graph, what of tensors it looks at there, whether it asks for their gradients and whether the
-    user was told that it does not run, and whether it is on still: a removed one does not run in the backward pass of
-    an earlier call."""
+    user was told that it does not run, the modules that it was put on, and whether it is on still: a removed one does
+    not run in the backward pass of an earlier call."""
 
     step: Step
     phase: Phase
@@ -32,6 +35,7 @@ class Hook:
     sees: Sees = "tensors"
     sees_gradients: bool = False
     told: bool = False
+    modules: "list[weakref.ref[Module]]" = field(default_factory=list)
     active: bool = True
 
     @property

@@ -34,6 +34,7 @@ class Method:
 
     __slots__ = ("before", "count", "hooks", "inner", "module", "name", "passed", "path", "plan", "standing")
     own = True
+    first = ()
 
     def __init__(self, module: Module, path: str, name: str) -> None:
         self.module = weakref.ref(module)

@@ -26,9 +26,9 @@ from hookline.engine.call import Call, here
 from hookline.engine.forwarding import forwarding, is_stand_in, original_class
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
-from hookline.engine.plan import NO_STEPS, Plan, decide
+from hookline.engine.plan import NO_STEPS, Plan
 from hookline.engine.run import run
-from hookline.engine.tap import forget, give_key, keyless
+from hookline.engine.tap import forget
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
 from hookline.engine.traced import graphs, traced_call
 from hookline.errors import AttachError
@@ -41,32 +41,27 @@ changing = threading.RLock()  # held while hooks are put on, taken off, or lifte
 
 class Site:
     """What the engine keeps in a module that has hooks of ours: whose it is, the module's class and that class' call,
-    its path, its hooks and their plan, and the methods of it that are hooked. Copied or pickled it is None."""
+    its path and how many calls there were, both as of the first hooks, the hooks that it has and their plan, and the
+    methods of it that are hooked. Copied or pickled it is None."""
 
     __slots__ = (
-        *("__weakref__", "call", "count", "entry", "hooks", "key", "methods", "module"),
+        *("__weakref__", "call", "count", "entry", "first", "hooks", "key", "methods", "module"),
         *("original", "owner", "path", "plan"),
     )
     own = True
 
-    def __init__(self, module: Module, kind: "Kind", path: str) -> None:
+    def __init__(self, module: Module, kind: "Kind", path: str, hooks: tuple[Hook, ...], plan: Plan) -> None:
         self.owner = id(module)
         self.module = weakref.ref(module)
         self.key: Tensor | None = None  # what stands for this module in a compiled graph
         self.entry: Any = None
         self.path = path
         self.count = itertools.count()
-        self.hooks: tuple[Hook, ...] = ()
+        self.first = self.hooks = hooks
         self.methods: dict[str, Any] = {}
-        self.plan: Plan = NO_STEPS
+        self.plan = plan
         self.original = kind.original
         self.call = kind.call
-
-    def decide(self, hooks: tuple[Hook, ...], plan: Plan | None = None) -> None:
-        """Take other hooks, and their plan where that is known."""
-        self.hooks, self.plan = hooks, plan or decide(hooks)
-        if self.key is None and (self.plan.compiled.taps or self.plan.compiled.leaves_out):
-            give_key(self) if graphs.made else keyless.add(self)
 
     def path_of(self, module: Module) -> str:
         """The module's path, for a Call."""
@@ -166,17 +161,17 @@ def site_of(module: Module) -> Site | None:
     return site if site is not None and site.owner == id(module) and is_stand_in(type(module)) else None
 
 
-def swap(module: Module, path: str, kinds: dict[type[Module], Kind]) -> Site:
-    """Give a module its stand-in class and a site; the undo is `swap_back`. `kinds` gathers the classes met so far."""
+def swap(module: Module, path: str, hooks: tuple[Hook, ...], plan: Plan, kinds: dict[type[Module], Kind]) -> None:
+    """Give a module its stand-in class and a site with its first hooks; the undo is `swap_back`. `kinds` gathers the
+    classes met so far."""
     own = type(module)
     kind = kinds.get(own)
     if kind is None:
         kind = kinds[own] = Kind(original_class(module))
     set_class(module, kind.stand_in)
-    site = module.__dict__[SITE] = Site(module, kind, path)
+    site = module.__dict__[SITE] = Site(module, kind, path, hooks, plan)
     if "torch._dynamo" in sys.modules and kind.call is PYTORCHS_CALL and "_compiled_call_impl" not in module.__dict__:
         site.entry = module.__dict__["_compiled_call_impl"] = Entry(module)
-    return site
 
 
 def swap_back(module: Module, site: Site) -> None:
@@ -186,7 +181,8 @@ def swap_back(module: Module, site: Site) -> None:
     _take_entry(module, site)
     if graphs.made:
         forget(site)
-    site.hooks, site.plan = (), NO_STEPS
+    site.first = site.hooks = ()
+    site.plan = NO_STEPS
 
 
 def _take_entry(module: Module, site: Site) -> Any:

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 from hookline.engine.call import Call, Running, here
 from hookline.engine.shown import packed, unpacked
 from hookline.model.tensors import Fields, Opaque
+
+if TYPE_CHECKING:
+    from hookline.engine.hook import Hook
 
 See = Callable[[Tensor], Any]
 
@@ -42,26 +45,25 @@ SCHEMAS = {
 TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
 
 sites: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()  # hooked modules by their keys
-keyless: "weakref.WeakSet[Any]" = weakref.WeakSet()  # those that get a key when a graph is made
+waiting: "weakref.WeakSet[Hook]" = weakref.WeakSet()  # whose modules get their keys when a graph is made
 numbers = itertools.count(1)  # of keys and of tickets
 open_calls: dict[int, Call] = {}  # by ticket
 taps: dict[Call, "Tap"] = {}  # of the open calls
 awaiting: dict[int, "Output"] = {}  # by ticket: whoever waits for the gradients of a call
 
 
-def give_key(site: Any) -> None:
-    """Give a hooked module its key: a number in a tensor."""
-    number = next(numbers)
-    sites[number] = site
-    with _disable_current_modes():
-        site.key = torch.tensor(number, device="cpu")
-
-
 def give_keys() -> None:
-    """Give keys to all hooked modules that wait for one."""
+    """Give each hooked module that waits for it its key: a number in a tensor."""
     with suppress(KeyError):  # none is left
         while True:
-            give_key(keyless.pop())
+            for reference in waiting.pop().modules:
+                module = reference()
+                site = None if module is None else module.__dict__.get("_hookline")
+                if site is not None and site.key is None:
+                    number = next(numbers)
+                    sites[number] = site
+                    with _disable_current_modes():
+                        site.key = torch.tensor(number, device="cpu")
 
 
 def show_gradients(ticket: Tensor, tensors: list[Tensor], kinds: str) -> Tensor:

@@ -72,7 +72,7 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
     """
     if isinstance(value, kind):
         return leaf(value)
-    if isinstance(value, PLAIN):
+    if value is None or isinstance(value, PLAIN):
         return value
     if id(value) in within or len(within) >= DEEPEST:
         return Opaque(type(value).__name__)
@@ -82,7 +82,7 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
         return mirror(part, leaf, kind=kind, within=around)
 
     if type(value) in (tuple, list):
-        return type(value)([inside(part) for part in value])
+        return type(value)([leaf(part) if type(part) is kind else inside(part) for part in value])
     try:
         named = _named_parts(value)
         items = [*value.items()] if named is None and isinstance(value, Mapping) else None

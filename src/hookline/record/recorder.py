@@ -4,6 +4,7 @@ import itertools
 import operator
 import weakref
 from _thread import get_ident
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import reduce
 from time import perf_counter
@@ -51,8 +52,10 @@ class Recorder:
         sees_outputs: Sees = "tensors",
     ) -> None:
         self.run = run
-        self.known = {id(module): (path, itertools.count()) for path, module in modules}
-        self.methods: dict[str, itertools.count[int]] = {}
+        self.modules = modules
+        self.first: tuple[Hook, ...] | None = None
+        self.known: dict[int, str] = {}
+        self.counts: dict[str, itertools.count[int]] = {}
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
@@ -74,18 +77,20 @@ class Recorder:
         backward where gradients of arguments are asked for."""
         begin, end = make_hooks(before=self.begin, always=self.end, order=LAST, compiled="callback")
         begin.sees, end.sees, end.sees_gradients = self.sees_inputs, self.sees_outputs, self.gradient is not None
-        if self.awaiting is None:
-            return begin, end
-        return begin, end, *make_hooks(backward=self.see_inputs, order=LAST, compiled="leave out")
+        self.first = begin, end
+        if self.awaiting is not None:
+            self.first += make_hooks(backward=self.see_inputs, order=LAST, compiled="leave out")
+        return self.first
 
     def begin(self, call: Call) -> None:
         """Open the record of a call."""
         module, args, kwargs = call.module, call.args, call.kwargs
+        names: Any = call.names
         record = CallRecord()
-        record.path, count = self.known.get(id(module)) or self.as_copy(call)
-        if type(call) is not Call:
-            record.path, count = self.as_method(call, record.path)
-        record.index = next(count)
+        if names.first is self.first:
+            record.path, record.index = names.path, call.index
+        else:
+            record.path, record.index = self.place_of(call)
         record.type = type(module).__name__
         record.training = module.training
         record.thread = get_ident()
@@ -113,22 +118,28 @@ class Recorder:
         self.run.calls.append(record)
         record.began = perf_counter() - self.began
 
-    def as_copy(self, call: Call) -> "tuple[str, itertools.count[int]]":
-        """The path and the count of a module that is not known: a replica, which somebody made of one that is."""
-        path = call.path
-        return next((known for known in self.known.values() if known[0] == path), (path, itertools.count()))
-
-    def as_method(self, call: Call, path: str) -> "tuple[str, itertools.count[int]]":
-        """The path and the count of a method that was called by its name, of the module with a path."""
-        own = method_path(path, call.method) if isinstance(call, MethodCall) else path
-        return own, self.methods.setdefault(own, itertools.count())
+    def place_of(self, call: Call) -> tuple[str, int]:
+        """The path and the index of a call, where the module had hooks before ours, or a method is called by its name.
+        A module that is not known is a replica, which somebody made of one that is."""
+        if not self.known:
+            self.known = {id(module): path for path, module in self.modules}
+            recorded = Counter(record.path for record in self.run.calls)
+            self.counts = {path: itertools.count(number) for path, number in recorded.items()}
+        path = self.known.get(id(call.module))
+        if path is None:
+            path = call.path
+        elif isinstance(call, MethodCall):
+            path = method_path(path, call.method)
+        return path, next(self.counts.setdefault(path, itertools.count()))
 
     def end(self, call: Call) -> None:
         """Close the record of a call: its output or its error, and how long it took."""
         now = perf_counter()
         record = self.running.pop(call, None)
-        if record is None:
-            return  # an earlier step ended the call before it was recorded
+        if record is None:  # an earlier step ended the call before it was recorded
+            if self.first is not None:  # the modules have counted it
+                self.first, self.known = None, {}
+            return
         record.seconds = now - self.began - record.began
         if call.error is None:
             output = call.output
@@ -154,6 +165,7 @@ class Recorder:
             undo()
         self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
         self.running = {}
+        self.modules, self.first, self.known = (), None, {}
         self.awaiting = None
 
     def _with_gradient(self, tensor: Tensor) -> TensorInfo:
