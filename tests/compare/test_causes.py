@@ -34,6 +34,7 @@ class Holds(nn.Module):
         (Holds(torch.float32), Holds(torch.float16), "value is torch.float32 against torch.float16"),
         (nn.Linear(2, 2), nn.Linear(2, 2).double(), "holds float32 against float64"),
         (nn.ReLU(), nn.GELU(), "is a ReLU against a GELU"),
+        (nn.Identity(), nn.ELU(), "is an Identity against an ELU"),
         (nn.Dropout().train(), nn.Dropout().eval(), "is in training against evaluation mode"),
     ],
 )

@@ -13,6 +13,7 @@ from hookline.compare.result import Cause, Weight
 from hookline.compare.tensors import compare
 from hookline.model.paths import walk
 from hookline.model.pick import named
+from hookline.model.telling import with_article
 from hookline.model.tensors import SCALARS
 from hookline.record.record import CallRecord
 
@@ -51,7 +52,9 @@ def _of_modules(a: Module, b: Module, path: str) -> Iterator[Cause]:
         yield Cause("dtype", f"{path + ' ' if path else ''}holds {dtypes[0]} against {dtypes[1]}")
     classes = [type(module).__name__ for module in (a, b)]
     if classes[0] != classes[1] and "OptimizedModule" not in classes:
-        yield Cause("class", f"{path + ' ' if path else ''}is a {classes[0]} against a {classes[1]}")
+        yield Cause(
+            "class", f"{path + ' ' if path else ''}is {with_article(classes[0])} against {with_article(classes[1])}"
+        )
 
 
 def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from hookline.compare.match import Matching
 from hookline.compare.recorded import compare_values
 from hookline.compare.result import Cause, Pair, Weight
 from hookline.model.select import Selection
+from hookline.model.telling import with_article
 from hookline.record.record import CallRecord
 
 ORDER = ("error", "arguments", "mode", "weights", "buffers", "attribute", "order", "calls", "dtype", "class", "code")
@@ -42,7 +43,7 @@ def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
     if all(dtypes) and dtypes[0] != dtypes[1]:
         causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
     if one.type != other.type:
-        causes.append(Cause("class", f"is a {one.type} against a {other.type}"))
+        causes.append(Cause("class", f"is {with_article(one.type)} against {with_article(other.type)}"))
     if not causes and pair.makes_it:
         causes.append(Cause("code", "given the same, it gives something else: look at its weights and its code"))
     return tuple(_in_order(causes))

@@ -1,4 +1,4 @@
-"""What messages share: a list that is cut short, and where the code outside of this package is."""
+"""What messages share: cut lists, names with their article, and where the code outside of this package is."""
 
 import contextlib
 import os
@@ -18,6 +18,15 @@ def few(names: Sequence[str], most: int = 5) -> str:
     """
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def with_article(name: str) -> str:
+    """A name with its article.
+
+    >>> with_article("Linear"), with_article("Attention")
+    ('a Linear', 'an Attention')
+    """
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
 
 
 def outside() -> tuple[FrameType, int]:
