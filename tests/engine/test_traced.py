@@ -1,8 +1,11 @@
 """Tests of hooked modules inside of torch.compile: every call is recorded, whenever the model was compiled, and nothing
 that the model gives is changed by it."""
 
+import copy
 import enum
+import pickle
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -602,6 +605,157 @@ def test_what_runs_while_the_error_of_a_graph_is_handled_is_nested_as_ever(backe
     assert not open_calls
 
 
+class Refuses(nn.Module):
+    """Two branches, the first of which raises after its layer has run; the model handles that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Raises(), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            x = self.first(x)
+        except ValueError:
+            x = x + 1
+        return self.second(x)  # type: ignore[no-any-return]
+
+
+class Raises(nn.Module):
+    """Raises at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.linear(x)
+        raise ValueError("no")
+
+
+def test_outermost_calls_of_a_graph_are_not_nested_in_one_that_an_error_ended() -> None:
+    model = Refuses()
+    with hookline.watch(model, ["first", "second"]) as run:
+        for _ in range(2):
+            torch.compile(model, backend="eager", fullgraph=True)(X)
+
+    assert [(call.path, call.parent) for call in run] == [("first", None), ("second", None)] * 2
+
+
+def test_a_call_that_an_error_ended_keeps_nothing_once_the_call_around_it_has_ended() -> None:
+    given: list[Any] = []
+    model = Refuses()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.on(model, "**", before=lambda call: given.append(weakref.ref(call.args[0])), compiled="callback"):
+        for _ in range(3):
+            compiled(X)
+
+        assert not open_calls
+        assert [reference() for reference in given] == [None] * len(given)
+
+
+def test_an_error_of_a_graph_is_recorded_with_the_calls_that_it_ended() -> None:
+    model = Looks()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(model) as run, pytest.raises(IndexError):
+        compiled(torch.tensor([9]))
+
+    assert [(call.path, (call.error or "").partition(":")[0]) for call in run] == [
+        ("", "IndexError"),
+        ("inner", "IndexError"),
+        ("inner.0", "IndexError"),
+    ]
+
+
+def test_a_call_that_an_earlier_callback_ends_does_not_count(model: nn.Module) -> None:
+    def refuse(call: hookline.Call) -> None:
+        if call.index == 1:
+            raise ValueError("not this time")
+
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(model) as run, hookline.on(model, "head", before=refuse, compiled="callback"):
+        compiled(X)
+        with pytest.raises(ValueError, match="not this time"):
+            compiled(X)
+        compiled(X)
+
+    assert [call.index for call in run.calls_of("head")] == [0, 1]
+    assert [call.index for call in run.calls_of("")] == [0, 1, 2]
+
+
+def test_a_callback_that_calls_another_compiled_model_leaves_the_gradients_of_its_own() -> None:
+    model, other = nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))
+    both = nn.ModuleDict({"model": model, "other": other})
+    compiled, probe = (torch.compile(part, backend="eager", fullgraph=True) for part in (model, other))
+    with hookline.on(model, "0", after=lambda call: probe(X), compiled="callback"):
+        with hookline.watch(both, grads=True) as run:
+            compiled(X).sum().backward()
+
+    assert run["model.0"].output.grad is not None
+
+
+class Overthrown(nn.Module):
+    """Layers that are recomputed in the backward pass, which raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x))).sin()))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False).sin()  # type: ignore[no-any-return]
+
+
+def test_a_backward_pass_that_raises_leaves_the_next_call_with_its_own_parent() -> None:
+    def refuse(gradient: Tensor) -> None:
+        raise RuntimeError("not this time")
+
+    model = Overthrown()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with hookline.watch(model, grads=True) as run:
+        x = X.clone().requires_grad_()
+        x.register_hook(refuse)
+        with pytest.raises(RuntimeError, match="not this time"):
+            compiled(x).sum().backward()
+        compiled(X)
+        model(X)
+
+    assert any(call.recompute for call in run)
+    assert [call.parent for call in run.calls_of("")] == [None] * 3
+    assert not open_calls
+
+
+def test_a_graph_says_that_it_does_not_see_calls_of_methods() -> None:
+    class Encoder(nn.Module):
+        def encode(self, x: Tensor) -> Tensor:
+            return x * 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.encode(x)
+
+    model = Encoder()
+    with hookline.watch(model, methods=["encode"]) as run, pytest.warns(UserWarning, match="method encode are not"):
+        torch.compile(model, backend="eager", fullgraph=True)(X)
+
+    assert [call.path for call in run] == [""]
+
+
+def test_a_list_inside_of_itself_and_one_of_many_levels_go_through_a_watched_graph() -> None:
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep]
+    around: list[Any] = [1]
+    around.append(around)
+    model = Takes()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with hookline.watch(model) as run:
+        assert compiled(X, deep)[1] == deep
+        assert compiled(X, around)[1][0] == 1
+
+    assert len(run) == 2
+
+
 class Checkpointed(nn.Module):
     """Layers of which the first are recomputed in the backward pass."""
 
@@ -724,6 +878,30 @@ def test_an_error_in_a_graph_leaves_the_next_call_with_its_own_parent(model: nn.
 
     assert run["", 1].parent is None
     assert run["head"].parent is run["", 1]
+
+
+class Numbered(nn.Module):
+    """Its `__new__` gives it what its state leaves out."""
+
+    def __new__(cls) -> "Numbered":
+        made = super().__new__(cls)
+        made.__dict__["number"] = 7
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "number"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.number  # type: ignore[no-any-return]
+
+
+def test_once_a_graph_was_made_a_hooked_module_is_pickled_and_copied_by_its_own_new() -> None:
+    model = Numbered()
+    with hookline.watch(model):
+        torch.compile(model, backend="eager", fullgraph=True)(X)
+
+        assert pickle.loads(pickle.dumps(model)).number == 7
+        assert copy.copy(model).number == 7
 
 
 def test_once_a_graph_was_made_a_hooked_module_tells_its_real_class(model: nn.Module) -> None:

@@ -161,14 +161,15 @@ class PathsBelow:
 
 class Running:
     """What runs on one thread now: the innermost hooked call; inside of `everywhere` the paths below the outermost
-    module; what a call of a compiled graph gave, while its steps look at that; and the sums that the graph took of
-    what they see, by the tensor's id."""
+    module; the number that the compiled graph that runs began with, 0 where none does; what a call of it gave, while
+    its steps look at that; and the sums that the graph took of what they see, by the tensor's id."""
 
-    __slots__ = ("call", "names", "output", "sums")
+    __slots__ = ("call", "graph", "names", "output", "sums")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
+        self.graph = 0
         self.output: Any = None
         self.sums: dict[int, list[Tensor]] = {}
 

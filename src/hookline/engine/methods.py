@@ -16,6 +16,7 @@ from hookline.engine.hook import Handle, Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
 from hookline.engine.stand_in import changing, site_of
+from hookline.engine.traced import tell_of_method
 
 NOTHING: Any = object()
 
@@ -67,7 +68,11 @@ class Method:
 
     def around(self, module: Module, /, *args: Any, **kwargs: Any) -> Any:
         """The steps around one call of the method."""
-        if not self.hooks or is_dynamo_compiling() or self._is_the_calls_own(module):
+        if is_dynamo_compiling():
+            if self.hooks and self.name != "forward":
+                tell_of_method(self.name)
+            return self.inner(*args, **kwargs)
+        if not self.hooks or self._is_the_calls_own(module):
             return self.inner(*args, **kwargs)
         call = MethodCall()
         call.module, call.names, call.method = module, self, self.name

@@ -45,6 +45,7 @@ class CompiledPlan:
     taps: bool
     tapped_before: tuple[Step, ...]
     tapped_after: tuple[Step, ...]
+    tapped_always: tuple[Step, ...]
     sees_before: Sees
     sees_after: Sees
     sees_gradients: bool
@@ -64,7 +65,8 @@ def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
         traced_after=_steps(traced, "after") + _steps(traced, "always"),
         taps=bool(tapped),
         tapped_before=_steps(tapped, "before"),
-        tapped_after=_steps(tapped, "after") + _steps(tapped, "always"),
+        tapped_after=_steps(tapped, "after"),
+        tapped_always=_steps(tapped, "always"),
         sees_before=_most(hook.sees for hook in tapped if hook.phase == "before"),
         sees_after=_most(hook.sees for hook in tapped if hook.phase != "before"),
         sees_gradients=any(hook.sees_gradients for hook in tapped),

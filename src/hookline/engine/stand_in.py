@@ -8,6 +8,7 @@ What is set on the stand-in class goes to the original.
 import copy
 import copyreg
 import itertools
+import operator
 import sys
 import threading
 import weakref
@@ -265,8 +266,8 @@ def _reduce_ex(self: Module, protocol: Any) -> Any:
     with _bare(self):
         reduced = self.__reduce_ex__(protocol)
     if graphs.made and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
-        # pickle compares the class with what __class__ says, which is the stand-in now
-        return copyreg._reconstructor, (*reduced[1], object, None), *reduced[2:]  # type: ignore[attr-defined]
+        # of `__newobj__` pickle compares the class with what __class__ says, which is the stand-in now
+        return operator.methodcaller("__new__", *reduced[1]), reduced[1], *reduced[2:]
     return reduced
 
 

@@ -8,9 +8,9 @@ keep them in order.) Which module it is comes as a tensor, so that modules of on
 ticket, the number of the call, that `ended` takes, and that the graph keeps for the gradients.
 
 Which call one runs inside of is told by their depths in the graph, which are known when it is made. Calls that do not
-end, since something raised, are let go of by the graph that began them (`careful`) when that raises; or, where the
-graph was broken inside of them, when the ticket is gone, which the code between the graphs holds. Those that a backward
-pass makes again, in part perhaps, are let go of when that pass ends.
+end, since something raised, are ended by the graph that began them (`careful`) when that raises; or, where the graph
+was broken inside of them, let go of when the ticket is gone, which the code between the graphs holds. Those that a
+backward pass makes again, in part perhaps, are let go of when that pass is over.
 """
 
 import ast
@@ -28,6 +28,7 @@ from torch.autograd import Variable
 from torch.utils._python_dispatch import _disable_current_modes
 
 from hookline.engine.call import Call, Running, here
+from hookline.engine.run import finish
 from hookline.engine.shown import packed, unpacked
 from hookline.model.tensors import Fields, Opaque
 
@@ -108,13 +109,13 @@ class Output:
 
 
 class Tap:
-    """What is known of an open call besides: its number, how deep in its graph it is, and its ticket; of a call that is
-    open when its graph has run, a weak reference to that."""
+    """What is known of an open call besides: its number, how deep in its graph it is, the backward pass that makes it
+    (or -1), and its ticket; of a call that is open when its graph has run, a weak reference to that."""
 
-    __slots__ = ("depth", "number", "ticket")
+    __slots__ = ("depth", "number", "of_pass", "ticket")
 
     def __init__(self, number: int, depth: int, ticket: Tensor) -> None:
-        self.number, self.depth = number, depth
+        self.number, self.depth, self.of_pass = number, depth, current_pass()
         self.ticket: Tensor | weakref.ref[Tensor] = ticket
 
 
@@ -132,14 +133,18 @@ def began(
         call.module, call.names, call.index = site.module(), site, next(site.count)
         call.args, call.kwargs = args, kwargs
         call.instead = call.output = call.error = call._origin = None
-        call.parent = above(running.call, depth)
+        call.parent = above(running, depth)
         running.call = open_calls[number] = call
-        taps[call] = Tap(number, depth, ticket)
-        if current_pass() != -1:  # a graph recomputes no more than it needs, so that a call may not end
-            Variable._execution_engine.queue_callback(partial(leave, [call], running))
-        with showing(given, rows):
-            for step in site.plan.compiled.tapped_before:
-                step(call)
+        tap = taps[call] = Tap(number, depth, ticket)
+        if tap.of_pass != -1:  # a graph recomputes no more than it needs, so that a call may not end
+            Variable._execution_engine.queue_callback(Leaving(call, running))
+        try:
+            with showing(given, rows):
+                for step in site.plan.compiled.tapped_before:
+                    step(call)
+        except BaseException as error:
+            end_by(error, [call], running)
+            raise
     return ticket
 
 
@@ -150,16 +155,22 @@ def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, intege
         return
     del taps[call]
     running = here.running
+    leave(inside(call, running), running)
     running.call = call
     given, rows = shown(structure, parts, kinds)
     call.output = filled(structure, given, integers)
-    running.output = Output(int(ticket), given)
+    around, running.output = running.output, Output(int(ticket), given)
+    plan = call.names.plan  # type: ignore[attr-defined]
+    always = iter(plan.compiled.tapped_always)
     try:
         with showing(given, rows):
-            for step in call.names.plan.compiled.tapped_after:  # type: ignore[attr-defined]
+            for step in itertools.chain(plan.compiled.tapped_after, always):
                 step(call)
+    except BaseException as error:
+        finish(plan, call, always, error)
+        raise
     finally:
-        running.output, running.call = None, call.parent
+        running.output, running.call = around, call.parent
 
 
 def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
@@ -189,31 +200,67 @@ def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[
 
 
 def careful(graph: Callable[..., Any]) -> Callable[..., Any]:
-    """A graph that sees to the calls that it began and did not end: when it raises they are let go of, else as soon as
-    nobody has their tickets."""
+    """A graph that sees to the calls that it began and did not end: when it raises they end by that, else they are let
+    go of as soon as nobody has their tickets."""
 
     def run(*args: Any) -> Any:
-        first = next(numbers)
+        running = here.running
+        around, running.graph = running.graph, next(numbers)
         try:
             output = graph(*args)
-        except BaseException:
-            leave(open_since(first), here.running)
+            for call in open_since(running.graph, running):
+                leave_without_ticket(call, running)
+        except BaseException as error:
+            end_by(error, open_since(running.graph, running), running)
             raise
-        for call in open_since(first):
-            leave_without_ticket(call, here.running)
+        finally:
+            running.graph = around
         return output
 
     return run
 
 
-def open_since(number: int) -> list[Call]:
+def open_since(number: int, running: Running) -> list[Call]:
     """The innermost calls that run, down to the first that began before a number was given out."""
     found = []
-    call = here.running.call
+    call = running.call
     while call is not None and call in taps and taps[call].number > number:
         found.append(call)
         call = call.parent
     return found
+
+
+def inside(call: Call, running: Running) -> list[Call]:
+    """The calls of graphs that are open inside of one."""
+    found: list[Call] = []
+    inner = running.call
+    while inner is not None and inner is not call:
+        found.append(inner)
+        inner = inner.parent
+    return found if inner is call else []
+
+
+def end_by(error: BaseException, calls: Sequence[Call], running: Running) -> None:
+    """End calls by an error, the innermost first: their `always` steps run."""
+    for call in calls:
+        plan = call.names.plan  # type: ignore[attr-defined]
+        finish(plan, call, plan.compiled.tapped_always, error)
+    leave(calls, running)
+
+
+class Leaving:
+    """What lets go of a call when a backward pass is over: called at its end, or dropped where it raises."""
+
+    __slots__ = ("call", "running")
+
+    def __init__(self, call: Call, running: Running) -> None:
+        self.call, self.running = call, running
+
+    def __call__(self) -> None:
+        """Let go of the call."""
+        leave([self.call], self.running)
+
+    __del__ = __call__
 
 
 def leave_without_ticket(call: Call, running: Running) -> None:
@@ -229,11 +276,11 @@ def forget(site: Any) -> None:
 
 
 def leave(left: Sequence[Call], running: Running) -> None:
-    """Let go of calls that did not end, wherever they stand among those that run."""
+    """Let go of calls that did not end, wherever they stand among those that run, and of what they were given."""
+    left = [call for call in left if call in taps]
     for call in left:
-        tap = taps.pop(call, None)
-        if tap is not None:
-            del open_calls[tap.number]
+        del open_calls[taps.pop(call).number]
+        call.args, call.kwargs = (), {}
     while running.call is not None and running.call in left:
         running.call = running.call.parent
     around = running.call
@@ -243,11 +290,20 @@ def leave(left: Sequence[Call], running: Running) -> None:
         around = around.parent
 
 
-def above(call: Call | None, depth: int) -> Call | None:
-    """The call that a new one at a depth of its graph runs inside of. The outermost of a graph runs inside of whatever
-    runs; for others a call that is as deep has ended, or will not: a backward pass has made it again in part."""
-    while depth and call is not None and call in taps and taps[call].depth >= depth:
+def above(running: Running, depth: int) -> Call | None:
+    """The call that a new one at a depth of its graph runs inside of. One of the same graph that is as deep has ended,
+    or will not, and is let go of: the model has handled an error, or a backward pass makes it again in part. The
+    outermost calls of a graph run inside of whatever ran when it began."""
+    left = []
+    call = running.call
+    while call is not None and call in taps:
+        tap = taps[call]
+        same = depth or 0 < running.graph < tap.number or tap.of_pass == current_pass() != -1
+        if not same or tap.depth < depth:
+            break
+        left.append(call)
         call = call.parent
+    leave(left, running)
     return call
 
 

@@ -18,6 +18,7 @@ from torch.nn import Module
 from hookline.engine.call import Call
 from hookline.engine.shown import kinds_of, packed
 from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradients, sites
+from hookline.model.tensors import DEEPEST
 
 if TYPE_CHECKING:
     from hookline.engine.stand_in import Site
@@ -43,7 +44,7 @@ class CarefulCompiler:
         if isinstance(owner, _LazyGraphModule):  # dynamo does the same with what a backend gives
             _LazyGraphModule.force_recompile(owner)
             graph = owner.forward
-        return careful(graph)
+        return careful(graph) if callable(graph) else graph
 
 
 class Graphs:
@@ -101,9 +102,9 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
     return output
 
 
-def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
+def structure(value: Any, tensors: list[Tensor], numbers: list[int], depth: int = 0) -> str:
     """The nesting of a value as a literal of Python, with what changes from call to call apart: its tensors and whole
-    numbers. `tap.filled` puts both together again."""
+    numbers. `tap.filled` puts both together again. Below `DEEPEST` there is nothing: a list may be inside of itself."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return "'G'" if value.requires_grad else "'T'"
@@ -114,10 +115,12 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
             return f"('p',{operator.index(value)!r})"
         numbers.append(value)
         return "'I'"
+    if depth >= DEEPEST:
+        return f"('o',{type(value).__name__!r})"
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
         parts = ""
         for part in value:
-            parts += structure(part, tensors, numbers) + ","
+            parts += structure(part, tensors, numbers, depth + 1) + ","
         return f"('t',({parts}))" if isinstance(value, tuple) else f"('l',({parts}))"
     named = None
     if type(value).__module__ in ("numpy", "torch._C"):  # whose classes dynamo does not let be asked for more
@@ -132,7 +135,7 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int]) -> str:
         return f"('o',{type(value).__name__!r})"
     parts = ""
     for name, part in named:
-        parts += f"({name!r},{structure(part, tensors, numbers)}),"
+        parts += f"({name!r},{structure(part, tensors, numbers, depth + 1)}),"
     if isinstance(value, Mapping) and not dataclasses.is_dataclass(value):
         return f"('d',({parts}))"
     return f"('f',{type(value).__name__!r},({parts}))"
@@ -213,6 +216,13 @@ def gradients_are_told() -> bool:
     return not why
 
 
+def tell_of_method(name: str) -> None:
+    """Say, while a graph is made, that calls of a method are not seen in it."""
+    warnings.warn(
+        f"calls of the method {name} are not seen in a graph of torch.compile, only what they call", stacklevel=2
+    )
+
+
 def tell_what_is_left_out() -> None:
     """Say, while a graph is made, which hooks do not run in it; once of each."""
     left_out = {hook: None for site in sites.values() for hook in site.plan.compiled.left_out}
@@ -233,7 +243,7 @@ def tell_what_is_left_out() -> None:
 # loads the compiler to do so.)
 _NOT_LOOKED_INTO: tuple[Any, ...] = (
     *(make_ready, has_room_for_taps, clean_up_after_errors, depth_in_graph),
-    *(gradients_are_told, tell_what_is_left_out),
+    *(gradients_are_told, tell_of_method, tell_what_is_left_out),
 )
 for _function in _NOT_LOOKED_INTO:
     _function._dynamo_marked_constant = True

@@ -7,6 +7,7 @@ from _thread import get_ident
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import reduce
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -56,6 +57,7 @@ class Recorder:
         self.first: tuple[Hook, ...] | None = None
         self.known: dict[int, str] = {}
         self.counts: dict[str, itertools.count[int]] = {}
+        self.counting = Lock()
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
@@ -122,9 +124,11 @@ class Recorder:
         """The path and the index of a call, where the module had hooks before ours, or a method is called by its name.
         A module that is not known is a replica, which somebody made of one that is."""
         if not self.known:
-            self.known = {id(module): path for path, module in self.modules}
-            recorded = Counter(record.path for record in self.run.calls)
-            self.counts = {path: itertools.count(number) for path, number in recorded.items()}
+            with self.counting:
+                if not self.known:
+                    recorded = Counter(record.path for record in self.run.calls)
+                    self.counts = {path: itertools.count(number) for path, number in recorded.items()}
+                    self.known = {id(module): path for path, module in self.modules}
         path = self.known.get(id(call.module))
         if path is None:
             path = call.path
