@@ -40,10 +40,11 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
             for path, module in modules:
-                attached.append(weakref.ref(module))
+                reference = weakref.ref(module)
+                attached.append(reference)
                 site = site_of(module) if SITE in module.__dict__ else None
                 if site is None:
-                    _swap(module, path, hooks, plan, kinds)
+                    _swap(module, reference, path, hooks, plan, kinds)
                 else:
                     _decide(site, (*site.hooks, *hooks))
             _have_keys(hooks, attached, plan)
@@ -69,10 +70,15 @@ def _have_keys(hooks: tuple[Hook, ...], modules: list[weakref.ref[TorchModule]],
 
 
 def _swap(
-    module: TorchModule, path: str, hooks: tuple[Hook, ...], plan: Plan, kinds: dict[type[TorchModule], Kind]
+    module: TorchModule,
+    reference: "weakref.ref[TorchModule]",
+    path: str,
+    hooks: tuple[Hook, ...],
+    plan: Plan,
+    kinds: dict[type[TorchModule], Kind],
 ) -> None:
     try:
-        swap(module, path, hooks, plan, kinds)
+        swap(module, reference, path, hooks, plan, kinds)
     except TypeError as error:
         kind = type(module).__qualname__
         message = (
@@ -87,7 +93,7 @@ def _decide(site: Site, hooks: tuple[Hook, ...]) -> None:
 
 def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
     site = module.__dict__.get(SITE)
-    if site is None or site.owner != id(module):
+    if site is None or site.module() is not module:
         return
     left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
     if left:

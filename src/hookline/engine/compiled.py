@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from hookline.engine.stand_in import Entry
+from hookline.engine.stand_in import Site
 from hookline.model.paths import walk
 from hookline.model.telling import few, outside
 
@@ -17,7 +17,7 @@ from hookline.model.telling import few, outside
 def compiled_call_of(module: Module) -> Any:
     """What `Module.compile()` left in a module; None where it did not."""
     found = module.__dict__.get("_compiled_call_impl")
-    return None if type(found) is Entry else found
+    return None if type(found) is Site else found
 
 
 def is_compiled(module: Module) -> bool:

@@ -145,6 +145,8 @@ def attach_methods(modules: Iterable[tuple[str, Module]], names: Iterable[str], 
 def _put_on(module: Module, path: str, name: str, hooks: tuple[Hook, ...]) -> Method:
     site = site_of(module)
     assert site is not None, "a module has hooks on its call first"
+    if site.methods is None:
+        site.methods = {}
     method: Method | None = site.methods.get(name)
     if method is None:
         method = site.methods[name] = Method(module, path, name)
@@ -160,5 +162,5 @@ def _take_off(module: Module | None, method: Method, hooks: tuple[Hook, ...]) ->
     site = None if module is None else site_of(module)
     if module is not None and not method.hooks:
         method.take_out(module)
-        if site is not None:
+        if site is not None and site.methods:
             site.methods.pop(method.name, None)

@@ -7,7 +7,6 @@ What is set on the stand-in class goes to the original.
 
 import copy
 import copyreg
-import itertools
 import operator
 import sys
 import threading
@@ -15,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import count
 from types import MethodType
 from typing import Any
 
@@ -43,26 +43,33 @@ changing = threading.RLock()  # held while hooks are put on, taken off, or lifte
 class Site:
     """What the engine keeps in a module that has hooks of ours: whose it is, the module's class and that class' call,
     its path and how many calls there were, both as of the first hooks, the hooks that it has and their plan, and the
-    methods of it that are hooked. Copied or pickled it is None."""
+    methods of it that are hooked, None for none. Copied or pickled it is None.
+
+    It is also what PyTorch's call of the module finds first of all, as if it were compiled: the way to our steps for
+    those who kept that call from before the module was hooked, as `torch.compile(model)` does."""
 
     __slots__ = (
-        *("__weakref__", "call", "count", "entry", "first", "hooks", "key", "methods", "module"),
-        *("original", "owner", "path", "plan"),
+        *("__weakref__", "call", "count", "first", "hooks", "key", "methods", "module"),
+        *("original", "path", "plan"),
     )
     own = True
 
-    def __init__(self, module: Module, kind: "Kind", path: str, hooks: tuple[Hook, ...], plan: Plan) -> None:
-        self.owner = id(module)
-        self.module = weakref.ref(module)
-        self.key: Tensor | None = None  # what stands for this module in a compiled graph
-        self.entry: Any = None
+    def __init__(
+        self, module: weakref.ref[Module], kind: "Kind", path: str, hooks: tuple[Hook, ...], plan: Plan
+    ) -> None:
+        self.module = module
         self.path = path
-        self.count = itertools.count()
+        self.count = count()
         self.first = self.hooks = hooks
-        self.methods: dict[str, Any] = {}
         self.plan = plan
         self.original = kind.original
         self.call = kind.call
+        self.methods: dict[str, Any] | None = None
+        self.key: Tensor | None = None  # what stands for this module in a compiled graph
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's call."""
+        return call_from_within(self.module(), *args, **kwargs)  # type: ignore[arg-type]
 
     def path_of(self, module: Module) -> str:
         """The module's path, for a Call."""
@@ -76,10 +83,10 @@ class Site:
 
 
 class Kind:
-    """A class whose instances are hooked: itself, its stand-in, and its call if, without hooks of PyTorch's, that is
-    the forward and nothing else (None where it may be more)."""
+    """A class whose instances are hooked: itself, its stand-in, its call if, without hooks of PyTorch's, that is the
+    forward and nothing else (None where it may be more), and whether somebody may have kept PyTorch's call of it."""
 
-    __slots__ = ("call", "original", "stand_in")
+    __slots__ = ("call", "kept", "original", "stand_in")
 
     def __init__(self, original: type[Module]) -> None:
         found = original.__call__
@@ -87,6 +94,7 @@ class Kind:
         self.original = original
         self.stand_in = stand_in(original)  # type: ignore[arg-type]
         self.call: Callable[..., Any] | None = found if bare else None
+        self.kept = self.call is PYTORCHS_CALL and "torch._dynamo" in sys.modules
 
 
 def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
@@ -114,7 +122,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
             or process["_global_backward_hooks"]
             or process["_global_backward_pre_hooks"]
             or _trace._trace_module_map is not None
-            or namespace.get("_compiled_call_impl") is not site.entry
+            or namespace.get("_compiled_call_impl", site) is not site
             or "_call_impl" in namespace
         )
     except KeyError:  # a module without hook dicts is called as its class does it
@@ -131,20 +139,6 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run(site.plan, call, inner)
 
 
-class Entry:
-    """What PyTorch's call of a hooked module finds first of all, as if it were compiled: the way to our steps for those
-    who kept that call from before the module was hooked, as `torch.compile(model)` does."""
-
-    __slots__ = ("module",)
-
-    def __init__(self, module: Module) -> None:
-        self.module = weakref.ref(module)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's call."""
-        return call_from_within(self.module(), *args, **kwargs)  # type: ignore[arg-type]
-
-
 def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The call of a hooked module with our steps, or, where these run already, the rest of PyTorch's call."""
     site = self.__dict__.get(SITE)
@@ -159,10 +153,17 @@ def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
 def site_of(module: Module) -> Site | None:
     """The module's own site; None where it has none, or one that came with a copy of another module's `__dict__`."""
     site = module.__dict__.get(SITE)
-    return site if site is not None and site.owner == id(module) and is_stand_in(type(module)) else None
+    return site if site is not None and site.module() is module and is_stand_in(type(module)) else None
 
 
-def swap(module: Module, path: str, hooks: tuple[Hook, ...], plan: Plan, kinds: dict[type[Module], Kind]) -> None:
+def swap(
+    module: Module,
+    reference: weakref.ref[Module],
+    path: str,
+    hooks: tuple[Hook, ...],
+    plan: Plan,
+    kinds: dict[type[Module], Kind],
+) -> None:
     """Give a module its stand-in class and a site with its first hooks; the undo is `swap_back`. `kinds` gathers the
     classes met so far."""
     own = type(module)
@@ -170,9 +171,10 @@ def swap(module: Module, path: str, hooks: tuple[Hook, ...], plan: Plan, kinds: 
     if kind is None:
         kind = kinds[own] = Kind(original_class(module))
     set_class(module, kind.stand_in)
-    site = module.__dict__[SITE] = Site(module, kind, path, hooks, plan)
-    if "torch._dynamo" in sys.modules and kind.call is PYTORCHS_CALL and "_compiled_call_impl" not in module.__dict__:
-        site.entry = module.__dict__["_compiled_call_impl"] = Entry(module)
+    namespace = module.__dict__
+    site = namespace[SITE] = Site(reference, kind, path, hooks, plan)
+    if kind.kept:
+        namespace.setdefault("_compiled_call_impl", site)
 
 
 def swap_back(module: Module, site: Site) -> None:
@@ -186,11 +188,12 @@ def swap_back(module: Module, site: Site) -> None:
     site.plan = NO_STEPS
 
 
-def _take_entry(module: Module, site: Site) -> Any:
-    """Take out what leads to our steps from within PyTorch's call, where it is there still; gives it."""
-    if site.entry is None or module.__dict__.get("_compiled_call_impl") is not site.entry:
-        return None
-    return module.__dict__.pop("_compiled_call_impl")
+def _take_entry(module: Module, site: Site) -> bool:
+    """Take out the way to our steps from within PyTorch's call; whether it was there."""
+    there = module.__dict__.get("_compiled_call_impl") is site
+    if there:
+        del module.__dict__["_compiled_call_impl"]
+    return there
 
 
 @lru_cache(maxsize=512)
@@ -244,12 +247,12 @@ def _bare(module: Module) -> Iterator[None]:
     """The module as it is without hooks of ours, for as long as it is copied."""
     with changing:
         site = module.__dict__.pop(SITE, None)
-        methods = () if site is None else [*site.methods.values()]
+        methods = () if site is None or site.methods is None else [*site.methods.values()]
         for method in methods:
             method.take_out(module)
         hooked = type(module)
         set_class(module, original_class(module))
-        entry = None if site is None else _take_entry(module, site)
+        entered = site is not None and _take_entry(module, site)
         try:
             yield
         finally:
@@ -258,8 +261,8 @@ def _bare(module: Module) -> Iterator[None]:
                 module.__dict__[SITE] = site
             for method in methods:
                 method.put_in(module)
-            if entry is not None:
-                module.__dict__["_compiled_call_impl"] = entry
+            if entered:
+                module.__dict__["_compiled_call_impl"] = site
 
 
 def _reduce_ex(self: Module, protocol: Any) -> Any:

@@ -79,10 +79,11 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
     around = (*within, id(value))
 
     def inside(part: Any) -> Any:
-        return mirror(part, leaf, kind=kind, within=around)
+        return part if part is None else mirror(part, leaf, kind=kind, within=around)
 
-    if type(value) in (tuple, list):
-        return type(value)([leaf(part) if type(part) is kind else inside(part) for part in value])
+    of = type(value)
+    if of is tuple or of is list:
+        return of([leaf(part) if type(part) is kind else inside(part) for part in value])
     try:
         named = _named_parts(value)
         items = [*value.items()] if named is None and isinstance(value, Mapping) else None
