@@ -993,6 +993,44 @@ class Canary:
         tensor.grad_fn.metadata["canary"] = self
 
 
+@pytest.mark.parametrize(
+    "function", [lambda weight, x: x * weight, lambda weight, x: torch.stack([x, x * weight]).sum(0)]
+)
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_the_gradients_of_a_call_are_let_go_of_when_its_backward_is_through(x, function, inputs):
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList(Lambda(lambda weight, *args: function(weight, sum(args))) for _ in range(5))
+
+        def forward(self, x):
+            x = Counting.apply(x)
+            for part in self.parts:
+                x = part(*[x * 1 for _ in range(inputs)])
+            return x.exp()
+
+    seen, alive = [], []
+
+    class Counting(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, gradient):
+            alive.extend(reference for reference in seen if reference() is not None and reference() is not gradient)
+            return gradient
+
+    def see(call):
+        seen.extend(weakref.ref(gradient) for _, gradient in tensors((call.grad_output, call.grad_input)))
+
+    model = Chain()
+    with hookline.on(model, "parts.*", backward_before=lambda call: None, backward=see):
+        model(x).sum().backward()
+    assert len(seen) == 5 * (1 + inputs)
+    assert alive == []
+
+
 def test_a_module_that_keeps_its_own_output_dies_with_it(x):
     class Keeps(nn.Module):
         def forward(self, x):

@@ -234,7 +234,10 @@ class BackwardHalf:
         """The gradient that takes the place of an input's, None where it stays; what comes first runs the steps."""
         if now.begun and not now.done:
             self._finish(now)
-        return None if now.new[place] is now.given[place] else now.new[place]
+        new = None if now.new[place] is now.given[place] else now.new[place]
+        if now.done:
+            now.new[place] = now.given[place] = None
+        return new
 
     def _changed_input(self, place: int, region: Any, node: Any, inner: Any, outer: Any) -> Any:
         """The gradient of an argument as it was before the module changed it. Where it is the only one, and nothing
@@ -257,7 +260,7 @@ class BackwardHalf:
         return whole, *inner[1:]
 
     def _finish(self, now: Pass) -> None:
-        """Run the `backward` steps."""
+        """Run the `backward` steps. Nothing of the outputs is held from here on, and of an input until it goes on."""
         now.done = True
         call, given = now.call, now.given
         if call is None:
@@ -265,6 +268,7 @@ class BackwardHalf:
         if self.plan.backward_before and not now.seen:
             self._before(now, ())  # no one node had all the gradients of the outputs
         call.grad_output = fill(self.output, now.output)
+        now.call, now.output = None, [None] * self.outputs
         one = self.args is ONE
         args = call.grad_input = (given[0],) if one else fill(self.args, given)
         kwargs = call.grad_kwargs = {} if one else fill(self.kwargs, given)
