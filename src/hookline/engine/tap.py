@@ -267,7 +267,11 @@ def leave_without_ticket(call: Call, running: Running) -> None:
     """Let go of a call once nobody has its ticket."""
     tap = taps[call]
     if isinstance(tap.ticket, Tensor):
-        tap.ticket = weakref.ref(tap.ticket, lambda _: leave([call], running))
+        tap.ticket = weakref.ref(tap.ticket, partial(_gone, call, running))
+
+
+def _gone(call: Call, running: Running, ticket: "weakref.ref[Tensor]") -> None:
+    leave([call], running)
 
 
 def forget(site: Any) -> None:
@@ -365,4 +369,14 @@ def operators() -> Any:
         torch.library.register_fake(f"hookline::{name}", lambda *_: None, lib=library)
     _register_effectful_op("hookline::graded", EffectType.ORDERED)
     torch.compiler.allow_in_graph(show_gradients)  # type: ignore[no-untyped-call]
+    leave_alone(began, ended, graded, _show, _gone, Leaving.__call__)
     return library
+
+
+def leave_alone(*functions: Any) -> None:
+    """Have dynamo compile neither these functions nor what they call: PyTorch calls some of them between graphs, where
+    dynamo compiles whatever runs."""
+    from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+
+    for function in functions:
+        set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
