@@ -34,7 +34,6 @@ class Method:
     signature of the method and hides it. Copied or pickled the module is without it."""
 
     __slots__ = ("before", "count", "hooks", "inner", "module", "name", "passed", "path", "plan", "standing")
-    own = True
     first = ()
 
     def __init__(self, module: Module, path: str, name: str) -> None:

@@ -52,7 +52,6 @@ class Site:
         *("__weakref__", "call", "count", "first", "hooks", "key", "methods", "module"),
         *("original", "path", "plan"),
     )
-    own = True
 
     def __init__(
         self, module: weakref.ref[Module], kind: "Kind", path: str, hooks: tuple[Hook, ...], plan: Plan

@@ -157,6 +157,10 @@ class Recorder:
         if record is None or self.gradient is None:
             return
         for taken, gradients in zip((*record.args, record.kwargs), (*call.grad_input, call.grad_kwargs), strict=True):
+            if type(taken) is TensorInfo:
+                if gradients is not None:
+                    taken._grad = Slot(self.gradient(gradients))
+                continue
             for keys, info in infos(taken) if taken else ():
                 gradient = reduce(operator.getitem, keys, gradients)
                 if gradient is not None:
