@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.nn import TransformerEncoderLayer
 
-from hookline.edits.calls import Counted, When, generation_step
+from hookline.edits.calls import Counted, When
 from hookline.edits.edit import Edit, Spot
+from hookline.edits.generation import generation_step
 from hookline.edits.places import index_in
 from hookline.engine.attach import attach
 from hookline.engine.call import Call

@@ -10,8 +10,9 @@ from typing import Any, SupportsIndex
 from torch import Tensor
 from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNCellBase
 
-from hookline.edits.calls import When, generation_step
+from hookline.edits.calls import When
 from hookline.edits.edit import as_edit
+from hookline.edits.generation import generation_step
 from hookline.edits.steps import Change, Skip, edit_calls
 from hookline.engine.compiled import is_compile_wrapper, is_compiled
 from hookline.engine.forwarding import original_class
