@@ -7,7 +7,6 @@ holds the plan decided from them; any change to one of them drops it. A class wh
 
 import functools
 import sys
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from typing import Any, TypeAlias
 
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
+
+from hookline.engine.locks import lock
 
 TorchHook: TypeAlias = Callable[..., Any]
 PlannedHook: TypeAlias = tuple[Any, TorchHook, bool]
@@ -30,7 +31,7 @@ HOOK_DICTS = (
     "_backward_hooks",
 )
 CHANGES = ("__setitem__", "__delitem__", "__ior__", "clear", "move_to_end", "pop", "popitem", "setdefault", "update")
-changing = threading.RLock()  # held while a dict changes, is replaced, or a plan is made of it
+changing = lock()  # held while a dict changes, is replaced, or a plan is made of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,8 +160,9 @@ def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """A call that something keeps off the straight path above: no plan, compiling, tracing, a call of its own."""
     if torch.compiler.is_compiling():
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
-    if self._compiled_call_impl is not None:
-        return self._compiled_call_impl(*args, **kwargs)
+    compiled = self._compiled_call_impl
+    if compiled is not None:
+        return compiled(*args, **kwargs)
     if _is_its_own(self):
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
     if can_be_wired(self):

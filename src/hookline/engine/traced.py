@@ -21,7 +21,7 @@ from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradi
 from hookline.model.tensors import DEEPEST
 
 if TYPE_CHECKING:
-    from hookline.engine.stand_in import Site
+    from hookline.engine.site import Site
 
 
 NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention", "invoke_subgraph"}
