@@ -881,7 +881,7 @@ def test_what_taps_run_between_graphs_is_not_compiled(
     files = {Path(each.co_filename) for each in code if each is not None}
     ours = {path.name for path in files if path.is_relative_to(Path(hookline.__file__).parent)}
     assert run.calls
-    assert ours <= {"traced.py", "stand_in.py"}  # what is to become part of a graph
+    assert ours <= {"traced.py", "site.py"}  # what is to become part of a graph
 
 
 def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.Module) -> None:

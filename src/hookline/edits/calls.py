@@ -37,7 +37,7 @@ class Counted:
 
     def __init__(self, when: Any, model: Module) -> None:
         self.model = model
-        self.when = when.steps if isinstance(when, generation_step) else when
+        self.when: Any = when.steps if isinstance(when, generation_step) else when
         self.steps = Steps() if isinstance(when, generation_step) else None
         self.counts: dict[int, int] = {}
         self.chosen: WeakKeyDictionary[Origin, int] = WeakKeyDictionary()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch.nn import Module as TorchModule
 
 from hookline.engine.compile_start import attached as ever_attached
-from hookline.engine.compile_start import has_compiled, hear_of_compiling
+from hookline.engine.compile_start import graphs_may_know_classes, hear_of_tracing
 from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import tell, tell_no_more
 from hookline.engine.hook import Handle, Hook, Step, make_hooks
@@ -55,8 +55,8 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
         with changing:
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
-            in_slots = not has_compiled()
-            hear_of_compiling()
+            in_slots = not graphs_may_know_classes()
+            hear_of_tracing()
             for path, module in modules:
                 reference = weakref.ref(module)
                 attached.append(reference)
@@ -88,7 +88,7 @@ def _have_keys(hooks: tuple[Hook, ...], modules: list[weakref.ref[TorchModule]],
     ever_attached.add(hooks[0])
     if plan.compiled.taps or plan.compiled.leaves_out:
         waiting.add(hooks[0])
-        if graphs.made and has_compiled():
+        if graphs.made and graphs_may_know_classes():
             give_keys()
 
 

@@ -28,6 +28,7 @@ class Forwarding(type):
         delattr(cls.__base__, name)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance of the original."""
         original: Any = cls.__base__
         return original(*args, **kwargs)
 

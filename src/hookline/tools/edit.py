@@ -91,7 +91,7 @@ def edit(
 
 def refuse_other_calls(when: Any) -> None:
     """EditError for a `when` that is none, or counts from the end, which nobody knows."""
-    wanted = when.steps if isinstance(when, generation_step) else when
+    wanted: Any = when.steps if isinstance(when, generation_step) else when
     known = wanted is None or is_number(wanted) or isinstance(wanted, slice)
     known = known or (callable(wanted) and not isinstance(wanted, type))
     listed = isinstance(wanted, Collection) and not isinstance(wanted, str)
