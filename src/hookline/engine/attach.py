@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch.nn import Module as TorchModule
 
 from hookline.engine.compile_start import attached as ever_attached
-from hookline.engine.compile_start import graphs_may_know_classes, hear_of_tracing
+from hookline.engine.compile_start import hear_of_tracing, is_known_to_graphs
 from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import tell, tell_no_more
 from hookline.engine.hook import Handle, Hook, Step, make_hooks
@@ -55,7 +55,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
         with changing:
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
-            in_slots = not graphs_may_know_classes()
+            known = is_known_to_graphs()
             hear_of_tracing()
             for path, module in modules:
                 reference = weakref.ref(module)
@@ -64,7 +64,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
                 if site is None:
                     own = original_class(module)
                     kind = kinds.get(own) or kinds.setdefault(own, Kind(own))
-                    _enter(module, Site(reference, kind, path, hooks, plan), in_slots and kind.has_slot)
+                    _enter(module, Site(reference, kind, path, hooks, plan), kind.has_slot and not known(own))
                 else:
                     _decide(site, (*site.hooks, *hooks))
             _have_keys(hooks, attached, plan)
@@ -88,7 +88,7 @@ def _have_keys(hooks: tuple[Hook, ...], modules: list[weakref.ref[TorchModule]],
     ever_attached.add(hooks[0])
     if plan.compiled.taps or plan.compiled.leaves_out:
         waiting.add(hooks[0])
-        if graphs.made and graphs_may_know_classes():
+        if graphs.made:
             give_keys()
 
 

@@ -7,8 +7,11 @@ and runs where dynamo would compile what it calls. So the one function that trac
 """
 
 import functools
+import re
 import sys
 import warnings
+import weakref
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -19,20 +22,45 @@ from torch.nn import Module
 
 from hookline.engine.hook import Hook
 from hookline.engine.site import Site, changing, site_of
-from hookline.engine.stand_in import swap
+from hookline.engine.stand_in import keep_for_graphs, swap
 
 attached: WeakSet[Hook] = WeakSet()  # one for each time hooks were added, with the modules that got them
 CONVERT_FRAME = "torch._dynamo.convert_frame"
 TRACE = "compile_frame"  # the function of that module that traces one frame
 
 
-def graphs_may_know_classes() -> bool:
-    """Whether dynamo has traced in this process, so that a graph may know a module by its class; or traces without
-    our being told."""
+def is_known_to_graphs() -> Callable[[type], bool]:
+    """Which classes a graph may know, so that it would run in the place of a module's own call: those that its guards
+    name."""
     convert_frame: Any = sys.modules.get(CONVERT_FRAME)
     if convert_frame is None or _is_loading(convert_frame):
-        return False
-    return getattr(convert_frame, "FRAME_COUNTER", 1) > 0 or not hasattr(convert_frame, TRACE)
+        return lambda kind: False
+    if not hasattr(convert_frame, TRACE) or not hasattr(convert_frame, "FRAME_COUNTER"):
+        return lambda kind: True  # a PyTorch that does not tell
+    if convert_frame.FRAME_COUNTER == 0:
+        return lambda kind: False
+    known = _classes_in_guards(convert_frame)
+    return lambda kind: id(kind) in known
+
+
+def _classes_in_guards(convert_frame: Any) -> set[int]:
+    """The ids of the classes that the guards of graphs check, as the guards are printed."""
+    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list as entries_of
+
+    found: set[int] = set()
+    for reference in convert_frame.input_codes.seen:
+        code = reference()
+        for entry in entries_of(code) if code is not None else ():
+            key = id(entry.guard_manager)
+            known = _read.get(key)
+            if known is None or known[0]() is not entry.guard_manager:
+                ids = frozenset(map(int, re.findall(r"check_type_id\(.*?, (\d+)\)", str(entry.guard_manager))))
+                known = _read[key] = (weakref.ref(entry.guard_manager), ids)
+            found |= known[1]
+    return found
+
+
+_read: dict[int, tuple["weakref.ref[Any]", frozenset[int]]] = {}  # by guards, since to print them takes a while
 
 
 def hear_of_tracing() -> None:
@@ -51,8 +79,10 @@ def swap_all() -> None:
             for reference in hook.modules:
                 module = reference()
                 site = None if module is None else site_of(module)
-                if module is not None and site is not None and not site.swapped:
-                    _swap_or_warn(module, site)
+                if module is not None and site is not None:
+                    if not site.swapped:
+                        _swap_or_warn(module, site)
+                    keep_for_graphs(module)
 
 
 def _swap_or_warn(module: Module, site: Site) -> None:

@@ -69,9 +69,15 @@ def stand_in(original: Any) -> Any:
     made = stand_ins.get(original)
     if made is None:
         made = stand_ins[original] = _make_stand_in(original)
-    if "torch._dynamo" in sys.modules and not any(made is kept for kept in in_graphs):
-        in_graphs.append(made)
     return made
+
+
+def keep_for_graphs(module: Module) -> None:
+    """Keep the stand-in class of a module for as long as the process: a graph may know it, and would else be made anew
+    for the next one."""
+    kind = type(module)
+    if is_stand_in(kind) and not any(kind is kept for kept in in_graphs):
+        in_graphs.append(kind)
 
 
 def _make_stand_in(original: Any) -> Any:

@@ -59,8 +59,9 @@ def give_keys() -> None:
         while True:
             for reference in waiting.pop().modules:
                 module = reference()
-                site = None if module is None else module.__dict__.get("_hookline")
-                if site is not None and site.key is None:
+                namespace = {} if module is None else module.__dict__
+                site: Any = namespace.get("_hookline", namespace.get("_compiled_call_impl"))
+                if getattr(site, "key", 0) is None:
                     number = next(numbers)
                     sites[number] = site
                     with _disable_current_modes():
