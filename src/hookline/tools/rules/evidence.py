@@ -3,12 +3,16 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from hookline.record.record import CallRecord, Run, TensorInfo
+
+Place: TypeAlias = tuple[str, int]  # a call: the path of its module, and its index
+Source: TypeAlias = tuple[str, int, int]  # one output of a call: path, index, and which of its tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class ParameterFacts:
     - `gradients`: how often a gradient arrived; `renewed`: how often one arrived where another had been and was taken
       away, as `zero_grad` does; `largest_gradient`: the largest magnitude in any of them, NaN or Inf where one held
       that, None where none arrived;
+    - `awaited`: whether a gradient arrived, at any parameter, of a call that began while this one asked for one;
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
       own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
@@ -37,6 +42,7 @@ class ParameterFacts:
     gradients: int
     renewed: int
     largest_gradient: float | None
+    awaited: bool
     steps: int
     rate: float | None
     moved: bool | None
@@ -74,6 +80,28 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """How one tensor comes from the outputs of other calls.
+
+    - `place`: the call that received it ("input"), or whose own code uses it ("operation");
+    - `sources`: the outputs that it was computed of, with no other call between; `passing`: those from which only
+      operations lead to it whose backward makes no new numbers (a view, a stack, an addition);
+    - `operations`: the names of the others; `direct`: whether it is that very tensor, or uses it itself;
+    - `hooked`: whether the gradients on this way were seen; `gradient`: the largest magnitude in them, None where none
+      came.
+    """
+
+    place: Place
+    kind: Literal["input", "operation"]
+    sources: tuple[Source, ...]
+    passing: tuple[Source, ...]
+    operations: tuple[str, ...]
+    direct: bool
+    hooked: bool
+    gradient: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """One outermost call: whose and which, in which mode, whether with gradients, and how many optimizer steps had been
     made on parameters of the model when it began."""
@@ -95,7 +123,7 @@ class Evidence:
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
     - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
     - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
-    - `suspects`: tensors that were changed in place after they were used.
+    - `suspects`: tensors that were changed in place after they were used; `flows`: how tensors came from call to call.
     """
 
     run: Run
@@ -110,6 +138,7 @@ class Evidence:
     autocast: frozenset[str] | None = None
     uses: tuple[Use, ...] | None = None
     suspects: tuple[Suspect, ...] | None = None
+    flows: tuple[Flow, ...] | None = None
 
     def module(self, path: str) -> Module | None:
         """The module of a path, where the model was at hand."""

@@ -1,9 +1,11 @@
 """Gathering: the steps and hooks that find out, while a check watches, what a run does not hold."""
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -22,7 +24,8 @@ from hookline.model.tensors import tensors
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
-from hookline.tools.rules.evidence import Evidence, Suspect, Use
+from hookline.tools.rules.evidence import Evidence, Place, Suspect, Use
+from hookline.tools.rules.links import Links
 from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for
 
 LAST = float("inf")
@@ -41,6 +44,7 @@ class Gathering:
     steps: int = 0
     other_steps: int = 0
     begun: int = 0
+    graded: int = -1
     versions: tuple[int | None, ...] = ()
     same_samples: Tensor | None = None
     autocast: set[str] = field(default_factory=set)
@@ -48,11 +52,24 @@ class Gathering:
     given: dict[tuple[str, str, int], Given] = field(default_factory=dict)
     many: int = 1000
     changed: list[Suspect] = field(default_factory=list)
+    links: Links = field(default_factory=Links)
+    paths: dict[int, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    running: dict[Call, Place] = field(default_factory=dict)
+    undo: list[Callable[[], None]] = field(default_factory=list)
 
     def begin(self, call: Call) -> None:
-        """Before a call: what the parameters are like, where it is the model's own."""
+        """Before a call: what it receives, and what the parameters are like, where it is the model's own."""
+        path = self.paths.get(id(call.module), call.path)
+        place = self.running[call] = path, self.counts[path]
+        self.counts[path] += 1
+        if not call.recompute:
+            with suppress(Exception):  # to look at a tensor never ends a call
+                received = [tensor for _, tensor in tensors((call.args, call.kwargs)) if _can_be_linked(tensor)]
+                self.links.take(place, self._around(call), received)
         if call.parent is not None:
             return
+        self.meet_parameters()
         self.begun += 1
         if call.recompute:
             return
@@ -73,7 +90,14 @@ class Gathering:
         found = [tensor for _, tensor in tensors(output)]
         for tensor in found:
             self._note(call.path, call.index, "its output", tensor)
+        place = self.running.get(call)
+        if place is not None and not call.recompute:
+            with suppress(Exception):
+                self.links.give(place, [tensor for tensor in found if _can_be_linked(tensor)])
         if call.parent is None and not call.recompute:
+            with suppress(Exception):
+                self.links.end()
+            self.meet_parameters()
             self.changed = [*self._suspects()]  # the graph may be gone before the check ends, and they with it
         first = found[0] if found else None
         if first is None or not _readable(first):
@@ -85,6 +109,33 @@ class Gathering:
                 tally.see(call.module, first.detach())
             if call.parent is None and call.module is self.selection.model:
                 self._compare_samples(call, first.detach())
+
+    def leave(self, call: Call) -> None:
+        """After a call that ended well, or raised."""
+        self.running.pop(call, None)
+
+    def meet_parameters(self) -> None:
+        """Know the parameters that the model has by now, and see the gradients of those that ask for one by now."""
+        for name, tally in _tallies(self.selection.model, self.parameters).items():
+            self.parameters[name] = tally
+        for tally in self.parameters.values():
+            parameter = tally.parameter
+            if not parameter.requires_grad:
+                continue
+            if tally.asked is None and self.begun and torch.is_grad_enabled():
+                tally.asked = self.begun
+            if not tally.hooked and parameter.is_leaf:
+                tally.hooked = True
+                see = partial(self._see_gradient, tally)
+                handle: Any = parameter.register_post_accumulate_grad_hook(see)  # type: ignore[no-untyped-call]
+                self.undo.append(handle.remove)
+
+    def _see_gradient(self, tally: ParameterTally, parameter: Tensor) -> None:
+        tally.see_gradient(parameter)
+        self.graded = self.begun
+
+    def _around(self, call: Call) -> Place | None:
+        return next((self.running[above] for above in call.around() if above in self.running), None)
 
     def before_step(self, optimizer: Optimizer, *_: Any) -> None:
         """Before an optimizer's step: what its parameters are."""
@@ -109,6 +160,8 @@ class Gathering:
 
     def evidence(self, run: Run) -> Evidence:
         """All that was found out."""
+        for each in self.parameters.values():
+            each.awaited = each.asked is not None and each.asked <= self.graded
         self.begun += 1  # what the last step did counts as before a call that was not made
         self._look_at_parameters()
         return Evidence(
@@ -124,6 +177,7 @@ class Gathering:
             autocast=frozenset(self.autocast),
             uses=tuple(self.uses),
             suspects=(*self._suspects(), *self.changed),
+            flows=self.links.flows(),
         )
 
     def _look_at_parameters(self) -> None:
@@ -183,35 +237,42 @@ def _readable(tensor: Tensor) -> bool:
 def gathering(selection: Selection) -> Iterator[Gathering]:
     """A `with` block in which evidence is gathered on the selected modules and on all parameters of their model; its
     steps and hooks are off again afterwards."""
-    found = Gathering(selection)
-    undo: list[Callable[[], None]] = []
+    found = Gathering(selection, paths={id(module): path for path, module in selection})
+    hooks = make_hooks(before=found.begin, after=found.end, always=found.leave, order=LAST, compiled="leave out")
     try:
-        found.parameters = _tallies(selection.model)
-        undo.append(
-            attach(selection, make_hooks(before=found.begin, after=found.end, order=LAST, compiled="leave out")).remove
-        )
-        for each in found.parameters.values():
-            if each.parameter.is_leaf and each.parameter.requires_grad:
-                handle: Any = each.parameter.register_post_accumulate_grad_hook(each.see_gradient)  # type: ignore[no-untyped-call]
-                undo.append(handle.remove)
-        undo.append(register_optimizer_step_pre_hook(found.before_step).remove)
-        undo.append(register_optimizer_step_post_hook(found.after_step).remove)
+        found.meet_parameters()
+        found.undo.append(attach(selection, hooks).remove)
+        found.undo.append(register_optimizer_step_pre_hook(found.before_step).remove)
+        found.undo.append(register_optimizer_step_post_hook(found.after_step).remove)
         yield found
     finally:
-        for take_off in reversed(undo):
+        found.links.end()
+        for take_off in reversed(found.undo):
             take_off()
 
 
-def _tallies(model: Module) -> dict[str, ParameterTally]:
-    """An empty tally for each parameter of a model, by its first name, with what was not finite from the start."""
-    found: dict[int, tuple[str, ParameterTally]] = {}
+def _can_be_linked(tensor: Tensor) -> bool:
+    """Whether a tensor is one of numbers, with an autograd graph that can be read."""
+    plain = tensor.is_floating_point() or tensor.is_complex()
+    return plain and not is_traced(tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, ParameterTally]:
+    """An empty tally for each parameter of a model that has none yet, by its first name, with what was not finite from
+    the start. A parameter in the place of another of its class has a new one."""
+    found: dict[str, ParameterTally] = {}
+    seen: set[int] = set()
     for module, own in paths(model):
         for name, parameter in module._parameters.items():
-            if parameter is None or is_lazy(parameter) or id(parameter) in found:
+            if parameter is None or is_lazy(parameter) or id(parameter) in seen:
                 continue
-            tally = ParameterTally(own[0], parameter, norm=norm_of(parameter))
-            found[id(parameter)] = f"{own[0]}.{name}".removeprefix("."), tally
+            seen.add(id(parameter))
+            name = f"{own[0]}.{name}".removeprefix(".")
+            old = known.get(name)
+            if old is not None and (old.parameter is parameter or type(old.parameter) is not type(parameter)):
+                continue
+            found[name] = tally = ParameterTally(own[0], parameter, norm=norm_of(parameter))
             largest = largest_of(parameter)
             if largest is not None and not bool(largest.isfinite()):
                 tally.nan, tally.inf = int(parameter.isnan().sum()), int(parameter.isinf().sum())
-    return dict(found.values())
+    return found

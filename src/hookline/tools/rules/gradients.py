@@ -108,7 +108,9 @@ def no_gradient(evidence: Evidence) -> Iterator[Finding]:
         message = "what it gives has no gradient to any parameter, though they ask for one: it cannot be trained"
         yield Finding("", message, severity="error")
         return
-    asking = {name: facts for name, facts in evidence.parameters.items() if facts.parameter.requires_grad}
+    asking = {
+        name: facts for name, facts in evidence.parameters.items() if facts.parameter.requires_grad and facts.awaited
+    }
     without = {name: facts for name, facts in asking.items() if not facts.gradients and facts.path in evidence.run}
     if not any(facts.gradients for facts in asking.values()):
         return  # no backward pass

@@ -38,11 +38,15 @@ class ParameterTally:
     renewed: int = 0
     latest: Callable[[], Tensor | None] = nothing
     largest_gradient: Tensor | None = None
+    asked: int | None = None
+    awaited: bool = False
+    hooked: bool = False
     steps: int = 0
     rate: float | None = None
     moved: Tensor | None = None
     ratio: Tensor | None = None
     before: Tensor | None = None
+    gradients_before: int = 0
 
     def see_gradient(self, parameter: Tensor) -> None:
         """Count a gradient that has arrived."""
@@ -59,6 +63,7 @@ class ParameterTally:
         self.steps += 1
         self.rate = max(float(rate), self.rate or 0.0)
         self.before = self.parameter.detach().clone()
+        self.gradients_before = self.gradients
 
     def end_step(self) -> None:
         """See how an optimizer has changed the parameter."""
@@ -72,6 +77,8 @@ class ParameterTally:
         if self.norm is not None:  # what began next to nothing is all of what its first steps made
             nothing = self.norm < NEXT_TO_NOTHING * before.numel() ** 0.5
             ratio = torch.where(nothing, 0.0, ratio)
+        if self.gradients - self.gradients_before > 1:  # a step that calls its closure again, as LBFGS, is many steps
+            ratio = torch.zeros_like(ratio)
         self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
         moved = (self.parameter.detach() != before).any()
         self.moved = moved if self.moved is None else self.moved | moved
@@ -91,6 +98,7 @@ class ParameterTally:
             gradients=self.gradients,
             renewed=self.renewed,
             largest_gradient=None if self.largest_gradient is None else float(self.largest_gradient),
+            awaited=self.awaited,
             steps=self.steps,
             rate=self.rate,
             moved=None if self.moved is None else bool(self.moved),
