@@ -51,14 +51,19 @@ class ParameterFacts:
 
 @dataclass(frozen=True, slots=True)
 class UnitFacts:
-    """What the elements that one activation or softmax gave were like, over all its calls.
+    """What the elements that one activation or softmax returned were like, over all its calls at one place.
 
+    - `path`: of the module; of a rectifier that is a function (torch.relu), of the module whose output it takes;
+    - `where`: the place, in words: "" where there is only one; `call`: the first call there, None where there is one;
     - `observations`: how many values of each unit were seen; `units`: how many units there are; `dead`: how many of
       them were exactly 0 each time (rectifiers);
     - `saturated`: the share of values at the flat ends of a sigmoid or tanh; `collapsed`: the share of a softmax's rows
       in which one value has more than 0.999 of all. None for other modules.
     """
 
+    path: str
+    where: str
+    call: int | None
     observations: int
     units: int
     dead: int | None
@@ -118,7 +123,7 @@ class Evidence:
     """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
 
     - `run`: every call, with statistics of what it took and gave, and of gradients;
-    - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts by path of the module;
+    - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts on activations;
     - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
     - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
@@ -129,7 +134,7 @@ class Evidence:
     run: Run
     modules: Mapping[str, Module] | None = None
     parameters: Mapping[str, ParameterFacts] | None = None
-    units: Mapping[str, UnitFacts] | None = None
+    units: tuple[UnitFacts, ...] | None = None
     loss: float | None = None
     error: BaseException | None = None
     steps: int | None = None
@@ -193,6 +198,43 @@ def by_path(run: Run, keep: Callable[[CallRecord], bool]) -> dict[str, list[Call
         if call.error is None and keep(call):
             found.setdefault(call.path, []).append(call)
     return found
+
+
+def by_place(run: Run, keep: Callable[[CallRecord], bool]) -> dict[tuple[str, ...], list[CallRecord]]:
+    """The calls that ended well and are to be kept, by path and by the place in the model's code that calls it: the
+    module around, and the one that was called before."""
+    before: dict[int, Trail] = {}
+    found: dict[tuple[str, ...], list[CallRecord]] = {}
+    for call in run.calls:
+        key = before.setdefault(id(call.parent) if call.parent else 0, Trail(call.parent is None)).step(call.path)
+        if call.error is None and keep(call):
+            around = call.parent.path if call.parent else ""
+            found.setdefault((call.path, around, *map(str, key)), []).append(call)
+    return found
+
+
+@dataclass(slots=True)
+class Trail:
+    """The calls made from one call's code so far: what tells the places apart from which a shared module is called.
+
+    >>> trail = Trail(outermost=False)
+    >>> [trail.step(path) for path in ("norm1", "relu", "norm2", "relu", "relu")][1::2] + [trail.step("relu")]
+    [('norm1', 0), ('norm2', 0), ('norm2', 2)]
+    """
+
+    outermost: bool
+    after: str = ""
+    last: str = ""
+    again: int = 0
+
+    def step(self, path: str) -> tuple[str, int]:
+        """The module called before one, and how often this one was called since; not counted at the top, where a loop
+        calls a module again for each batch."""
+        if path == self.last:
+            self.again += not self.outermost
+        else:
+            self.after, self.last, self.again = self.last, path, 0
+        return self.after, self.again
 
 
 def broken(info: TensorInfo) -> bool:

@@ -24,9 +24,9 @@ from hookline.model.tensors import tensors
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
-from hookline.tools.rules.evidence import Evidence, Place, Suspect, Use
+from hookline.tools.rules.evidence import Evidence, Place, Suspect, Trail, UnitFacts, Use
 from hookline.tools.rules.links import Links
-from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for
+from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for, units_of
 
 LAST = float("inf")
 Given: TypeAlias = "tuple[str, int | None, str, weakref.ref[Tensor], int]"  # path, call, name, tensor, version
@@ -38,7 +38,9 @@ class Gathering:
 
     selection: Selection
     parameters: dict[str, ParameterTally] = field(default_factory=dict)
-    units: dict[str, UnitTally] = field(default_factory=dict)
+    units: dict[tuple[Any, ...], UnitTally] = field(default_factory=dict)
+    trails: dict[Call | None, Trail] = field(default_factory=lambda: {None: Trail(outermost=True)})
+    spots: dict[Call, tuple[str, int]] = field(default_factory=dict)
     loss: float | None = None
     error: BaseException | None = None
     steps: int = 0
@@ -63,10 +65,14 @@ class Gathering:
         path = self.paths.get(id(call.module), call.path)
         place = self.running[call] = path, self.counts[path]
         self.counts[path] += 1
+        self.trails[call] = Trail(outermost=False)
+        self.spots[call] = self.trails.get(call.parent, self.trails[None]).step(path)
         if not call.recompute:
             with suppress(Exception):  # to look at a tensor never ends a call
                 received = [tensor for _, tensor in tensors((call.args, call.kwargs)) if _can_be_linked(tensor)]
                 self.links.take(place, self._around(call), received)
+                for tensor in received:
+                    self._see_rectified(tensor, f"as {path} receives them")
         if call.parent is not None:
             return
         self.meet_parameters()
@@ -93,6 +99,8 @@ class Gathering:
         place = self.running.get(call)
         if place is not None and not call.recompute:
             with suppress(Exception):
+                for tensor in found if tally_for(call.module) is None else ():
+                    self._see_rectified(tensor, f"as {place[0] or 'the model'} returns them")
                 self.links.give(place, [tensor for tensor in found if _can_be_linked(tensor)])
         if call.parent is None and not call.recompute:
             with suppress(Exception):
@@ -103,16 +111,39 @@ class Gathering:
         if first is None or not _readable(first):
             return
         with suppress(Exception), unseen(first), torch.no_grad():  # to look at a tensor never ends a call
-            tally = self.units.get(call.path) or tally_for(call.module)
-            if tally is not None:
-                self.units[call.path] = tally
-                tally.see(call.module, first.detach())
+            self._see_units(call, first.detach())
             if call.parent is None and call.module is self.selection.model:
                 self._compare_samples(call, first.detach())
 
     def leave(self, call: Call) -> None:
         """After a call that ended well, or raised."""
-        self.running.pop(call, None)
+        for known in (self.running, self.trails, self.spots):
+            known.pop(call, None)
+
+    def _see_units(self, call: Call, output: Tensor) -> None:
+        """Count what the units of an activation are, at the place from which it is called."""
+        tally = tally_for(call.module)
+        if tally is None or call not in self.running:
+            return
+        around = self._around(call)
+        path, index = self.running[call]
+        after, again = self.spots[call]
+        key = path, around and around[0], after, again, units_of(output) if tally.kind == "rectifier" else 0
+        if key not in self.units:
+            where = f"where {around[0] or 'the model'} calls it" if around else "where it is called"
+            tally.path, tally.call, tally.where = path, index, f"{where} after {after}" if after else where
+            self.units[key] = tally
+        self.units[key].see(call.module, output)
+
+    def _see_rectified(self, tensor: Tensor, where: str) -> None:
+        """The same of torch.relu, which is no module: its units are those of the module whose output it takes."""
+        found = self.links.rectified_of(tensor) if _readable(tensor) else None
+        if found is None:
+            return
+        (path, *_), values = found
+        tally = UnitTally("rectifier", path, f"after torch.relu, {where}", functional=True)
+        with unseen(tensor), torch.no_grad():
+            self.units.setdefault((path, where, units_of(values)), tally).see(self.selection.model, values)
 
     def meet_parameters(self) -> None:
         """Know the parameters that the model has by now, and see the gradients of those that ask for one by now."""
@@ -168,7 +199,7 @@ class Gathering:
             run=run,
             modules=dict(self.selection),
             parameters={name: each.facts() for name, each in self.parameters.items()},
-            units={path: tally.facts() for path, tally in self.units.items() if tally.seen},
+            units=self._unit_facts(),
             loss=self.loss,
             error=self.error,
             steps=self.steps,
@@ -178,6 +209,14 @@ class Gathering:
             uses=tuple(self.uses),
             suspects=(*self._suspects(), *self.changed),
             flows=self.links.flows(),
+        )
+
+    def _unit_facts(self) -> tuple[UnitFacts, ...]:
+        places = Counter(tally.path for tally in self.units.values() if not tally.functional)
+        return tuple(
+            tally.facts(alone=not tally.functional and places[tally.path] == 1)
+            for tally in self.units.values()
+            if tally.seen
         )
 
     def _look_at_parameters(self) -> None:

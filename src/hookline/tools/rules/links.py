@@ -35,6 +35,10 @@ PASSING = frozenset(
     )
 )
 
+VIEWS = frozenset(("View", "UnsafeView", "ReshapeAlias"))
+POOLING = frozenset(("MaxPool2DWithIndices", "AvgPool2D", "AdaptiveAvgPool2D", "Mean", "NativeDropout"))
+SAME_UNITS = frozenset(("Add", "Mul", "Clone"))  # of the first of their tensors
+
 
 def operation(node: Any) -> str:
     """The name of an autograd node's operation.
@@ -110,6 +114,7 @@ class Links:
     users: dict[Source, list[User]] = field(default_factory=dict)
     taken: dict[Place, list[Open]] = field(default_factory=dict)
     used: dict[Source, list[Open]] = field(default_factory=dict)
+    rectified: set[Any] = field(default_factory=set)
 
     def take(self, place: Place, parent: Place | None, tensors: Iterable[Tensor]) -> None:
         """See the tensors that a call received."""
@@ -148,10 +153,31 @@ class Links:
                 user.largest = Largest()
                 user.node.register_hook(partial(_see_input, user.largest, user.position))
             self.used[source] = [user.flow(source) for user in users]
-        self.users, self.edges, self.outputs = {}, {}, set()
+        self.users, self.edges, self.outputs, self.rectified = {}, {}, set(), set()
         if len(self.known) > MOST_KNOWN:
             self.known = {key: each for key, each in self.known.items() if each.reference() is not None}
             self.storages = {key: each for key, each in self.storages.items() if each.reference() is not None}
+
+    def rectified_of(self, tensor: Tensor) -> tuple[Source, Tensor] | None:
+        """The output that torch.relu was applied to, and its result, where a tensor is that: itself, or a view of it,
+        pooled or under a mask. None of anything else, and of what was asked about before."""
+        node: Any = tensor.grad_fn
+        if node is None or self.source_of(tensor) is not None:
+            return None
+        values = tensor.detach()
+        if operation(node) in VIEWS and node.next_functions[0][0] is not None:
+            values = values.reshape(tuple(node._saved_self_sym_sizes))
+            node = node.next_functions[0][0]
+        while node is not None and _keeps_zeros(node):
+            node = node.next_functions[0][0]
+        if node is None or operation(node) != "Relu" or node in self.rectified:
+            return None
+        self.rectified.add(node)
+        edge = node.next_functions[0]
+        while edge[0] is not None and edge not in self.edges and operation(edge[0]) in SAME_UNITS:
+            edge = edge[0].next_functions[0]
+        source = next(iter(self.edges.get(edge, ())), None)
+        return None if source is None else (source, values)
 
     def _takers(self, source: Source) -> list[Open]:
         return [way for ways in self.taken.values() for way in ways if source in way.passing and not way.direct]
@@ -229,6 +255,13 @@ class Links:
         taken = [_flow(way, "input") for ways in self.taken.values() for way in ways if way.sources]
         used = [_flow(way, "operation") for ways in self.used.values() for way in ways]
         return (*taken, *used)
+
+
+def _keeps_zeros(node: Any) -> bool:
+    """Whether an operation keeps a unit that is 0 at 0, and any other as it is or 0 now and then: a pooling, or a
+    product with what has no gradient, as the mask of a dropout."""
+    name = operation(node)
+    return name in POOLING or (name == "Mul" and node.next_functions[1][0] is None)
 
 
 def _flow(way: Open, kind: Any) -> Flow:

@@ -15,6 +15,7 @@ from hookline.tools.rules.evidence import ParameterFacts, UnitFacts
 NEARLY_ALL = 0.999
 FLAT = 0.01  # as far from the end of its range as this, and a sigmoid or tanh passes on a gradient 25 times smaller
 NEVER = 2**31
+UNITS_OF_PICTURES = 1  # the dimension of channels
 NEXT_TO_NOTHING = 1e-3  # root mean square of a weight that starts as good as at 0: a usual step is as large
 Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
 
@@ -125,6 +126,11 @@ def norm_of(tensor: Tensor) -> Tensor | None:
     return None
 
 
+def units_of(output: Tensor) -> int:
+    """How many units there are: channels of a picture, else elements of the last dimension."""
+    return output.shape[UNITS_OF_PICTURES if output.dim() > 3 else -1] if output.dim() else 1
+
+
 def tally_for(module: Module) -> "UnitTally | None":
     """An empty tally, where a module is of a class that units are counted of: what has ReLU, Sigmoid, Tanh or Softmax
     in its name."""
@@ -143,6 +149,10 @@ class UnitTally:
     """What is known of one module's units so far, as tensors on its device; a few numbers for each unit."""
 
     kind: Kind
+    path: str = ""
+    where: str = ""
+    call: int | None = None
+    functional: bool = False
     seen: int = 0
     observations: int = 0
     active: Tensor | None = None
@@ -159,11 +169,9 @@ class UnitTally:
             self._count(((output < low + FLAT) | (output > 1.0 - FLAT)).sum(), output.numel())
 
     def _see_active(self, output: Tensor) -> None:
-        unit = 1 if output.dim() > 3 else -1  # a picture's channels, else the last dimension
+        unit = UNITS_OF_PICTURES if output.dim() > 3 else -1
         units = output.movedim(unit, -1).reshape(-1, output.shape[unit]) if output.dim() else output.reshape(1, 1)
         active = (units != 0).any(dim=0)
-        if self.active is not None and self.active.shape != active.shape:
-            return  # a module that is called on units of several kinds: its first kind counts
         self.active = active if self.active is None else self.active | active
         self.seen += 1
         self.observations += len(units)
@@ -179,10 +187,13 @@ class UnitTally:
         self.seen += 1
         self.observations += observations
 
-    def facts(self) -> UnitFacts:
-        """What came of it."""
+    def facts(self, *, alone: bool = True) -> UnitFacts:
+        """What came of it; `alone` says whether its module was called at no other place."""
         share = float(self.flat[0]) / self.observations if self.kind != "rectifier" else None
         return UnitFacts(
+            path=self.path,
+            where="" if alone else self.where,
+            call=None if alone else self.call,
             observations=self.observations,
             units=1 if self.active is None else len(self.active),
             dead=None if self.active is None else int(torch.logical_not(self.active).sum()),
