@@ -102,7 +102,7 @@ def finding_cells(finding: Finding) -> tuple[str, ...]:
     """One finding as it stands in a table."""
     call = "" if finding.call is None else str(finding.call)
     where = finding.path or "(the model)"
-    return finding.severity or "note", where, call, finding.message, finding.rule, finding.advice
+    return finding.severity or "note", where, call, finding.text, finding.rule, finding.advice
 
 
 def _nearby(place: str) -> str:

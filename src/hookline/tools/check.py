@@ -18,6 +18,7 @@ from hookline.model.tensors import tensors
 from hookline.record.record import Run
 from hookline.record.recording import recording
 from hookline.tools.rules import RULES, Evidence, Findings, Rule
+from hookline.tools.rules.fold import fold
 from hookline.tools.rules.gather import Gathering, gathering
 
 
@@ -74,7 +75,7 @@ def check(
 
 
 def _judged(rules: Iterable[Rule], evidence: Evidence) -> list[Any]:
-    return [found for rule in rules for found in rule(evidence)]
+    return fold((found for rule in rules for found in rule(evidence)), evidence)
 
 
 @contextmanager

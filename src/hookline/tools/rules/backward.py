@@ -32,14 +32,17 @@ HARMLESS = (
 )
 def nonfinite_gradient(evidence: Evidence) -> Iterator[Finding]:
     """The module whose backward made the first NaN or Inf, where the forward made none."""
-    for calls in passes(evidence.run):
+    for number, calls in enumerate(passes(evidence.run)):
         if any(broken(info) and not only_negative(info) for call in calls for info in call.outputs):
             return  # a consequence of what `nonfinite-output` tells
         bad = [call for call in calls if any(info.grad is not None and broken(info.grad) for info in call.outputs)]
         if bad:
             yield from _first_in_backward(evidence, calls, bad)
             return
-    yield from _bad_parameter_gradients(evidence)
+        found = [*_bad_parameter_gradients(evidence, number)]
+        if found:
+            yield from found
+            return
 
 
 def _first_in_backward(evidence: Evidence, calls: list[CallRecord], bad: list[CallRecord]) -> Iterator[Finding]:
@@ -164,12 +167,13 @@ def _name(path: str) -> str:
     return path or "the model"
 
 
-def _bad_parameter_gradients(evidence: Evidence) -> Iterator[Finding]:
+def _bad_parameter_gradients(evidence: Evidence, number: int) -> Iterator[Finding]:
+    """Parameters whose own gradient was the first that is not finite, after the outermost call of that number."""
     for name, facts in (evidence.parameters or {}).items():
-        largest = facts.largest_gradient
-        if largest is not None and not isfinite(largest) and facts.bad_pass is None:
+        if facts.bad_gradient == number and (facts.bad_pass is None or facts.bad_pass > number):
             message = f"the gradient of its parameter {_last(name)} is not finite, though those that reach it are"
-            yield Finding(facts.path, message, evidence={"parameter": name, "largest": largest})
+            figures = {"parameter": name, "largest": facts.largest_gradient, "pass": number}
+            yield Finding(facts.path, message, evidence=figures)
 
 
 def _gradient_figures(call: CallRecord) -> dict[str, Any]:

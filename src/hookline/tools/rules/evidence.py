@@ -23,6 +23,8 @@ class ParameterFacts:
     - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, and
       `norm_now` when the check ended, None where that cannot be told; `bad_pass`: the first call of the model from
       outside that began with an element that was not finite, None where none did;
+    - `where`: in words, where in it these elements lay; `bad_gradient`: the first call of the model from outside after
+      which a gradient with such an element arrived, None where none did;
     - `gradients`: how often a gradient arrived; `renewed`: how often one arrived where another had been and was taken
       away, as `zero_grad` does; `largest_gradient`: the largest magnitude in any of them, NaN or Inf where one held
       that, None where none arrived;
@@ -39,6 +41,8 @@ class ParameterFacts:
     norm: float | None
     norm_now: float | None
     bad_pass: int | None
+    where: str
+    bad_gradient: int | None
     gradients: int
     renewed: int
     largest_gradient: float | None
@@ -128,7 +132,9 @@ class Evidence:
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
     - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
     - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
-    - `suspects`: tensors that were changed in place after they were used; `flows`: how tensors came from call to call.
+    - `suspects`: tensors that were changed in place after they were used; `flows`: how tensors came from call to call;
+    - `spots`: where in a tensor of the first broken call the elements lie that are not finite, in words; by path and
+      index, and the number of the output or the name of the argument.
     """
 
     run: Run
@@ -144,6 +150,7 @@ class Evidence:
     uses: tuple[Use, ...] | None = None
     suspects: tuple[Suspect, ...] | None = None
     flows: tuple[Flow, ...] | None = None
+    spots: Mapping[tuple[str, int, int | str], str] | None = None
 
     def module(self, path: str) -> Module | None:
         """The module of a path, where the model was at hand."""

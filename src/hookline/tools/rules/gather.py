@@ -24,8 +24,10 @@ from hookline.model.tensors import tensors
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
+from hookline.record.spots import spots
 from hookline.tools.rules.evidence import Evidence, Place, Suspect, Trail, UnitFacts, Use
 from hookline.tools.rules.links import Links
+from hookline.tools.rules.locate import Locator
 from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for, units_of
 
 LAST = float("inf")
@@ -59,6 +61,7 @@ class Gathering:
     counts: Counter[str] = field(default_factory=Counter)
     running: dict[Call, Place] = field(default_factory=dict)
     undo: list[Callable[[], None]] = field(default_factory=list)
+    locator: Locator = field(default_factory=Locator)
 
     def begin(self, call: Call) -> None:
         """Before a call: what it receives, and what the parameters are like, where it is the model's own."""
@@ -79,6 +82,8 @@ class Gathering:
         self.begun += 1
         if call.recompute:
             return
+        for keys, tensor in tensors((call.args, call.kwargs)):
+            self.locator.see((*place, ".".join(map(str, keys[1:]))), tensor, call)
         self._look_at_parameters()
         graded = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         self.uses.append(Use(call.path, call.index, call.module.training, graded, self.steps))
@@ -98,11 +103,15 @@ class Gathering:
             self._note(call.path, call.index, "its output", tensor)
         place = self.running.get(call)
         if place is not None and not call.recompute:
+            for number, tensor in enumerate(found):
+                if self.links.source_of(tensor) is None:
+                    self.locator.see((*place, number), tensor, call)
             with suppress(Exception):
                 for tensor in found if tally_for(call.module) is None else ():
                     self._see_rectified(tensor, f"as {place[0] or 'the model'} returns them")
                 self.links.give(place, [tensor for tensor in found if _can_be_linked(tensor)])
         if call.parent is None and not call.recompute:
+            self.locator.end()
             with suppress(Exception):
                 self.links.end()
             self.meet_parameters()
@@ -162,7 +171,7 @@ class Gathering:
                 self.undo.append(handle.remove)
 
     def _see_gradient(self, tally: ParameterTally, parameter: Tensor) -> None:
-        tally.see_gradient(parameter)
+        tally.see_gradient(parameter, self.begun - 1)
         self.graded = self.begun
 
     def _around(self, call: Call) -> Place | None:
@@ -209,6 +218,7 @@ class Gathering:
             uses=tuple(self.uses),
             suspects=(*self._suspects(), *self.changed),
             flows=self.links.flows(),
+            spots={key: spots.where for key, spots in self.locator.found.items()},
         )
 
     def _unit_facts(self) -> tuple[UnitFacts, ...]:
@@ -314,4 +324,6 @@ def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, Pa
             largest = largest_of(parameter)
             if largest is not None and not bool(largest.isfinite()):
                 tally.nan, tally.inf = int(parameter.isnan().sum()), int(parameter.isinf().sum())
+                found_at = spots(parameter)
+                tally.where = "" if found_at is None else found_at.where
     return found

@@ -5,6 +5,7 @@ that a view, a stack or an addition between two modules can be followed exactly.
 """
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from hookline.tools.rules.tally import largest_of
 
 Edge: TypeAlias = tuple[Any, int]  # an autograd node, and which of its outputs
 MOST_NODES = 2000  # of one walk; what lies deeper stays unknown
+MOST_RECENT = 64  # outputs whose graph is looked for where a later outermost call receives what was made of them
 MOST_KNOWN = 4096  # tensors that are recognized by identity, before those that are gone are dropped
 
 # Operations whose backward only moves, adds or repeats gradients: none of them makes NaN of finite numbers.
@@ -115,9 +117,12 @@ class Links:
     taken: dict[Place, list[Open]] = field(default_factory=dict)
     used: dict[Source, list[Open]] = field(default_factory=dict)
     rectified: set[Any] = field(default_factory=set)
+    recent: deque[Known] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def take(self, place: Place, parent: Place | None, tensors: Iterable[Tensor]) -> None:
         """See the tensors that a call received."""
+        if parent is None:
+            self._remember_earlier()
         for tensor in tensors:
             way = self._trace(tensor, place, within=parent)
             self.taken.setdefault(place, []).append(way)
@@ -137,6 +142,7 @@ class Links:
             self._trace(tensor, place, within=place)
             source: Source = (*place, number)
             known = Known(weakref.ref(tensor), version_of(tensor), source)
+            self.recent.append(known)
             self.known[id(tensor)] = known
             memory = memory_of(tensor)
             if memory is not None:
@@ -157,6 +163,13 @@ class Links:
         if len(self.known) > MOST_KNOWN:
             self.known = {key: each for key, each in self.known.items() if each.reference() is not None}
             self.storages = {key: each for key, each in self.storages.items() if each.reference() is not None}
+
+    def _remember_earlier(self) -> None:
+        """Know the graph of what earlier outermost calls returned, as long as the caller keeps that."""
+        for known in self.recent:
+            tensor = known.reference()
+            if tensor is not None and tensor.grad_fn is not None and version_of(tensor) == known.version:
+                self.edges.setdefault((tensor.grad_fn, tensor.output_nr), (known.source,))
 
     def rectified_of(self, tensor: Tensor) -> tuple[Source, Tensor] | None:
         """The output that torch.relu was applied to, and its result, where a tensor is that: itself, or a view of it,
@@ -211,6 +224,8 @@ class Links:
         first = self.edges.get((tensor.grad_fn, tensor.output_nr), ())
         found |= dict.fromkeys(first, True)
         moved = tuple(each for each, only_moved in found.items() if only_moved)
+        if not found:
+            found, moved = dict.fromkeys(self._by_storage(tensor), True), self._by_storage(tensor)
         return Open(place, tuple(found), moved, tuple(names), direct=False)
 
     def _walk(self, start: Edge) -> Iterator[tuple[Any, tuple[Source, ...], bool]]:

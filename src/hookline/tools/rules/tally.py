@@ -35,6 +35,8 @@ class ParameterTally:
     inf: int = 0
     norm: Tensor | None = None
     bad_pass: Tensor | None = None
+    where: str = ""
+    bad_gradient: Tensor | None = None
     gradients: int = 0
     renewed: int = 0
     latest: Callable[[], Tensor | None] = nothing
@@ -49,8 +51,8 @@ class ParameterTally:
     before: Tensor | None = None
     gradients_before: int = 0
 
-    def see_gradient(self, parameter: Tensor) -> None:
-        """Count a gradient that has arrived."""
+    def see_gradient(self, parameter: Tensor, number: int) -> None:
+        """Count a gradient that has arrived after the outermost call of that number."""
         self.renewed += self.gradients > 0 and self.latest() is not parameter.grad
         self.gradients += 1
         self.latest = nothing if parameter.grad is None else weakref.ref(parameter.grad)
@@ -58,6 +60,8 @@ class ParameterTally:
         if largest is not None:
             known = self.largest_gradient
             self.largest_gradient = largest if known is None else torch.maximum(known, largest)
+            now = torch.where(largest.isfinite(), NEVER, number)
+            self.bad_gradient = now if self.bad_gradient is None else torch.minimum(self.bad_gradient, now)
 
     def begin_step(self, rate: Any) -> None:
         """Keep what the parameter is before an optimizer changes it."""
@@ -87,6 +91,7 @@ class ParameterTally:
     def facts(self) -> ParameterFacts:
         """What came of it."""
         bad_pass = None if self.bad_pass is None else int(self.bad_pass)
+        bad_gradient = None if self.bad_gradient is None else int(self.bad_gradient)
         now = norm_of(self.parameter)
         return ParameterFacts(
             path=self.path,
@@ -95,6 +100,8 @@ class ParameterTally:
             inf=self.inf,
             norm=None if self.norm is None else float(self.norm),
             bad_pass=None if bad_pass == NEVER else bad_pass,
+            where=self.where,
+            bad_gradient=None if bad_gradient == NEVER else bad_gradient,
             norm_now=None if now is None else float(now),
             gradients=self.gradients,
             renewed=self.renewed,
