@@ -122,6 +122,8 @@ def _run_once(
             output = model(*args, **kwargs)
             scalar = loss(output)
             gathered.loss = None if scalar is None or scalar.is_meta else float(scalar.detach())
+            if scalar is not None and scalar.requires_grad:
+                gathered.see_loss(scalar, output)
             if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                 torch.autograd.backward(scalar)
         except HooklineError:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.model.unregistered import Unregistered
 from hookline.record.record import CallRecord, Run, TensorInfo
 
 Place: TypeAlias = tuple[str, int]  # a call: the path of its module, and its index
@@ -30,6 +31,10 @@ class ParameterFacts:
       that, None where none arrived;
     - `awaited`: whether a gradient arrived, at any parameter, of a call that began while this one asked for one;
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
+    - `rates`: the learning rate of each; `carried`: how many of them were made of a gradient to which that of the step
+      before still belonged;
+    - `moved_share`: the largest share of its elements, of those with a gradient, that one of these steps changed;
+    - `alike`: what its rows were like before anything ran: "equal" to one another, each "constant", or "";
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
       own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
     """
@@ -49,6 +54,10 @@ class ParameterFacts:
     awaited: bool
     steps: int
     rate: float | None
+    rates: tuple[float, ...]
+    carried: int
+    moved_share: float | None
+    alike: Literal["equal", "constant", ""]
     moved: bool | None
     ratio: float | None
 
@@ -123,6 +132,16 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Probabilities that reached a loss which makes probabilities itself: the path of the module that made them, the
+    operation they come from ("Softmax", "Sigmoid"), and what the loss does with them ("cross entropy", ...)."""
+
+    path: str
+    made_by: str
+    taken_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
 
@@ -134,7 +153,11 @@ class Evidence:
     - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
     - `suspects`: tensors that were changed in place after they were used; `flows`: how tensors came from call to call;
     - `spots`: where in a tensor of the first broken call the elements lie that are not finite, in words; by path and
-      index, and the number of the output or the name of the argument.
+      index, and the number of the output or the name of the argument;
+    - `hidden`: modules and parameters in plain containers, with how many gradients came to them; `random`: calls in
+      evaluation that drew random numbers; `growth`: by path, by how much the output of a recurrent layer grew from its
+      first step to its last; `norms`: the norm of all gradients at each step of an optimizer;
+    - `scored`: which output reached the loss as a probability, where that takes logits.
     """
 
     run: Run
@@ -151,6 +174,11 @@ class Evidence:
     suspects: tuple[Suspect, ...] | None = None
     flows: tuple[Flow, ...] | None = None
     spots: Mapping[tuple[str, int, int | str], str] | None = None
+    hidden: tuple[tuple[Unregistered, int], ...] | None = None
+    random: tuple[Place, ...] | None = None
+    growth: Mapping[str, float] | None = None
+    norms: tuple[float, ...] | None = None
+    scored: tuple[Scored, ...] | None = None
 
     def module(self, path: str) -> Module | None:
         """The module of a path, where the model was at hand."""

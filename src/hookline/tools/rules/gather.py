@@ -21,16 +21,20 @@ from hookline.engine.hook import make_hooks
 from hookline.model.paths import paths
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
+from hookline.model.unregistered import Unregistered, unregistered
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
 from hookline.record.spots import spots
-from hookline.tools.rules.evidence import Evidence, Place, Suspect, Trail, UnitFacts, Use
+from hookline.tools.rules.evidence import Evidence, Place, Scored, Suspect, Trail, UnitFacts, Use
 from hookline.tools.rules.links import Links
 from hookline.tools.rules.locate import Locator
-from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, largest_of, norm_of, tally_for, units_of
+from hookline.tools.rules.randomness import Draws
+from hookline.tools.rules.scored import Scores, maker, scored_in_graph
+from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, alike, largest_of, norm_of, tally_for, units_of
 
 LAST = float("inf")
+SHORTEST, LARGE = 4, 1e4  # steps of a sequence, and the norm of the last, from which on growth says something
 Given: TypeAlias = "tuple[str, int | None, str, weakref.ref[Tensor], int]"  # path, call, name, tensor, version
 
 
@@ -62,12 +66,19 @@ class Gathering:
     running: dict[Call, Place] = field(default_factory=dict)
     undo: list[Callable[[], None]] = field(default_factory=list)
     locator: Locator = field(default_factory=Locator)
+    hidden: dict[int, tuple[Unregistered, list[int]]] = field(default_factory=dict)
+    draws: Draws = field(default_factory=Draws)
+    growth: dict[str, Tensor] = field(default_factory=dict)
+    norms: list[Tensor] = field(default_factory=list)
+    scores: Scores = field(default_factory=Scores)
+    scored: list[Scored] = field(default_factory=list)
 
     def begin(self, call: Call) -> None:
         """Before a call: what it receives, and what the parameters are like, where it is the model's own."""
         path = self.paths.get(id(call.module), call.path)
         place = self.running[call] = path, self.counts[path]
         self.counts[path] += 1
+        self.draws.begin(call, place)
         self.trails[call] = Trail(outermost=False)
         self.spots[call] = self.trails.get(call.parent, self.trails[None]).step(path)
         if not call.recompute:
@@ -79,6 +90,7 @@ class Gathering:
         if call.parent is not None:
             return
         self.meet_parameters()
+        self.meet_hidden()
         self.begun += 1
         if call.recompute:
             return
@@ -96,6 +108,7 @@ class Gathering:
     def end(self, call: Call) -> None:
         """After a call: what it gave."""
         output = call.output
+        self.draws.end(call)
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             self.autocast.add(call.path)
         found = [tensor for _, tensor in tensors(output)]
@@ -113,6 +126,7 @@ class Gathering:
         if call.parent is None and not call.recompute:
             self.locator.end()
             with suppress(Exception):
+                self.scores.watch(self._maker(found) or call.path, [each for each in found if _can_be_linked(each)])
                 self.links.end()
             self.meet_parameters()
             self.changed = [*self._suspects()]  # the graph may be gone before the check ends, and they with it
@@ -121,11 +135,13 @@ class Gathering:
             return
         with suppress(Exception), unseen(first), torch.no_grad():  # to look at a tensor never ends a call
             self._see_units(call, first.detach())
+            self._see_growth(call, first.detach())
             if call.parent is None and call.module is self.selection.model:
                 self._compare_samples(call, first.detach())
 
     def leave(self, call: Call) -> None:
         """After a call that ended well, or raised."""
+        self.draws.leave(call)
         for known in (self.running, self.trails, self.spots):
             known.pop(call, None)
 
@@ -143,6 +159,19 @@ class Gathering:
             tally.path, tally.call, tally.where = path, index, f"{where} after {after}" if after else where
             self.units[key] = tally
         self.units[key].see(call.module, output)
+
+    def _see_growth(self, call: Call, output: Tensor) -> None:
+        """See by how much the output of a recurrent layer grows from its first step to its last."""
+        module = call.module
+        if not isinstance(module, torch.nn.RNNBase) or output.dim() < 2:
+            return
+        steps = output.unbind(1 if module.batch_first and output.dim() == 3 else 0)
+        first, last = norm_of(steps[0]), norm_of(steps[-1])
+        if first is None or last is None or len(steps) < SHORTEST:
+            return
+        growth = torch.where(last > LARGE, last / first.clamp(min=torch.finfo(first.dtype).tiny), 0.0)
+        known = self.growth.get(call.path)
+        self.growth[call.path] = growth if known is None else torch.maximum(known, growth)
 
     def _see_rectified(self, tensor: Tensor, where: str) -> None:
         """The same of torch.relu, which is no module: its units are those of the module whose output it takes."""
@@ -169,6 +198,35 @@ class Gathering:
                 see = partial(self._see_gradient, tally)
                 handle: Any = parameter.register_post_accumulate_grad_hook(see)  # type: ignore[no-untyped-call]
                 self.undo.append(handle.remove)
+                handle = parameter.register_hook(partial(_expect_gradient, tally))  # type: ignore[no-untyped-call]
+                self.undo.append(handle.remove)
+
+    def meet_hidden(self) -> None:
+        """Know what the model holds in plain containers, and count the gradients that come to it."""
+        for each in unregistered(self.selection.model):
+            if id(each.value) in self.hidden:
+                continue
+            count = [0]
+            self.hidden[id(each.value)] = each, count
+            for tensor in each.parameters:
+                if tensor.is_leaf and tensor.requires_grad:
+                    handle: Any = tensor.register_post_accumulate_grad_hook(partial(_count, count))  # type: ignore[no-untyped-call]
+                    self.undo.append(handle.remove)
+
+    def see_loss(self, loss: Tensor, output: Any) -> None:
+        """See what a loss is made of, before its backward pass."""
+        with suppress(Exception):
+            found = [tensor for _, tensor in tensors(output)]
+            scored = scored_in_graph(loss, output, self._maker(found) or "")
+            self.scored += [] if scored is None else [scored]
+
+    def _maker(self, found: list[Tensor]) -> str | None:
+        """The path of the module that made the first of some tensors that is a probability."""
+        for tensor in found:
+            source = self.links.source_of(tensor) if tensor.grad_fn is not None and maker(tensor) else None
+            if source is not None:
+                return source[0]
+        return None
 
     def _see_gradient(self, tally: ParameterTally, parameter: Tensor) -> None:
         tally.see_gradient(parameter, self.begun - 1)
@@ -186,11 +244,19 @@ class Gathering:
             for parameter in group["params"]
             if id(parameter) in known
         ]
+        self._see_norm([each.parameter.grad for each, _ in held])
         self.steps += bool(held)
         self.other_steps += not held
         with torch.no_grad():
             for each, rate in held:
                 each.begin_step(rate)
+
+    def _see_norm(self, gradients: list[Tensor | None]) -> None:
+        known = [norm for each in gradients if each is not None and (norm := norm_of(each)) is not None]
+        if known:
+            self.norms.append(
+                torch.linalg.vector_norm(torch.stack([each.float().to(known[0].device) for each in known]))
+            )
 
     def after_step(self, optimizer: Optimizer, *_: Any) -> None:
         """After it: what became of them."""
@@ -218,6 +284,11 @@ class Gathering:
             uses=tuple(self.uses),
             suspects=(*self._suspects(), *self.changed),
             flows=self.links.flows(),
+            hidden=tuple((each, count[0]) for each, count in self.hidden.values()),
+            random=tuple(self.draws.found),
+            growth={path: float(each) for path, each in self.growth.items()},
+            norms=tuple(float(each) for each in self.norms),
+            scored=(*self.scored, *self.scores.facts()),
             spots={key: spots.where for key, spots in self.locator.found.items()},
         )
 
@@ -290,6 +361,7 @@ def gathering(selection: Selection) -> Iterator[Gathering]:
     hooks = make_hooks(before=found.begin, after=found.end, always=found.leave, order=LAST, compiled="leave out")
     try:
         found.meet_parameters()
+        found.meet_hidden()
         found.undo.append(attach(selection, hooks).remove)
         found.undo.append(register_optimizer_step_pre_hook(found.before_step).remove)
         found.undo.append(register_optimizer_step_post_hook(found.after_step).remove)
@@ -298,6 +370,14 @@ def gathering(selection: Selection) -> Iterator[Gathering]:
         found.links.end()
         for take_off in reversed(found.undo):
             take_off()
+
+
+def _expect_gradient(tally: ParameterTally, _: Tensor) -> None:
+    tally.expect_gradient()
+
+
+def _count(count: list[int], _: Tensor) -> None:
+    count[0] += 1
 
 
 def _can_be_linked(tensor: Tensor) -> bool:
@@ -320,7 +400,7 @@ def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, Pa
             old = known.get(name)
             if old is not None and (old.parameter is parameter or type(old.parameter) is not type(parameter)):
                 continue
-            found[name] = tally = ParameterTally(own[0], parameter, norm=norm_of(parameter))
+            found[name] = tally = ParameterTally(own[0], parameter, norm=norm_of(parameter), alike=alike(parameter))
             largest = largest_of(parameter)
             if largest is not None and not bool(largest.isfinite()):
                 tally.nan, tally.inf = int(parameter.isnan().sum()), int(parameter.isinf().sum())

@@ -48,8 +48,20 @@ class ParameterTally:
     rate: float | None = None
     moved: Tensor | None = None
     ratio: Tensor | None = None
+    rates: list[float] = field(default_factory=list)
+    moved_share: Tensor | None = None
+    dirty: Tensor | None = None
+    carried: Tensor | None = None
+    alike: tuple[Tensor, Tensor] | None = None
     before: Tensor | None = None
     gradients_before: int = 0
+    gradients_after: int = 0
+
+    def expect_gradient(self) -> None:
+        """Just before a gradient is added to what is there: see whether that is 0, or gone."""
+        if self.dirty is not None:
+            largest = None if self.parameter.grad is None else largest_of(self.parameter.grad)
+            self.dirty = None if largest is None else self.dirty & (largest > 0)
 
     def see_gradient(self, parameter: Tensor, number: int) -> None:
         """Count a gradient that has arrived after the outermost call of that number."""
@@ -66,13 +78,19 @@ class ParameterTally:
     def begin_step(self, rate: Any) -> None:
         """Keep what the parameter is before an optimizer changes it."""
         self.steps += 1
-        self.rate = max(float(rate), self.rate or 0.0)
+        self.rates.append(float(rate))
+        self.rate = max(self.rates[-1], self.rate or 0.0)
+        if self.dirty is not None and self.gradients > self.gradients_after:
+            self.carried = self.dirty.long() if self.carried is None else self.carried + self.dirty
         self.before = self.parameter.detach().clone()
         self.gradients_before = self.gradients
 
     def end_step(self) -> None:
         """See how an optimizer has changed the parameter."""
         before, self.before = self.before, None
+        if before is not None:
+            self.dirty = torch.ones((), dtype=torch.bool, device=before.device)
+            self.gradients_after = self.gradients
         if before is None or not before.numel():
             return
         wide = torch.promote_types(before.dtype, torch.float32)
@@ -85,8 +103,23 @@ class ParameterTally:
         if self.gradients - self.gradients_before > 1:  # a step that calls its closure again, as LBFGS, is many steps
             ratio = torch.zeros_like(ratio)
         self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
-        moved = (self.parameter.detach() != before).any()
+        changed = self.parameter.detach() != before
+        self._see_share(changed)
+        moved = changed.any()
         self.moved = moved if self.moved is None else self.moved | moved
+
+    def _alike(self) -> Literal["equal", "constant", ""]:
+        equal, constant = self.alike or (False, False)
+        return "equal" if bool(equal) else "constant" if bool(constant) else ""
+
+    def _see_share(self, changed: Tensor) -> None:
+        grad = self.parameter.grad
+        if grad is not None and grad.layout == torch.strided and grad.shape == changed.shape:
+            counted = grad.detach() != 0
+            share = (changed & counted).sum() / counted.sum().clamp(min=1)
+        else:
+            share = changed.float().mean()
+        self.moved_share = share if self.moved_share is None else torch.maximum(self.moved_share, share)
 
     def facts(self) -> ParameterFacts:
         """What came of it."""
@@ -109,6 +142,10 @@ class ParameterTally:
             awaited=self.awaited,
             steps=self.steps,
             rate=self.rate,
+            rates=tuple(self.rates),
+            carried=0 if self.carried is None else int(self.carried),
+            moved_share=None if self.moved_share is None else float(self.moved_share),
+            alike=self._alike(),
             moved=None if self.moved is None else bool(self.moved),
             ratio=None if self.ratio is None else float(self.ratio),
         )
@@ -121,6 +158,18 @@ def largest_of(tensor: Tensor) -> Tensor | None:
         values = tensor.detach()
         values = values.coalesce().values() if values.layout == torch.sparse_coo else values
         return values.abs().amax().float() if values.numel() and not values.is_meta else None
+    return None
+
+
+def alike(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Whether all rows of a weight are equal, and whether each row is one number, as tensors of one element; None of
+    what has no rows to compare, or cannot be read."""
+    with suppress(Exception), torch.no_grad():  # as above
+        values = tensor.detach()
+        if values.is_meta or values.dim() < 2 or len(values) < 2 or values[0].numel() < 2:
+            return None
+        rows = values.reshape(len(values), -1)
+        return (rows == rows[:1]).all(), (rows == rows[:, :1]).all()
     return None
 
 

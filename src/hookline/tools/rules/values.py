@@ -16,13 +16,14 @@ from hookline.tools.rules.evidence import (
 )
 from hookline.tools.rules.finding import Finding, Severity, rule
 
+UNREDUCED = "Expected to have finished reduction in the prior iteration"  # `unused-in-ddp` reports it
 NEAR = {torch.float16: 4, torch.bfloat16: 32, torch.float32: 32, torch.float64: 32}  # of the largest: 1/4 or 1/32
 
 
 @rule("raised", severity="error", advice="Read the error; hookline.watch keeps what every module was given up to it.")
 def raised(evidence: Evidence) -> Iterator[Finding]:
     """The innermost call that raised; an error of the loss, or of the backward pass, is the model's."""
-    failed = [call for call in evidence.run if call.error is not None]
+    failed = [call for call in evidence.run if call.error is not None and UNREDUCED not in call.error]
     for call in failed:
         if any(other.parent is call and other.error == call.error for other in failed):
             continue
@@ -35,7 +36,11 @@ def raised(evidence: Evidence) -> Iterator[Finding]:
             severity="note" if caught else None,
         )
     error = evidence.error
-    if error is not None and f"{type(error).__name__}: {error}" not in {call.error for call in failed}:
+    if (
+        error is not None
+        and UNREDUCED not in str(error)
+        and f"{type(error).__name__}: {error}" not in {call.error for call in failed}
+    ):
         yield Finding("", f"outside of its forward, raised {type(error).__name__}: {error}")
 
 
