@@ -103,7 +103,7 @@ def _dimension(indices: list[int], size: int) -> str:
     >>> _dimension([0, 1, 2], 3), _dimension([4], 9), _dimension([4, 5, 6, 8], 9)
     (':', '4', '4:7 8')
     """
-    if len(indices) == size and size > 1:
+    if len(indices) == size:
         return ":"
     stretches = [[*own] for _, own in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])]
     if len(stretches) > MOST_SHOWN:

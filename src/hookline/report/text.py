@@ -95,7 +95,8 @@ def findings_table(findings: Findings, *, most: int = MOST_FINDINGS) -> Group:
         table.add_row(severity, *cells)
     left = len(findings) - most
     more = [Text(f"... and {left:,} more; findings.found holds them all", style="dim")] if left > 0 else []
-    return Group(Text(findings.summary, style="bold"), *([table] if len(findings) else []), *more)
+    rows = [table] if len(findings) else [Text(line, style="dim") for line in findings.looked]
+    return Group(Text(findings.summary, style="bold"), *rows, *more)
 
 
 def finding_cells(finding: Finding) -> tuple[str, ...]:

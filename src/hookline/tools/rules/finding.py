@@ -122,11 +122,19 @@ class Findings(Sequence[Finding]):
         self._open: AbstractContextManager[None] | None = None
         self._found: tuple[Finding, ...] | None = None
         self._run: Run | None = None
+        self._looked: tuple[str, ...] = ()
         self.error: BaseException | None = None
 
-    def settle(self, run: Run, found: Iterable[Finding], error: BaseException | None = None) -> Self:
+    def settle(
+        self,
+        run: Run,
+        found: Iterable[Finding],
+        error: BaseException | None = None,
+        *,
+        looked: tuple[str, ...] = (),
+    ) -> Self:
         """Take what was found: the worst first, of these the earliest call, of these the first rule."""
-        self._run, self.error = run, error
+        self._run, self.error, self._looked = run, error, looked
         self._found = tuple(
             sorted(found, key=lambda each: (-SEVERITIES.index(each.severity or "note"), each.call or 0))
         )
@@ -148,6 +156,13 @@ class Findings(Sequence[Finding]):
         assert self.found is not None
         assert self._run is not None
         return self._run
+
+    @property
+    def looked(self) -> tuple[str, ...]:
+        """What the check looked at, which rules it asked, and what it could not judge, a line each; printed where
+        nothing was found."""
+        assert self.found is not None
+        return self._looked
 
     @property
     def worst(self) -> Severity | None:
