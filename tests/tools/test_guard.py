@@ -91,6 +91,12 @@ def test_the_error_counts_the_elements() -> None:
     assert "4 NaN and 8 Inf among 12 elements" in str(error)
 
 
+def test_the_error_says_where_in_the_tensor_the_elements_lie() -> None:
+    error = found_in(chain(lambda x: torch.cat([x[:1], x[1:2] * NAN, x[2:]])))
+
+    assert "4 NaN and 0 Inf among 12 elements of float32[3, 4] cpu, at [1, :]." in str(error)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.float8_e5m2])
 def test_every_dtype_that_has_nan_is_looked_at(dtype: torch.dtype) -> None:
     model = gives(lambda x: x.to(dtype))
@@ -620,14 +626,14 @@ def test_output_is_recognized_among_the_last_64_outermost_calls(between: int, ti
 
 
 def test_on_a_device_4096_figures_wait_for_a_backward_and_no_more(deferred: list[int]) -> None:
-    model = nn.Linear(1, 1)
-    x = torch.ones(1)
+    model = nn.Embedding(1, 1)
+    x = torch.zeros(1, dtype=torch.long)
     with hookline.guard(model):
-        for _ in range(2049):  # an argument and an output each; looked after before a call
+        for _ in range(4097):  # an output each; they are counted before the next call
             model(x)
         assert deferred == []
         model(x)
-        assert deferred == [2 * 2 * 2049]
+        assert deferred == [2 * 4097]
 
 
 def test_error_shows_the_last_five_lines_and_its_run_the_last_sixteen_tensors() -> None:

@@ -33,7 +33,8 @@ class ParameterFacts:
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
     - `rates`: the learning rate of each; `carried`: how many of them were made of a gradient to which that of the step
       before still belonged;
-    - `moved_share`: the largest share of its elements, of those with a gradient, that one of these steps changed;
+    - `moved_share`: the largest share of its elements, of those with a gradient, that one of these steps changed; of
+      bfloat16 and float16 alone;
     - `alike`: what its rows were like before anything ran: "equal" to one another, each "constant", or "";
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
       own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.

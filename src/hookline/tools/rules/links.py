@@ -117,6 +117,7 @@ class Links:
     taken: dict[Place, list[Open]] = field(default_factory=dict)
     used: dict[Source, list[Open]] = field(default_factory=dict)
     rectified: set[Any] = field(default_factory=set)
+    moved: set[Source] = field(default_factory=set)
     recent: deque[Known] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def take(self, place: Place, parent: Place | None, tensors: Iterable[Tensor]) -> None:
@@ -130,6 +131,7 @@ class Links:
             if node is None or way.direct:
                 continue
             self.edges.setdefault((node, tensor.output_nr), way.sources)
+            self.moved.update(way.passing)
             if way.sources and not tensor.is_leaf:
                 way.largest = Largest()
                 on_gradient(tensor, partial(Largest.see, way.largest))
@@ -154,12 +156,13 @@ class Links:
     def end(self) -> None:
         """After an outermost call: hook what takes one tensor beside others, and let go of the graph."""
         for source, users in self.users.items():
-            several = len({user.place for user in users}) > 1 or len(self._takers(source)) > 0
+            several = len({user.place for user in users}) > 1 or source in self.moved
             for user in users if several else ():
                 user.largest = Largest()
                 user.node.register_hook(partial(_see_input, user.largest, user.position))
             self.used[source] = [user.flow(source) for user in users]
-        self.users, self.edges, self.outputs, self.rectified = {}, {}, set(), set()
+        self.users, self.edges = {}, {}
+        self.outputs, self.rectified, self.moved = set(), set(), set()
         if len(self.known) > MOST_KNOWN:
             self.known = {key: each for key, each in self.known.items() if each.reference() is not None}
             self.storages = {key: each for key, each in self.storages.items() if each.reference() is not None}
@@ -191,9 +194,6 @@ class Links:
             edge = edge[0].next_functions[0]
         source = next(iter(self.edges.get(edge, ())), None)
         return None if source is None else (source, values)
-
-    def _takers(self, source: Source) -> list[Open]:
-        return [way for ways in self.taken.values() for way in ways if source in way.passing and not way.direct]
 
     def source_of(self, tensor: Tensor) -> Source | None:
         """The output that a tensor is, unchanged since; None where no call made it."""

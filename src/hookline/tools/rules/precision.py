@@ -7,8 +7,8 @@ import torch
 from hookline.record.record import CallRecord
 from hookline.tools.rules.evidence import Evidence, floating
 from hookline.tools.rules.finding import Finding, rule
+from hookline.tools.rules.tally import NARROW
 
-NARROW = (torch.bfloat16, torch.float16)
 FEW = 0.1  # of the elements with a gradient
 FEWEST = 16  # elements that are 0 together, before that says something
 MAY_GIVE_ZEROS = ("relu", "drop", "mask", "shrink", "threshold", "clamp", "zero")

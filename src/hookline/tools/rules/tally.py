@@ -15,6 +15,7 @@ from hookline.tools.rules.evidence import ParameterFacts, UnitFacts
 NEARLY_ALL = 0.999
 FLAT = 0.01  # as far from the end of its range as this, and a sigmoid or tanh passes on a gradient 25 times smaller
 NEVER = 2**31
+NARROW = (torch.bfloat16, torch.float16)  # dtypes in whose rounding a usual update may be lost
 UNITS_OF_PICTURES = 1  # the dimension of channels
 NEXT_TO_NOTHING = 1e-3  # root mean square of a weight that starts as good as at 0: a usual step is as large
 Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
@@ -104,7 +105,8 @@ class ParameterTally:
             ratio = torch.zeros_like(ratio)
         self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
         changed = self.parameter.detach() != before
-        self._see_share(changed)
+        if before.dtype in NARROW:
+            self._see_share(changed)
         moved = changed.any()
         self.moved = moved if self.moved is None else self.moved | moved
 
