@@ -40,6 +40,7 @@ from hookline.model.select import Where, select
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
     """Put the hooks on all of these (path, module)s, or on none where one cannot be hooked; gives their undo."""
     attached: list[weakref.ref[TorchModule]] = []
+    paths: list[str] = []
 
     def undo() -> None:
         with changing:
@@ -60,6 +61,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             for path, module in modules:
                 reference = weakref.ref(module)
                 attached.append(reference)
+                paths.append(path)
                 site = site_of(module)
                 if site is None:
                     own = original_class(module)
@@ -67,7 +69,9 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
                     _enter(module, Site(reference, kind, path, hooks, plan), kind.has_slot and not known(own))
                 else:
                     _decide(site, (*site.hooks, *hooks))
-            _have_keys(hooks, attached, plan)
+            for hook in hooks:
+                hook.modules, hook.paths = attached, paths
+            _remember(hooks, plan)
     except BaseException:
         undo()
         raise
@@ -81,10 +85,9 @@ def detach(module: TorchModule, hook: Hook) -> None:
         _take_off(module, (hook,))
 
 
-def _have_keys(hooks: tuple[Hook, ...], modules: list[weakref.ref[TorchModule]], plan: Plan) -> None:
+def _remember(hooks: tuple[Hook, ...], plan: Plan) -> None:
     """Remember the modules for when a graph is made: they get stand-ins then, and keys that stand for them in it; now,
     where graphs are made already."""
-    hooks[0].modules = modules
     ever_attached.add(hooks[0])
     if plan.compiled.taps or plan.compiled.leaves_out:
         waiting.add(hooks[0])

@@ -52,13 +52,15 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         if half is not None:
             step = None
             half.of_output(call, aliases)
-        return call.output
     except BaseException as error:
         note_failure(error, call, plan.hook_of(step, phase) if step is not None else None)
         finish(plan, call, always, error)
         raise
     finally:
         running.call = call.parent
+    for step in plan.ended:
+        step(call)
+    return call.output
 
 
 def finish(plan: Plan, call: Call, always: Iterable[Step], error: BaseException) -> None:

@@ -17,9 +17,11 @@ from hookline.edits.edit import Edit, as_edit
 from hookline.edits.fingerprint import fingerprint
 from hookline.edits.steps import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
+from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import EditError, StoreError
 from hookline.model.as_it_was import as_it_was
+from hookline.model.paths import PathTable
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
 
@@ -186,7 +188,12 @@ def sweep(
         return tuple(values)
 
     called: set[str] = set()
-    with without_fast_path(selection), attach(selection, make_hooks(before=lambda call: called.add(call.path))):
+    table = PathTable(selection)
+
+    def note(call: Call) -> None:
+        called.add(table.path_of(call.module, call.path))
+
+    with without_fast_path(selection), attach(selection, make_hooks(before=note)):
         baselines = measure()
     if not baselines:
         raise EditError("there are no batches to sweep over")
