@@ -201,6 +201,9 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run(site.plan, this, self.forward if bare else MethodType(original.__call__, self))
 
 
+hooked_call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+
+
 def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The call of a module whose class is swapped, by PyTorch's call that somebody has kept from before: with our
     hooks, or, where these run already, the rest of PyTorch's call."""

@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from hookline.engine.call import Call, Running, here
 from hookline.engine.run import finish
 from hookline.engine.shown import packed, unpacked
+from hookline.engine.unseen import unseen
 from hookline.model.tensors import Fields, Opaque
 
 if TYPE_CHECKING:
@@ -370,14 +371,6 @@ def operators() -> Any:
         torch.library.register_fake(f"hookline::{name}", lambda *_: None, lib=library)
     _register_effectful_op("hookline::graded", EffectType.ORDERED)
     torch.compiler.allow_in_graph(show_gradients)  # type: ignore[no-untyped-call]
-    leave_alone(began, ended, graded, _show, _gone, Leaving.__call__)
+    for taps_call in (began, ended, graded, _show, _gone, Leaving.__call__):
+        unseen(taps_call)
     return library
-
-
-def leave_alone(*functions: Any) -> None:
-    """Have dynamo compile neither these functions nor what they call: PyTorch calls some of them between graphs, where
-    dynamo compiles whatever runs."""
-    from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
-
-    for function in functions:
-        set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))

@@ -54,6 +54,9 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run_after(self, args, kwargs, output)  # hooks came or went while the module ran
 
 
+call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+
+
 def run_few(before: tuple[PlannedHook, ...], after: tuple[PlannedHook, ...]) -> Callable[..., Any]:
     """The call with at most one hook before the forward and one after it, of whatever kind."""
     _, hook_before, before_takes_kwargs = before[0] if before else (None, None, False)
