@@ -88,7 +88,7 @@ def _for_saving(folder: Path | None, kind: str) -> Path | None:
 
 def _for_writing(path: Path | None) -> Path | None:
     """The file; StoreError, before anything is run, where it cannot be written."""
-    from hookline.store.folder import expect_file
+    from hookline.store.file import expect_file
 
     if path:
         expect_file(path)
