@@ -61,7 +61,7 @@ def special(tmp_path: Path, kind: str) -> Path:
 @pytest.mark.parametrize("write", [expect_file, lambda path: write_text(path, "new")], ids=["expect", "write"])
 @pytest.mark.parametrize(("kind", "said"), [("pipe", "a named pipe"), ("device", "a device"), ("folder", "a folder")])
 def test_what_is_not_a_file_is_not_replaced(tmp_path: Path, kind: str, said: str, write) -> None:
-    with pytest.raises(StoreError, match=f"cannot write .*: is not a file but {said}"):
+    with pytest.raises(StoreError, match=f"cannot write .*: it is {said}"):
         write(special(tmp_path, kind))
 
 

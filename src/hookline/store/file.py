@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hookline.errors import StoreError
-from hookline.store.opening import expect_regular, path_of, reason
+from hookline.store.opening import other_kind, path_of, reason
 from hookline.store.staging import staging
 
 
@@ -15,8 +15,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
     A lone surrogate, which no file of UTF-8 holds, is written as its escape.
     """
-    target = path_of(path)
-    expect_not_special(target)
+    target = _target(path)
     try:
         with staging(target) as beside:
             fresh = beside / "fresh"
@@ -29,23 +28,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def expect_file(path: str | os.PathLike[str]) -> None:
     """StoreError where `write_text` could not write this file."""
-    target = path_of(path)
-    expect_not_special(target)
+    target = _target(path)
     try:
         expect_room(target.parent)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {reason(error)}: {str(target.parent)!r}") from error
 
 
-def expect_not_special(target: Path) -> None:
-    """StoreError where a folder, a pipe or a device is there: a file would take its place."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        try:
-            expect_regular(target, target.stat())
-        except StoreError as error:
-            raise StoreError(f"cannot write {target}: {str(error).removeprefix(f'{target} ')}") from None
-        except PermissionError as error:
-            raise StoreError(f"cannot write {target}: {reason(error)}") from None
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where a file is to be written; StoreError where a folder, a pipe or a device is there."""
+    target = path_of(path)
+    try:
+        kind = other_kind(target.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return target
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {reason(error)}") from None
+    if kind:
+        raise StoreError(f"cannot write {path}: it is {kind}")
+    return target
 
 
 def expect_room(folder: Path) -> None:

@@ -109,8 +109,14 @@ def _still(folder: Path, before: os.stat_result) -> bool:
 
 def expect_regular(path: Path, found: os.stat_result) -> None:
     """StoreError where something that has this path is not a file with data of its own."""
-    if not stat.S_ISREG(found.st_mode):
-        raise StoreError(f"{path} is not a file but {KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}")
+    kind = other_kind(found)
+    if kind:
+        raise StoreError(f"{path} is not a file but {kind}")
+
+
+def other_kind(found: os.stat_result) -> str:
+    """What something is that is not a file; nothing where it is one."""
+    return "" if stat.S_ISREG(found.st_mode) else KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
 def close(*descriptors: int | None) -> None:
