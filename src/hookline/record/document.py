@@ -74,14 +74,30 @@ def from_document(document: Any, tensors: Mapping[str, Tensor], *, source: str =
     """The run that a document describes; StoreError that names the first member that is not as it should be, and the
     `source` of the document."""
     with damage_told(source):
-        expect_object(document)
-        if "ranks" not in document:
-            return _to_run(document, tensors)
-        expect_object(document, GATHERED)
-        runs = member(document, "ranks", lambda value: parts(value, lambda own: _to_run(own, tensors)))
-        if not runs:
-            raise MemberError("is empty").within("ranks")
-        return merged(runs)
+        return run_of(document, tensors)
+
+
+def run_of(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+    """The run that a document describes, or that a part of one does; MemberError where it describes none."""
+    expect_object(document)
+    if "ranks" not in document:
+        return _to_run(document, tensors)
+    expect_object(document, GATHERED)
+    runs = member(document, "ranks", lambda value: parts(value, lambda own: _to_rank(own, tensors)))
+    if not runs:
+        raise MemberError("is empty").within("ranks")
+    return merged(runs)
+
+
+def _to_rank(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+    """The run of one rank, whose calls are told from each other by path and index."""
+    run = _to_run(document, tensors)
+    first: dict[tuple[str, int], int] = {}
+    for call in run.calls:
+        if first.setdefault((call.path, call.index), call.number) != call.number:
+            again = f"has the path and index of call {first[call.path, call.index]}"
+            raise MemberError(again).within(call.number).within("calls")
+    return run
 
 
 def _to_run(document: Any, tensors: Mapping[str, Tensor]) -> Run:

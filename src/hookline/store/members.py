@@ -171,6 +171,14 @@ def number(value: Any) -> float:
     raise expected("a number, or 'nan', 'inf' or '-inf'", value)
 
 
+def number_text(value: Any) -> float:
+    """A number that is written as text, finite or not."""
+    try:
+        return float(text(value))
+    except ValueError:
+        raise expected("the text of a number", value) from None
+
+
 def maybe(read: Read[T]) -> Read[T | None]:
     """A reader of the same, or of null."""
     return lambda value: None if value is None else read(value)
