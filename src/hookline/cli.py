@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
@@ -73,7 +72,6 @@ def main() -> None:
     from hookline.report.plain import show_all
 
     show_all(sys.stdout)
-    warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)  # it is not needed
     app(prog_name="hookline")
 
 
