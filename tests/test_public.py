@@ -1,5 +1,6 @@
 """What is public, and what importing hookline does: nothing."""
 
+import os
 import subprocess
 import sys
 import types
@@ -57,3 +58,12 @@ def test_importing_hookline_changes_nothing_anywhere():
 def test_every_public_name_has_a_docstring():
     for name in hookline.__all__:
         assert getattr(hookline, name).__doc__, name
+
+
+def test_importing_hookline_without_numpy_warns_of_nothing(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('no numpy here', name='numpy')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    known = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", "import hookline"], env=known, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -427,7 +427,7 @@ def test_inputs_of_a_model_whose_weights_are_elsewhere_stay_on_the_cpu() -> None
         ("bool[2]<5", "only integers take '<'"),
         ("int64[2]<0", "the number after '<' is to be from 1 to 9223372036854775807"),
         ("int32[2]<3000000000", "the number after '<' is to be from 1 to 2147483647"),
-        ("float32[99999999999999999999]", "cannot be made"),
+        ("float32[99999999999999999999]", "cannot be made of a number of 20 digits"),
     ],
 )
 def test_a_wrong_description_is_explained_in_a_line(spec: str, said: str) -> None:

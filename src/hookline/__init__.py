@@ -3,6 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hookline.model import quiet as _quiet  # noqa: F401  # before anything else imports torch
+
+# isort: split
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hookline.sources import Subject
     from hookline.tools.rules import Findings
 
-MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED = 1, 1, 2, 130
+MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED, PIPE_CLOSED = 1, 1, 2, 130, 141
+TRACEBACK = "HOOKLINE_TRACEBACK"  # an environment variable
 PIPE_WIDTH = 140
 KEEPS = ("shape", "stats", "histogram", "tensor", "copy", "fingerprint")
 
@@ -34,15 +35,26 @@ class Commands(TyperGroup):
     """The commands, in one place for the errors of all of them."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; what hookline complains about becomes a line on stderr and exit code 2."""
+        """Run a command; whatever is raised becomes a line on stderr and an exit code that no result has."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
         except HooklineError as error:
             _tell(str(error))
             raise typer.Exit(WRONG_INPUT) from None
         except KeyboardInterrupt:
             _tell("interrupted")
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left
+            raise typer.Exit(PIPE_CLOSED) from None
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] in ("typer", "click") or os.environ.get(TRACEBACK):
+                raise
+            _tell(f"{type(error).__name__}: {error} (not expected here; {TRACEBACK}=1 shows where it was raised)")
+            raise typer.Exit(WRONG_INPUT) from None
 
 
 app = typer.Typer(
@@ -57,6 +69,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `hookline` command."""
+    from hookline.report.plain import show_all
+
+    show_all(sys.stdout)
     app(prog_name="hookline")
 
 
@@ -81,16 +96,16 @@ def _for_saving(folder: Path | None, kind: str) -> Path | None:
     """The folder; StoreError, before anything is run, where nothing can be saved to it."""
     from hookline.store.folder import expect_folder
 
-    if folder:
+    if folder is not None:
         expect_folder(folder, kind=kind)
     return folder
 
 
 def _for_writing(path: Path | None) -> Path | None:
     """The file; StoreError, before anything is run, where it cannot be written."""
-    from hookline.store.folder import expect_file
+    from hookline.store.file import expect_file
 
-    if path:
+    if path is not None:
         expect_file(path)
     return path
 
@@ -128,23 +143,28 @@ TRAIN = typer.Option(
 DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only a forward is run.")
 SAVE_DIFF = typer.Option(
     metavar="DIR",
+    parser=Path,
     show_default=False,
     callback=_for_diff,
     help="Write the diff to this folder; hookline.Diff.load(DIR) reads it.",
 )
 SAVE = typer.Option(
     metavar="DIR",
+    parser=Path,
     show_default=False,
     callback=_for_run,
     help="Write the run to this folder; hookline.load(DIR) reads it.",
 )
 PAGE = typer.Option(
     metavar="FILE",
+    parser=Path,
     show_default=False,
     callback=_for_writing,
     help="Write a page to this file, to be opened in a browser: pictures and all.",
 )
-TRACE = typer.Option(metavar="FILE", show_default=False, callback=_for_writing, help="Write the last step as a trace.")
+TRACE = typer.Option(
+    metavar="FILE", parser=Path, show_default=False, callback=_for_writing, help="Write the last step as a trace."
+)
 JSON = typer.Option("--json", help="Print one JSON document instead of the table, and nothing else on stdout.")
 
 
@@ -213,7 +233,7 @@ def watch(
 
     _print(run, as_json=as_json)
     if save:
-        _save(run, save)
+        _save(run, save, "run")
     _write_page(run, page)
     raise typer.Exit(code)
 
@@ -316,7 +336,7 @@ def diff(
     else:
         _console().print(found)
     if save:
-        _save(found, save)
+        _save(found, save, "diff")
     _write_page(found, page)
     raise typer.Exit(FOUND if found else 0)
 
@@ -413,7 +433,7 @@ def profile(
         _console().print(found)
     if trace:
         found.perfetto(trace)
-        typer.echo(f"wrote {trace}", err=True)
+        _note(f"wrote {trace}")
     _write_page(found, page)
 
 
@@ -433,16 +453,16 @@ hookline report parted/ --page what-parts-them.html
 
 @app.command(help=REPORT_HELP, epilog=REPORT_EXAMPLES)
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What hookline saved: a run, or a diff.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=Path, help="What hookline saved: a run, or a diff.")],
     page: Annotated[Path | None, PAGE] = None,
 ) -> None:
     """Write the page of what was saved."""
     from hookline.compare.result import Diff
     from hookline.record.load import load
 
-    folder = folder.expanduser().resolve()
-    found = Diff.load(folder) if (folder / "diff.json").is_file() else load(folder)
-    _write_page(found, page or folder.with_name(f"{folder.name}.html"))
+    saved = _expanded(folder)
+    found = Diff.load(folder) if _is_file(saved / "diff.json") else load(saved if saved.is_dir() else folder)
+    _write_page(found, page or saved.with_name(f"{saved.name or 'report'}.html"))
 
 
 # What they share
@@ -450,7 +470,16 @@ def report(
 
 def _tell(message: str) -> None:
     """One line on stderr."""
-    typer.echo(f"hookline: {' '.join(message.split())}", err=True)
+    from hookline.report.plain import printable
+
+    typer.echo(f"hookline: {printable(' '.join(message.split()))}", err=True)
+
+
+def _note(message: str) -> None:
+    """One line on stderr about what was done."""
+    from hookline.report.plain import printable
+
+    typer.echo(printable(message), err=True)
 
 
 def _only_result_on_stdout(wanted: bool) -> AbstractContextManager[Any]:
@@ -475,7 +504,22 @@ def _kept(keep: str) -> dict[str, Any]:
 
 
 def _is_run(source: str) -> bool:
-    return (Path(source).expanduser() / "run.json").is_file()
+    return _is_file(_expanded(source) / "run.json")
+
+
+def _expanded(path: str | Path) -> Path:
+    """The whole path, `~` put in; StoreError where no file can have it as a name."""
+    from hookline.store.opening import path_of
+
+    try:
+        return path_of(Path(path).expanduser())
+    except RuntimeError as error:
+        raise StoreError(f"cannot read {path}: {error}") from None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is something of that name that a saved result may begin with; what it is, loading tells."""
+    return os.path.lexists(path)
 
 
 def _two_models(a: str, b: str, inputs: str | None, *, train: bool | None) -> tuple[Subject, Module]:
@@ -508,7 +552,7 @@ def _diff_of_models(
         return diffing(model, second, *args, where=where or "**", mapping=mapping, grads=grads, loss=loss, **kwargs)
     except HooklineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _tell_failure(error)
         raise typer.Exit(MODEL_FAILED) from None
 
@@ -542,7 +586,7 @@ def _recorded(watching: AbstractContextManager[Run], subject: Subject, *, grads:
 
             _tell(f"interrupted; recorded so far: {headline(run)}")
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _tell_failure(error)
             return run, MODEL_FAILED
     return run, 0
@@ -553,19 +597,20 @@ def _model_errors_told() -> Iterator[None]:
     """A block in which what the model raises is told on stderr, and ends the command."""
     try:
         yield
-    except (HooklineError, KeyboardInterrupt):
+    except HooklineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _tell_failure(error)
         raise typer.Exit(MODEL_FAILED) from None
 
 
-def _tell_failure(error: Exception) -> None:
+def _tell_failure(error: BaseException) -> None:
     from hookline.sources import explain
 
     _tell(f"the model raised {explain(error)}")
     for note in getattr(error, "__notes__", ()):
-        typer.echo(note, err=True)
+        for line in note.splitlines():
+            _note(line)
 
 
 def _print(run: Run, *, as_json: bool) -> None:
@@ -590,12 +635,15 @@ def _write_page(found: Run | Findings | Diff | Profile, page: Path | None) -> No
     if page is None:
         return
     found.page(page)
-    typer.echo(f"wrote {page}: open it in a browser", err=True)
+    _note(f"wrote {page}: open it in a browser")
 
 
-def _save(run: Run | Diff, folder: Path) -> None:
+def _save(found: Run | Diff, folder: Path, kind: str) -> None:
+    from hookline.store.folder import is_saved
+
+    replaced = is_saved(folder, kind=kind)
     try:
-        run.save(folder)
+        found.save(folder)
     except OSError as error:
         raise StoreError(f"cannot save to {folder}: {error}") from error
-    typer.echo(f"saved to {folder}", err=True)
+    _note(f"saved to {folder}{f', in the place of the {kind} that was there' if replaced else ''}")

@@ -24,8 +24,9 @@ from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
 from hookline import demo
-from hookline.errors import SourceError
+from hookline.errors import SourceError, StoreError
 from hookline.model.loss import default_loss
+from hookline.store.opening import other_kind, path_of, shortened
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -35,6 +36,7 @@ MODELS = "give demo, package.module:name, path/file.py:name, or a folder that ho
 DESCRIPTIONS = "'input_ids=int64[1,16]<30522' or 'float32[8,3,32,32]'"
 INPUTS = f"{DESCRIPTIONS}, a .safetensors, .npz, .json or .pt file, package.module:name or path/file.py:name"
 
+DIGITS = 19  # of the largest int64
 DTYPES = {
     "float": torch.float32,
     "float16": torch.float16,
@@ -99,7 +101,7 @@ def load_model(spec: str) -> Module:
     """
     if spec == DEMO:
         return demo.model()
-    folder = Path(spec).expanduser()
+    folder = _path(spec)
     if folder.is_dir():
         return _from_folder(folder)
     if not _names_object(spec):
@@ -128,7 +130,7 @@ def load_inputs(spec: str | None, model: Module, model_spec: str) -> Inputs:
     if spec is None:
         args, kwargs = _default_inputs(model, model_spec)
     elif Path(spec).suffix in READERS:
-        args, kwargs = _from_file(Path(spec).expanduser())
+        args, kwargs = _from_file(_path(spec))
     elif _names_object(spec) and "[" not in spec:
         return _as_inputs(_object(spec, (Tensor, tuple, list, Mapping)), spec)
     else:
@@ -169,6 +171,24 @@ def explain(error: BaseException) -> str:
     return ": ".join(filter(None, [type(error).__name__, " ".join(message.split())])) + (f" ({place})" if place else "")
 
 
+def _path(spec: str) -> Path:
+    """The path that a MODEL or SPEC may be; SourceError where no file can have it as a name."""
+    try:
+        path = Path(spec).expanduser()
+        path_of(path)
+    except (StoreError, RuntimeError) as error:
+        raise SourceError(str(error)) from None
+    return path
+
+
+def _kind_of_file(file: Path) -> str:
+    """What something is that should be a file, such as a named pipe; nothing where it is one, or nothing is there."""
+    try:
+        return other_kind(file.stat())
+    except OSError:
+        return ""
+
+
 # Objects by name
 
 
@@ -180,7 +200,7 @@ def _names_object(spec: str) -> bool:
 def _object(spec: str, ready: type | tuple[type, ...]) -> Any:
     """What a `source:name` names; what that gives when it is called, where it is of no class in `ready`."""
     source, _, name = spec.rpartition(":")
-    file = Path(source).expanduser().resolve() if source.endswith(".py") else None
+    file = _path(source).resolve() if source.endswith(".py") else None
     with _importable(file.parent if file else Path.cwd()):
         found = _attribute(_imported(source, file), name, source)
         if isinstance(found, ready) or not callable(found):
@@ -193,7 +213,8 @@ def _object(spec: str, ready: type | tuple[type, ...]) -> Any:
 
 def _imported(source: str, file: Path | None) -> ModuleType:
     if file and not file.is_file():
-        raise SourceError(f"no file {source}")
+        kind = _kind_of_file(file)
+        raise SourceError(f"{source} is not a file but {kind}" if kind else f"no file {source}")
     try:
         return _run_file(file) if file else importlib.import_module(source)
     except (Exception, SystemExit) as error:
@@ -307,6 +328,9 @@ def _shown(file: str) -> str:
 def _from_folder(folder: Path) -> Module:
     if not (folder / "config.json").is_file():
         raise SourceError(f"the folder {folder} holds no config.json, so it is no transformers model: {MODELS}")
+    strange = [each for each in folder.iterdir() if not each.is_dir() and _kind_of_file(each)]
+    if strange:
+        raise SourceError(f"{strange[0]} is not a file but {_kind_of_file(strange[0])}")
     try:
         import transformers
     except ImportError:
@@ -371,23 +395,33 @@ def _random(text: str, match: re.Match[str], generator: torch.Generator) -> Tens
     dtype = DTYPES.get(match["dtype"])
     if dtype is None:
         raise SourceError(f"--inputs {text!r}: no dtype {match['dtype']!r}; there are {', '.join(DTYPES)}")
-    shape = [int(size) for size in re.findall(r"\d+", match["shape"])]
+    shape = [_whole(text, size) for size in re.findall(r"\d+", match["shape"])]
     whole = not dtype.is_floating_point and dtype != torch.bool
     if match["high"] and not whole:
         raise SourceError(f"--inputs {text!r}: only integers take '<', as in 'input_ids=int64[1,16]<30522'")
 
-    high = int(match["high"] or 2)
+    high = _whole(text, match["high"] or "2")
     if whole and not 0 < high <= torch.iinfo(dtype).max:
         raise SourceError(f"--inputs {text!r}: the number after '<' is to be from 1 to {torch.iinfo(dtype).max}")
     try:
         if dtype.is_floating_point:
             return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
         return torch.randint(high, shape, generator=generator).to(dtype)
-    except (RuntimeError, MemoryError, TypeError) as error:
+    except (RuntimeError, MemoryError, TypeError, OverflowError) as error:
         raise SourceError(f"--inputs {text!r} cannot be made: {explain(error)}") from error
 
 
+def _whole(text: str, digits: str) -> int:
+    """A number of a description; SourceError for one of more digits than a size of PyTorch's has."""
+    if len(digits) > DIGITS:
+        raise SourceError(f"--inputs {shortened(text)}: it cannot be made of a number of {len(digits)} digits")
+    return int(digits)
+
+
 def _from_file(file: Path) -> Inputs:
+    kind = _kind_of_file(file)
+    if kind:
+        raise SourceError(f"cannot read the inputs file {file}: it is {kind}")
     try:
         value = READERS[file.suffix](file)
     except FileNotFoundError:

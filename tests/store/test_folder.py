@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hookline import StoreError
 from hookline.store import folder as storing
+from hookline.store import place
 from hookline.store.folder import TENSORS, read, write
 
 DOCUMENT = "run.json"
@@ -245,14 +246,10 @@ def test_a_write_that_fails_midway_leaves_the_old_run(
 def test_a_last_step_that_fails_leaves_the_old_run(
     saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    rename = Path.rename
+    def failing(one: Path, other: Path) -> bool:
+        raise error
 
-    def failing(self: Path, target: Path) -> Path:
-        if self.name == "fresh":
-            raise error
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(place, "exchange", failing)
 
     with pytest.raises((StoreError, KeyboardInterrupt)):
         write(saved, {"name": "two"}, {})
@@ -423,7 +420,7 @@ def test_a_tensors_file_that_does_not_parse_is_damaged(saved: Path, change: Call
 def test_a_document_that_is_a_folder_is_damaged(tmp_path: Path) -> None:
     (tmp_path / DOCUMENT).mkdir()
 
-    with pytest.raises(StoreError, match=r"run\.json is damaged"):
+    with pytest.raises(StoreError, match=r"run\.json is not a file but a folder"):
         read(tmp_path)
 
 
@@ -438,3 +435,53 @@ def test_another_kind_has_a_document_of_its_own_name_and_is_not_replaced_by_a_ru
     with pytest.raises(StoreError, match="not a saved run"):
         write(tmp_path / "edit", DOCUMENT_DATA, SAVED)
     assert read(tmp_path / "edit", kind="edit")[0]["name"] == "one"
+
+
+# Odd names, and what is not a file
+
+
+BAD_NAMES = {"long": "x" * 300, "NUL": "a\0b", "surrogate": "a\ud800b", "deep": "x/" * 3000}
+
+
+@pytest.mark.parametrize(
+    "use", [read, storing.expect_folder, storing.is_saved, lambda folder: write(folder, {}, {})], ids=range(4)
+)
+@pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
+def test_a_name_that_no_folder_can_have_is_one_error(tmp_path: Path, name: str, use: Callable[[Any], Any]) -> None:
+    with pytest.raises(StoreError, match="cannot be the name of a file or folder: ") as caught:
+        use(tmp_path / name)
+
+    assert len(str(caught.value)) < 250
+
+
+def test_a_name_of_255_characters_is_saved(tmp_path: Path) -> None:
+    for _ in range(2):
+        write(tmp_path / ("x" * 255), DOCUMENT_DATA, SAVED)
+
+    assert read(tmp_path / ("x" * 255))[0]["name"] == "one"
+
+
+@pytest.mark.parametrize("name", [DOCUMENT, TENSORS])
+def test_a_named_pipe_is_refused_and_not_waited_for(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+
+    with pytest.raises(StoreError, match=f"{name} is not a file but a named pipe"):
+        read(saved)
+
+
+@pytest.mark.parametrize("name", [DOCUMENT, TENSORS])
+def test_a_device_is_refused(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    (saved / name).symlink_to("/dev/zero")
+
+    with pytest.raises(StoreError, match=f"{name} is not a file but a device"):
+        read(saved)
+
+
+def test_a_folder_with_a_named_pipe_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / DOCUMENT)
+
+    with pytest.raises(StoreError, match="run exists and is not a saved run"):
+        write(tmp_path / "run", {}, {})

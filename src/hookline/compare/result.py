@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from hookline.compare.recorded import Differences, largest
 from hookline.compare.tensors import Difference
-from hookline.errors import CompareError, StoreError
+from hookline.errors import CompareError
 from hookline.store.folder import read, write
 
 if TYPE_CHECKING:
@@ -248,10 +248,7 @@ class Diff(Sequence[Pair]):
         from hookline.compare.document import from_document
 
         document, _ = read(folder, kind="diff")
-        try:
-            return from_document(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"the diff in {folder} is damaged: {type(error).__name__}: {error}") from error
+        return from_document(document, source=os.path.join(folder, "diff.json"))
 
     def page(self, path: str | os.PathLike[str]) -> None:
         """Write it as a page: one HTML file to open in a browser, with the error along the calls and the tree of all of

@@ -2,6 +2,9 @@
 
 import math
 import os
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +12,26 @@ from torch import Tensor
 
 from hookline.edits import arithmetic, directions, recorded
 from hookline.edits.edit import Edit, chain
-from hookline.errors import EditError, StoreError
-from hookline.record.document import from_document, to_document
+from hookline.errors import EditError
+from hookline.record.document import run_of, to_document
 from hookline.record.record import Run
 from hookline.store.folder import read, write
+from hookline.store.members import (
+    LARGEST,
+    NOT_FINITE,
+    MemberError,
+    damage_told,
+    expect_object,
+    expected,
+    flag,
+    maybe,
+    member,
+    number,
+    one_of,
+    parts,
+    text,
+    whole,
+)
 
 KINDS: dict[str, type[Edit]] = {
     kind.__name__: kind
@@ -48,13 +67,9 @@ def load(folder: str | os.PathLike[str]) -> Edit:
     scale(factor=2.0) >> add(vector=float32[3] cpu, scale=1.0)
     """
     document, tensors = read(folder, kind="edit")
-    try:
-        edit = _decode(document["edit"], tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, EditError) as error:
-        raise StoreError(f"the edit in {folder} is damaged: {type(error).__name__}: {error}") from error
-    if not isinstance(edit, Edit):
-        raise StoreError(f"{folder} holds no edit")
-    return edit
+    with damage_told(os.path.join(folder, "edit.json")):
+        expect_object(document, frozenset(("format", "version", "edit")))
+        return member(document, "edit", lambda data: _edit(data, tensors))
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -83,24 +98,116 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
+def _edit(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Edit:
+    kind = KINDS[member(expect_object(data), "edit", one_of(*KINDS))]
+    if depth == DEEPEST:
+        raise MemberError(f"is nested more than {DEEPEST} deep")
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    expect_object(data, frozenset(("edit", *names)))
+    held = {name: member(data, name, partial(_held, name=name, tensors=tensors, depth=depth)) for name in names}
+    try:
+        return kind(**held)
+    except EditError as error:
+        raise MemberError(f"is no edit: {error}") from None
+
+
+def _held(data: Any, name: str, tensors: dict[str, Tensor], depth: int) -> Any:
+    """What a field of an edit holds; MemberError where that is not of a type that this field takes."""
+    if name == "edits":
+        held = member(expect_object(data, TUPLE), "tuple", lambda value: value)
+        return tuple(parts(held, lambda part: _edit(part, tensors, depth + 1)))
+    found = _decode(data, tensors)
+    what, fits = HELD[name]
+    if not fits(found):
+        raise expected(what, data)
+    return found
+
+
+def _decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
+    """A tensor, a run, a slice, a tuple or list, a number, text or null."""
+    if depth == DEEPEST:
+        raise MemberError(f"is nested more than {DEEPEST} deep")
     if isinstance(data, list):
-        return [_decode(part, tensors) for part in data]
-    if not isinstance(data, dict):
-        return data
-    if "edit" in data:
-        return KINDS[data["edit"]](**{key: _decode(value, tensors) for key, value in data.items() if key != "edit"})
-    if "tensor" in data:
-        name = data["tensor"]
-        if data["trained"] and not tensors[name].requires_grad:
-            tensors[name] = torch.nn.Parameter(tensors[name])
-        return tensors[name]
-    if "slice" in data:
-        return slice(*data["slice"])
-    if "float" in data:
-        return float(data["float"])
-    if "run" in data:
-        prefix = data["name"] + "/"
-        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        return from_document(data["run"], own)
-    return tuple(_decode(part, tensors) for part in data["tuple"])
+        return parts(data, lambda part: _decode(part, tensors, depth + 1))
+    if isinstance(data, dict):
+        if not data.keys() & DECODERS.keys():
+            raise MemberError("is of no known kind")
+        return next(decode for name, decode in DECODERS.items() if name in data)(data, tensors, depth)
+    return number(data) if isinstance(data, float) else data
+
+
+def _tensor(data: Any, tensors: dict[str, Tensor], _: int) -> Tensor:
+    name = member(expect_object(data, frozenset(("tensor", "trained"))), "tensor", text)
+    trained = member(data, "trained", flag)
+    if name not in tensors:
+        raise MemberError(f"names a tensor {name!a} that is not in tensors.safetensors").within("tensor")
+    if trained and not (tensors[name].is_floating_point() or tensors[name].is_complex()):
+        raise MemberError("is not of a dtype that is trained").within("tensor")
+    if trained and not tensors[name].requires_grad:
+        tensors[name] = torch.nn.Parameter(tensors[name])
+    return tensors[name]
+
+
+def _slice(data: Any, *_: Any) -> slice:
+    ends = member(expect_object(data, frozenset(("slice",))), "slice", lambda value: parts(value, maybe(whole)))
+    if len(ends) != 3:
+        raise expected("a list of 3", data["slice"]).within("slice")
+    return slice(*ends)
+
+
+def _float(data: Any, *_: Any) -> float:
+    return NOT_FINITE[member(expect_object(data, frozenset(("float",))), "float", one_of(*NOT_FINITE))]
+
+
+def _run(data: Any, tensors: dict[str, Tensor], _: int) -> Run:
+    prefix = member(expect_object(data, frozenset(("run", "name"))), "name", text) + "/"
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return member(data, "run", lambda document: run_of(document, own))
+
+
+def _tuple(data: Any, tensors: dict[str, Tensor], depth: int) -> tuple[Any, ...]:
+    return tuple(
+        member(
+            expect_object(data, TUPLE),
+            "tuple",
+            lambda value: parts(value, lambda part: _decode(part, tensors, depth + 1)),
+        )
+    )
+
+
+DEEPEST = 50
+TUPLE = frozenset(("tuple",))
+DECODERS: dict[str, Callable[[Any, dict[str, Tensor], int], Any]] = {
+    "tensor": _tensor,
+    "slice": _slice,
+    "float": _float,
+    "run": _run,
+    "tuple": _tuple,
+}
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and abs(value) <= LARGEST
+
+
+def _is_places(value: Any) -> bool:
+    return (
+        _is_whole(value) or isinstance(value, slice) or (isinstance(value, list | tuple) and all(map(_is_whole, value)))
+    )
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor | int | float)
+
+
+HELD: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what each field of an edit takes
+    **dict.fromkeys(("value", "vector", "factor", "directions", "scale", "std"), ("a tensor or a number", _is_tensor)),
+    **dict.fromkeys(("down", "up"), ("a matrix", lambda value: isinstance(value, Tensor) and value.dim() == 2)),
+    **dict.fromkeys(("min", "max"), ("a tensor, a number or null", lambda value: value is None or _is_tensor(value))),
+    **dict.fromkeys(("seed", "axis"), ("a whole number", _is_whole)),
+    **dict.fromkeys(("first", "second"), ("a place, a slice or a list of places", _is_places)),
+    "run": ("a run", lambda value: isinstance(value, Run)),
+    "path": ("text or null", lambda value: isinstance(value, str | None)),
+    "index": ("a whole number or null", lambda value: value is None or _is_whole(value)),
+    "over": ("an axis or several", _is_places),
+}

@@ -2,21 +2,46 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from hookline.errors import ChangedTensorError, StoreError
-from hookline.model.sharded import Part, local_part
+from hookline.model.sharded import local_part
 from hookline.model.tensors import Fields, Opaque
-from hookline.record.measure import Stats
 from hookline.record.merge import merged
-from hookline.record.record import CallRecord, Run, Slot, TensorInfo
+from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.values import DEEPEST, Values
+from hookline.store.members import (
+    MemberError,
+    Read,
+    count,
+    damage_told,
+    expect_object,
+    flag,
+    listed,
+    mapped,
+    maybe,
+    member,
+    number,
+    optional,
+    parts,
+    text,
+    whole,
+)
 
-PLAIN = ("path", "index", "type", "began", "seconds", "thread", "training", "error")
-NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+T = TypeVar("T")
+
+PLAIN: dict[str, Read[Any]] = {
+    **{"path": text, "index": count, "type": text, "began": number, "seconds": number},
+    **{"thread": whole, "training": flag, "error": maybe(text)},
+}
+CALL = frozenset((*PLAIN, "recompute", "parent", "args", "kwargs", "output"))
+WRITTEN = ("format", "version")
+HEAD = frozenset((*WRITTEN, "model", "modules", "aliases", "settings", "rank", "world_size", "calls"))
+GATHERED = frozenset((*WRITTEN, "ranks"))
 
 
 def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -45,30 +70,58 @@ def _from_run(run: Run, shelf: "Shelf", prefix: str = "") -> dict[str, Any]:
     }
 
 
-def from_document(document: dict[str, Any], tensors: dict[str, Tensor]) -> Run:
-    """The run that a document describes; StoreError where the two do not fit together."""
-    part = "head"
-    try:
-        if "ranks" in document:
-            return merged([from_document(own, tensors) for own in document["ranks"]])
-        run = Run(
-            model=document["model"],
-            modules=document["modules"],
-            aliases=document["aliases"],
-            settings=document["settings"],
-            rank=document.get("rank"),
-            world_size=document.get("world_size"),
-        )
-        for number, data in enumerate(document["calls"]):
-            part = f"call {number}"
-            run.calls.append(_to_call(data, number, run.calls, tensors))
-    except StoreError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise StoreError(
-            f"the document of this run is damaged, in its {part}: {type(error).__name__}: {error}"
-        ) from error
+def from_document(document: Any, tensors: Mapping[str, Tensor], *, source: str = "the document of this run") -> Run:
+    """The run that a document describes; StoreError that names the first member that is not as it should be, and the
+    `source` of the document."""
+    with damage_told(source):
+        return run_of(document, tensors)
+
+
+def run_of(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+    """The run that a document describes, or that a part of one does; MemberError where it describes none."""
+    expect_object(document)
+    if "ranks" not in document:
+        return _to_run(document, tensors)
+    expect_object(document, GATHERED)
+    runs = member(document, "ranks", lambda value: parts(value, lambda own: _to_rank(own, tensors)))
+    if not runs:
+        raise MemberError("is empty").within("ranks")
+    return merged(runs)
+
+
+def _to_rank(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+    """The run of one rank, whose calls are told from each other by path and index."""
+    run = _to_run(document, tensors)
+    first: dict[tuple[str, int], int] = {}
+    for call in run.calls:
+        if first.setdefault((call.path, call.index), call.number) != call.number:
+            again = f"has the path and index of call {first[call.path, call.index]}"
+            raise MemberError(again).within(call.number).within("calls")
     return run
+
+
+def _to_run(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+    expect_object(document, HEAD)
+    run = Run(
+        model=member(document, "model", text),
+        modules=member(document, "modules", mapped(text)),
+        aliases=member(document, "aliases", mapped(text)),
+        settings=member(document, "settings", mapped(_setting)),
+        rank=optional(document, "rank", maybe(count), None),
+        world_size=optional(document, "world_size", maybe(lambda size: whole(size, 1)), None),
+    )
+    if run.rank is not None and (run.world_size is None or run.rank >= run.world_size):
+        raise MemberError(f"is not below the world_size, which is {run.world_size}").within("rank")
+    values = Values(tensors)
+    member(document, "calls", listed(lambda data: run.calls.append(_to_call(data, run.calls, values))))
+    return run
+
+
+def _setting(value: Any) -> Any:
+    """How a run was watched: text, true, false, null, a number, or a list of texts."""
+    if isinstance(value, list):
+        return parts(value, text)
+    return number(value) if isinstance(value, float) else value if not isinstance(value, dict) else text(value)
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,6 +131,18 @@ class Shelf:
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     names: dict[int, str] = dataclasses.field(default_factory=dict)
     prefix: str = ""
+    depth: int = 0
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """A block inside of a value; StoreError where a reader would not look that deep."""
+        if self.depth == DEEPEST - 1:
+            raise StoreError(f"{name} cannot be saved: it is nested more than {DEEPEST - 1} deep")
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
 
     def put(self, tensor: Tensor, name: str) -> str:
         """The name of a tensor, which is `name` where it had none."""
@@ -97,29 +162,43 @@ def _from_call(call: CallRecord, numbers: dict[int, int], shelf: Shelf) -> dict[
         raise ChangedTensorError(f"cannot save {where}: {error}") from error
     parent = None if call.parent is None else numbers[id(call.parent)]
     plain = {name: _number(getattr(call, name)) for name in PLAIN}
+    plain["training"] = bool(call.training)  # a user's module may hold anything that is true or false
     return {**plain, "recompute": call.recompute, "parent": parent, **values}
 
 
-def _to_call(data: dict[str, Any], number: int, earlier: list[CallRecord], tensors: dict[str, Tensor]) -> CallRecord:
+def _to_call(data: Any, earlier: list[CallRecord], values: Values) -> CallRecord:
+    expect_object(data, CALL)
     call = CallRecord()
-    for name in PLAIN:
-        setattr(call, name, _from_number(data[name]) if name in ("began", "seconds") else data[name])
-    call.number = number
-    if data.get("recompute"):
+    for name, read in PLAIN.items():
+        setattr(call, name, member(data, name, read))
+    call.number = len(earlier)
+    if optional(data, "recompute", flag, False):
         call.recompute = True
-    if data["parent"] is not None and not 0 <= data["parent"] < number:
-        raise StoreError(
-            f"call {number} of this run names call {data['parent']} as its parent, which does not come before it"
-        )
-    call.parent = None if data["parent"] is None else earlier[data["parent"]]
-    call.args, call.kwargs, call.output = (_decode(data[name], tensors) for name in ("args", "kwargs", "output"))
+    parent = member(data, "parent", maybe(lambda number: _earlier(number, len(earlier))))
+    call.parent = None if parent is None else earlier[parent]
+    call.args = member(data, "args", lambda value: _of_kind(values.value(value), tuple))
+    call.kwargs = member(data, "kwargs", lambda value: _of_kind(values.value(value), dict))
+    call.output = member(data, "output", values.value)
     return call
+
+
+def _earlier(place: Any, calls: int) -> int:
+    if not 0 <= whole(place) < calls:
+        raise MemberError(f"names call {place} as the parent, which does not come before it")
+    return int(place)
+
+
+def _of_kind(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise MemberError(f"expected a value of kind '{kind.__name__}'")
+    return value
 
 
 def _encode(data: Any, name: str, shelf: Shelf) -> Any:
     """Recorded data as JSON: numbers, text, None and lists as they are, everything else an object with its kind."""
     if isinstance(data, TensorInfo):
-        return {"kind": "tensor", **_encode_info(data, name, shelf)}
+        with shelf.inside(name):
+            return {"kind": "tensor", **_encode_info(data, name, shelf)}
     if isinstance(data, Tensor):
         return {"kind": "stored", "name": shelf.put(data, name)}
     if isinstance(data, bool | int | str | None):
@@ -130,14 +209,19 @@ def _encode(data: Any, name: str, shelf: Shelf) -> Any:
         return {"kind": "complex", "value": [_number(data.real), _number(data.imag)]}
     if isinstance(data, Opaque):
         return {"kind": "opaque", "type": data.type}
+    if isinstance(data, list | tuple | dict):
+        with shelf.inside(name):
+            return _encode_container(data, name, shelf)
+    raise StoreError(
+        f"{name} holds a {type(data).__name__}; a run saves tensors, numbers, text, lists, tuples and dicts"
+    )
+
+
+def _encode_container(data: Any, name: str, shelf: Shelf) -> Any:
     if isinstance(data, list):
         return _encode_all(data, name, shelf)
     if isinstance(data, tuple):
         return {"kind": "tuple", "parts": _encode_all(data, name, shelf)}
-    if not isinstance(data, dict):
-        raise StoreError(
-            f"{name} holds a {type(data).__name__}; a run saves tensors, numbers, text, lists, tuples and dicts"
-        )
     keys, parts = _encode_all(data, name, shelf), _encode_all(dict.values(data), name, shelf)
     kind = {"kind": "fields", "type": data.type} if isinstance(data, Fields) else {"kind": "dict"}
     return {**kind, "parts": [[key, part] for key, part in zip(keys, parts, strict=True)]}
@@ -145,18 +229,6 @@ def _encode(data: Any, name: str, shelf: Shelf) -> Any:
 
 def _encode_all(parts: Iterable[Any], name: str, shelf: Shelf) -> list[Any]:
     return [_encode(part, f"{name}.{place}", shelf) for place, part in enumerate(parts)]
-
-
-def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(data, list):
-        return [_decode(part, tensors) for part in data]
-    if not isinstance(data, dict):
-        return data
-    return DECODERS[data["kind"]](data, tensors)
-
-
-def _decode_parts(data: dict[str, Any], tensors: dict[str, Tensor]) -> dict[Any, Any]:
-    return {_decode(key, tensors): _decode(part, tensors) for key, part in data["parts"]}
 
 
 def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
@@ -179,59 +251,6 @@ def _encode_info(info: TensorInfo, name: str, shelf: Shelf) -> dict[str, Any]:
     return encoded
 
 
-def _decode_info(data: dict[str, Any], tensors: dict[str, Tensor]) -> TensorInfo:
-    info = TensorInfo()
-    info.shape = tuple(data["shape"])
-    info.dtype = _dtype(data["dtype"])
-    info.device = torch.device(data["device"])
-    info.requires_grad = data["requires_grad"]
-    if "part" in data:
-        info._part = _decode_part(data["part"])
-    if "stats" in data:
-        figures = {key: _from_number(figure) for key, figure in data["stats"].items()}
-        histogram = figures.pop("histogram", None)
-        info._stats = Stats(**figures, histogram=None if histogram is None else tuple(histogram))
-    if "grad" in data:
-        info._grad = Slot(_decode_info(data["grad"], tensors))
-    if "value" in data:
-        info._value = _decode(data["value"], tensors)
-    return info
-
-
-def _decode_part(data: dict[str, Any]) -> Part:
-    place = None if data["place"] is None else tuple(data["place"])
-    return Part(tuple(data["shape"]), tuple(data["placement"]), tuple(data["mesh"]), tuple(data["ranks"]), place)
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name!r} is no dtype")
-    return dtype
-
-
-def _decode_stored(data: dict[str, Any], tensors: dict[str, Tensor]) -> Tensor:
-    if data["name"] not in tensors:
-        raise StoreError(f"the document of this run names a tensor {data['name']!r} that is not in its tensors file")
-    return tensors[data["name"]]
-
-
-DECODERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], Any]] = {
-    "tensor": _decode_info,
-    "stored": _decode_stored,
-    "float": lambda data, _: NOT_FINITE[data["value"]],
-    "complex": lambda data, _: complex(*map(_from_number, data["value"])),
-    "opaque": lambda data, _: Opaque(data["type"]),
-    "tuple": lambda data, tensors: tuple(_decode(part, tensors) for part in data["parts"]),
-    "dict": _decode_parts,
-    "fields": lambda data, tensors: Fields(data["type"], _decode_parts(data, tensors)),
-}
-
-
 def _number(value: Any) -> Any:
     """A number that JSON can write: those that are not finite as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_number(value: Any) -> Any:
-    return NOT_FINITE[value] if isinstance(value, str) else value

@@ -18,4 +18,5 @@ def load(folder: str | os.PathLike[str]) -> Run:
     ...     hookline.load(f"{folder}/run")[""].output.shape
     (1, 1)
     """
-    return from_document(*read(folder))
+    document, tensors = read(folder)
+    return from_document(document, tensors, source=os.path.join(folder, "run.json"))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Column, Table
 from rich.text import Text
 
 from hookline.model.telling import few
+from hookline.report.fit import Fitted
 from hookline.report.html import table_html
 from hookline.report.text import figure
 
@@ -20,18 +20,17 @@ if TYPE_CHECKING:
 MOST_ROWS = 400
 HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "why")
 NUMBERS = HEAD[2:-1]
+SPARE = ("snr dB", "ulps", "out/in", "max rel", "max abs", "class", "error")  # that of least use first
 
 
 def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
     """The diff as a rich table, a row for each call that differs, indented by the call it ran in, and one for the calls
     beside it that agree; at most `most` rows."""
     rows = [*_rows(diff)] if diff else []
-    table = Table(Column(HEAD[0], no_wrap=True), Column(HEAD[1]), box=None, pad_edge=False)
-    for name in NUMBERS:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(HEAD[-1])
+    last = len(HEAD) - 1
+    table = Fitted(HEAD, [HEAD.index(name) for name in SPARE], left=(0, 1, last), wrapped=(1, last))
     for cells, style in rows[:most]:
-        table.add_row(*map(Text, cells), style=style)
+        table.add_row(*cells, style=style)
     more = [f"... and {len(rows) - most:,} more rows; diff.pairs holds all"] if len(rows) > most else []
     notes = [Text(note, style="dim") for note in (*more, *footnotes(diff))]
     return Group(Text(diff.summary, style="bold"), *([table] if rows else []), *notes)

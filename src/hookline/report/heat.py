@@ -6,6 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.style import Style
 from rich.table import Column, Table
@@ -23,7 +24,8 @@ LESS, MORE = (33, 102, 172), (178, 24, 43)  # blue and red, the ends of a scale 
 def sweep_table(sweep: Sweep) -> Group:
     """The sweep as a rich table: a row for each module, a column for each part."""
     head = [*sweep.labels] if sweep.labels != [""] else ["value", "change", ""]
-    table = Table(Column("module", no_wrap=True), box=None, pad_edge=False)
+    widest = max((cell_len(path or "(the model)") for path in sweep.paths), default=0)
+    table = Table(Column("module", no_wrap=True, min_width=widest), box=None, pad_edge=False)
     for name in head:
         table.add_column(Text(name), justify="left" if name == "" else "right", no_wrap=True)
     largest = _largest(sweep)

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from hookline.report.fit import Fitted
 from hookline.report.html import table_html
 from hookline.report.text import milliseconds
 
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 BAR = 20
 MOST_ROWS = 400
 TIMED = ("forward ms", "self", "±", "backward ms", "self", "share")
+SPARE = ("±", "FLOP/B", "back", "class", "kept", "params", "backward ms", "MFLOP", "share", "self", "forward ms")
 COUNTED = ("MFLOP", "back", "FLOP/B", "kept", "params")
 
 
 def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
     """The profile as a rich table: a row for each module, indented by its path, then a row for each class."""
     rows, total = profile.by_path(), profile.total
-    table = Table("module", "class", box=None, pad_edge=False)
-    for name in columns(profile):
-        table.add_column(name, justify="left" if name == "share" else "right", no_wrap=True)
+    head = ("module", "class", *columns(profile))
+    spare = [head.index(name) for name in SPARE if name in head]
+    spare.insert(3, len(head) - 1 - head[::-1].index("self")) if head.count("self") > 1 else None
+    table = Fitted(head, spare, left=[0, 1, *(place for place, name in enumerate(head) if name == "share")])
     tree = tree_of(profile)
     for row in rows[:most]:
         depth, name = tree[row.path]
         times = f" x{row.calls}" if row.calls != 1 else ""
-        table.add_row(Text("  " * depth + name + times), Text(row.type), *cells(row, total, profile))
+        table.add_row("  " * depth + name + times, row.type, *cells(row, total, profile))
     left = [Text(f"... and {len(rows) - most:,} more modules", style="dim")] if len(rows) > most else []
     return Group(Text(headline(profile), style="bold"), table, *left, Text(by_class_line(profile), style="dim"))
 

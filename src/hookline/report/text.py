@@ -8,10 +8,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.table import Column, Table
 from rich.text import Text
 
 from hookline.model.telling import few
+from hookline.report.fit import Fitted
+from hookline.report.plain import for_stdout
 
 if TYPE_CHECKING:
     from hookline.record.record import CallRecord, Run, TensorInfo
@@ -22,22 +23,23 @@ MOST_ROWS = 400
 SEEN = ("call", "class", "in", "out", "ms")
 MEASURED = ("mean", "std", "absmax", "zeros")
 GRADED = ("grad norm", "of input")
+SPARE = ("std", "of input", "absmax", "zeros", "in", "mean", "grad norm", "class", "ms")  # that of least use first
 MOST_FINDINGS = 100
 FINDING_HEAD = ("", "module", "call", "what", "rule", "what to do")
 COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 HOOK_HEAD = ("module", "kind", "whose", "order", "function", "written", "added")
+HOOK_SPARE = ("order", "added", "whose", "kind", "written")  # that of least use first
 
 
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
     """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many
     are left."""
     head = run_head(run)
-    table = Table(Column(head[0], no_wrap=True), *head[1:4], box=None, pad_edge=False)
-    for name in head[4:]:
-        table.add_column(name, justify="right", no_wrap=True)
+    spare = [head.index(name) for name in SPARE if name in head]
+    table = Fitted(head, spare, left=range(4), wrapped=(1, 2, 3))
     for call in run.calls[:most]:
         name, *cells = run_cells(call, head)
-        table.add_row(*map(Text, ("  " * call.depth + name, *cells)), style="red" if call.error else None)
+        table.add_row("  " * call.depth + name, *cells, style="red" if call.error else None)
 
     left = len(run.calls) - most
     more = [f"... and {left:,} more calls; run.calls holds them all"] if left > 0 else []
@@ -73,9 +75,9 @@ def run_cells(call: CallRecord, head: tuple[str, ...]) -> list[str]:
 
 def hooks_table(hooks: Hooks) -> Group:
     """The hooks of a model as a rich table, a row each."""
-    table = Table(*HOOK_HEAD, box=None, pad_edge=False)
+    table = Fitted(HOOK_HEAD, [HOOK_HEAD.index(name) for name in HOOK_SPARE], left=range(7), wrapped=(1, 4))
     for hook in hooks:
-        table.add_row(*map(Text, hook_cells(hook)))
+        table.add_row(*hook_cells(hook))
     return Group(Text(hooks.summary, style="bold"), *([table] if hooks else []))
 
 
@@ -88,7 +90,7 @@ def hook_cells(hook: HookInfo) -> tuple[str, ...]:
 
 def findings_table(findings: Findings, *, most: int = MOST_FINDINGS) -> Group:
     """What a check found as a rich table, a row each, the worst first; at most `most` rows, then how many are left."""
-    table = Table(*FINDING_HEAD, box=None, pad_edge=False)
+    table = Fitted(FINDING_HEAD, [4, 2, 5, 0], left=range(6), wrapped=(3, 5))
     for finding in findings[:most]:
         severity, *cells = map(Text, finding_cells(finding))
         severity.stylize(COLORS[severity.plain])
@@ -136,11 +138,17 @@ def footnotes(run: Run) -> list[str]:
 
 
 def render(renderable: Any, *, width: int = 140) -> str:
-    """What rich would print, as plain text."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
-    console.print(renderable)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    """What rich would print, as plain text, in a terminal, a notebook or a log."""
+    written = io.StringIO()
+    Console(
+        file=written,
+        width=width,
+        color_system=None,
+        legacy_windows=False,
+        force_jupyter=False,  # else it is shown in a notebook at once, and there is no text
+        force_terminal=False,
+    ).print(renderable)
+    return for_stdout("\n".join(line.rstrip() for line in written.getvalue().splitlines()))
 
 
 def call_name(call: CallRecord) -> str:

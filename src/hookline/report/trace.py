@@ -6,10 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline.store.folder import write_text
+from hookline.store.file import write_text
 
 if TYPE_CHECKING:
     from hookline.record.profile import Profile
@@ -22,7 +21,7 @@ FORWARD, BACKWARD = "forward", "backward"
 def write_trace(path: str | os.PathLike[str], events: Iterable[dict[str, Any]], name: str) -> None:
     """Write trace events as a JSON file, whole or not at all."""
     head = {"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": name}}
-    write_text(Path(path), json.dumps({"traceEvents": [head, *events], "displayTimeUnit": "ms"}))
+    write_text(path, json.dumps({"traceEvents": [head, *events], "displayTimeUnit": "ms"}))
 
 
 def span_events(spans: Iterable[Span]) -> Iterator[dict[str, Any]]:
@@ -74,4 +73,4 @@ def write_collapsed(path: str | os.PathLike[str], profile: Profile) -> None:
         for phase, seconds in ((FORWARD, ahead), (BACKWARD, back)):
             found[f"{phase};{stack}"] = found.get(f"{phase};{stack}", 0.0) + seconds
     lines = [f"{stack} {round(seconds * 1e6)}\n" for stack, seconds in found.items() if round(seconds * 1e6)]
-    write_text(Path(path), "".join(lines))
+    write_text(path, "".join(lines))

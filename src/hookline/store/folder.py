@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,10 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from hookline.errors import StoreError
+from hookline.store.file import expect_room, on_disk
+from hookline.store.opening import TRIES, close, opened, path_of, reason
+from hookline.store.place import put_in_place
+from hookline.store.staging import staging
 
 FORMAT = "hookline"
 VERSIONS = {"run": 2}  # of each kind; where none is said, 1. Older ones are read
@@ -29,64 +32,45 @@ def write(
     """Write document and tensors to a folder, which is complete from the moment it has its name. `kind` says what is
     saved, and names the document.
 
-    A folder that hookline wrote before is replaced by one of its kind; StoreError where something else is there, or a
-    tensor cannot be written.
+    A folder that hookline wrote before is replaced by one of its kind, in one step: a reader finds the old or the new
+    one, and of several processes that write the last one stays. StoreError where something else is there, or a tensor
+    cannot be written.
     """
-    target = Path(folder).resolve()
-    _refuse_others(target, kind)
+    target = path_of(folder)
     try:
+        _refuse_others(target, kind)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
-        ) as beside:
-            fresh = Path(beside) / "fresh"
+        with staging(target) as beside:
+            fresh = beside / "fresh"
             fresh.mkdir()
             _fill(fresh, document, tensors, kind)
-            _put_in_place(fresh, target, Path(beside) / "old")
+            on_disk(*fresh.iterdir(), fresh)
+            put_in_place(fresh, target, lambda: _refuse_others(target, kind))
     except (OSError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise StoreError(f"cannot save to {target}: {error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all; StoreError where it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def expect_folder(folder: str | os.PathLike[str], *, kind: str = "run") -> None:
     """StoreError where `write` could not make this folder."""
-    target = Path(folder).resolve()
+    target = path_of(folder)
     try:
         _refuse_others(target, kind)
-        _expect_room(next(parent for parent in target.parents if parent.exists()))
+        expect_room(next(parent for parent in target.parents if parent.exists()))
     except OSError as error:
-        raise StoreError(f"cannot save to {target}: {error}") from error
+        raise StoreError(f"cannot save to {target}: {reason(error)}") from error
 
 
-def expect_file(path: Path) -> None:
-    """StoreError where `write_text` could not write this file."""
-    if path.is_dir():
-        raise StoreError(f"cannot write {path}: it is a folder")
+def is_saved(folder: str | os.PathLike[str], *, kind: str = "run") -> bool:
+    """Whether `write` would replace something there that it wrote before."""
+    target = path_of(folder)
     try:
-        _expect_room(path.parent)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}: {str(path.parent)!r}") from error
-
-
-def _expect_room(folder: Path) -> None:
-    """OSError where nothing can be made in a folder. Permissions alone do not tell, of a file system say."""
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+        return (target / f"{kind}.json").is_file() and _is_ours(target, kind)
+    except OSError:
+        return False
 
 
 def _refuse_others(target: Path, kind: str) -> None:
-    if target.exists() and not _is_ours(target, kind):
+    if os.path.lexists(target) and not _is_ours(target, kind):
         raise StoreError(f"{target} exists and is not a saved {kind}; give another folder, or remove it")
 
 
@@ -153,12 +137,25 @@ def read(folder: str | os.PathLike[str], *, kind: str = "run") -> tuple[dict[str
     """The document and the tensors of a folder; StoreError that says what is wrong with it, where something is."""
     source = Path(folder)
     path = source / f"{kind}.json"
-    if not source.is_dir():
-        raise StoreError(f"{source} is not a folder; give the one that a {kind} was saved to")
+    path_of(source)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
-        raise StoreError(f"{source} holds no {path.name}, so it is not a saved {kind}") from None
+        found = opened(source, (path.name, TENSORS))
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{source} is not a folder; give the one that a {kind} was saved to") from None
+    except OSError as error:
+        raise StoreError(f"cannot read {source}: {reason(error)}") from None
+    try:
+        return _document(source, path, found[0], kind), _tensors(source / TENSORS, found[1])
+    finally:
+        close(*found)
+
+
+def _document(source: Path, path: Path, descriptor: int | None, kind: str) -> dict[str, Any]:
+    if descriptor is None:
+        raise StoreError(f"{source} holds no {path.name}, so it is not a saved {kind}")
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            document = json.loads(file.read().decode("utf-8"), parse_constant=_refuse)
     except (ValueError, OSError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -167,13 +164,20 @@ def read(folder: str | os.PathLike[str], *, kind: str = "run") -> tuple[dict[str
     if type(written) is not int or not 1 <= written <= newest:
         reads = "version 1" if newest == 1 else f"versions 1 to {newest}"
         raise StoreError(f"{source} has format version {written!r}, and this hookline reads {reads}; update hookline")
+    return document
 
-    if not (source / TENSORS).exists():
-        return document, {}
+
+def _tensors(path: Path, descriptor: int | None) -> dict[str, Tensor]:
+    if descriptor is None:
+        return {}
+    by_number = f"/proc/self/fd/{descriptor}"  # the file that was opened, whatever has its name by now
     try:
-        return document, load_file(source / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise StoreError(f"{source / TENSORS} is damaged: {error}") from None
+        if os.path.exists(by_number):
+            return load_file(by_number)
+        with open(descriptor, "rb", closefd=False) as file:
+            return shelves.load(file.read())
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise StoreError(f"{path} is damaged: {error}") from None
 
 
 def _refuse(constant: str) -> Any:
@@ -182,23 +186,21 @@ def _refuse(constant: str) -> Any:
 
 def _is_ours(target: Path, kind: str) -> bool:
     """Whether a folder is empty, or holds what `write` put there and nothing else."""
-    if not target.is_dir():
-        return False
-    names = {path.name for path in target.iterdir()}
-    if f"{kind}.json" not in names:
-        return not names
-    with (target / f"{kind}.json").open("rb") as document:
-        return names <= {f"{kind}.json", TENSORS} and document.read(len(BEGINNING)) == BEGINNING
-
-
-def _put_in_place(fresh: Path, target: Path, old: Path) -> None:
-    """Give the fresh folder its name; the one that had it moves to `old`."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
+    for _ in range(TRIES):
+        try:
+            names = {*os.listdir(target)}
+            if f"{kind}.json" not in names:
+                return not names
+            found = opened(target, (f"{kind}.json",))
+        except (NotADirectoryError, StoreError):
+            return False
+        except FileNotFoundError:
+            if os.path.lexists(target):  # another process has just put its own there
+                continue
+            return True
+        try:
+            if found[0] is not None:
+                return names <= {f"{kind}.json", TENSORS} and os.read(found[0], len(BEGINNING)) == BEGINNING
+        finally:
+            close(*found)
+    return False

@@ -24,6 +24,9 @@ from hookline.model.as_it_was import as_it_was
 from hookline.model.paths import PathTable
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
+from hookline.store.members import damage_told, expect_object, expected, listed, member, number_text, one_of
+from hookline.store.members import shown as described
+from hookline.store.opening import path_of
 
 if TYPE_CHECKING:
     import os
@@ -279,18 +282,30 @@ class Record:
 
     def resume(self) -> None:
         """Take over what the folder holds; StoreError where that is of another sweep."""
-        if self.folder is None or not self.folder.exists():
+        if self.folder is None or not path_of(self.folder).exists():
             return
         document, _ = read(self.folder, kind="sweep")
         for name, value in self.settings.items():
             if document.get(name) != value:
                 raise StoreError(
-                    f"{self.folder} holds a sweep of another {name}: {document.get(name)!r}, not {value!r}; "
+                    f"{self.folder} holds a sweep of another {name}: {described(document.get(name))}, not {value!r}; "
                     "give another folder, or remove it"
                 )
-        for data in document["cells"]:
-            cell = Cell(data["path"], data["label"], tuple(map(float, data["values"])))
-            self.result.cells[cell.path, cell.label] = cell
+        with damage_told(str(self.folder / "sweep.json")):
+            for cell in member(document, "cells", listed(self._cell)):
+                self.result.cells[cell.path, cell.label] = cell
+
+    def _cell(self, data: Any) -> Cell:
+        """A place that is one of this sweep's; MemberError where it is not."""
+        expect_object(data, frozenset(("path", "label", "values")))
+        cell = Cell(
+            path=member(data, "path", one_of(*self.result.paths)),
+            label=member(data, "label", one_of(*self.result.labels)),
+            values=member(data, "values", listed(number_text)),
+        )
+        if len(cell.values) != len(self.result.baselines):
+            raise expected(f"a list of {len(self.result.baselines)}", data["values"]).within("values")
+        return cell
 
     def write(self) -> None:
         """Put what was measured so far into the folder, whole or not at all."""

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline.store.folder import write_text
+from hookline.store.file import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -27,7 +27,7 @@ def page(document: Mapping[str, Any], table: str) -> str:
 
 def write_page(path: str | os.PathLike[str], document: Mapping[str, Any], table: str) -> None:
     """Write the page, whole or not at all; StoreError where it cannot be written."""
-    write_text(Path(path), page(document, table))
+    write_text(path, page(document, table))
 
 
 def inline(document: Mapping[str, Any], table: str) -> str:

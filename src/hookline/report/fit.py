@@ -1,0 +1,77 @@
+"""A table that leaves columns out, those of least use first, where all of them do not fit: names are never cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+GAP = 2  # between two columns
+
+
+@dataclass
+class Fitted:
+    """A table of texts that is made when it is known how wide it may be.
+
+    - `head`: the names of the columns; the first holds names, and stays; `rows`: each with its cells and its style;
+    - `spare`: the places of the columns that may be left out, that of least use first;
+    - `wrapped`: of those whose cells may go over several lines; `left`: of those that are not set to the right.
+    """
+
+    head: Sequence[str]
+    spare: Sequence[int]
+    left: Sequence[int] = (0, 1)
+    wrapped: Sequence[int] = ()
+    rows: list[tuple[Sequence[Text], str | None]] = field(default_factory=list)
+
+    def add_row(self, *cells: str | Text, style: str | None = None) -> None:
+        """One more row."""
+        self.rows.append(([Text(cell) if isinstance(cell, str) else cell for cell in cells], style))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for cells, _ in self.rows:
+            cells[0].plain = indented(cells[0].plain, options.max_width // 3)
+        spare = [*self.spare]
+        places = [*range(len(self.head))]
+        while spare and self._width(places) > options.max_width:
+            places.remove(spare.pop(0))
+        yield self._table(places, fits=self._width(places) <= options.max_width)
+        without = [name for place, name in enumerate(self.head) if name and place not in places]
+        if without:
+            yield Text(f"too narrow for {', '.join(without)}", style="dim")
+
+    def _width(self, places: Sequence[int]) -> int:
+        """The columns that these places need."""
+        return sum(self._needed(place) for place in places) + GAP * (len(places) - 1)
+
+    def _needed(self, place: int) -> int:
+        texts = [self.head[place], *(cells[place].plain for cells, _ in self.rows)]
+        if place in self.wrapped:
+            texts = [word for text in texts for word in text.split()]
+        return max(map(cell_len, texts), default=0)
+
+    def _table(self, places: Sequence[int], *, fits: bool) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for place in places:
+            table.add_column(
+                self.head[place],
+                justify="left" if place in self.left else "right",
+                no_wrap=fits and place not in self.wrapped,
+                overflow="fold",
+            )
+        for cells, style in self.rows:
+            table.add_row(*(cells[place] for place in places), style=style)
+        return table
+
+
+def indented(name: str, most: int) -> str:
+    """A name that is set in by so many spaces at most: a deep tree would push everything else out."""
+    own = name.lstrip(" ")
+    return " " * min(most, len(name) - len(own)) + own

@@ -1,0 +1,45 @@
+"""exchange: two folders swap their names in one step, so that nobody ever finds either name without a folder."""
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+Swap: TypeAlias = Callable[[bytes, bytes], int]
+
+AT_FDCWD = -100  # Linux: paths count from the current folder
+SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+UNABLE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap the names of two folders of one file system; False, and nothing done, where system or file system cannot.
+
+    Raises OSError for any other reason, such as FileNotFoundError where one of them has gone.
+    """
+    swap = _swap()
+    if swap is None:
+        return False
+    if swap(os.fsencode(one), os.fsencode(other)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in UNABLE:
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+@cache
+def _swap() -> Swap | None:
+    """The call of the C library that swaps names; None where it has none."""
+    if sys.platform not in ("linux", "darwin"):
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        mac = getattr(library, "renamex_np", None)
+        return None if mac is None else lambda one, other: int(mac(one, other, SWAP))
+    linux = getattr(library, "renameat2", None)  # of glibc 2.28
+    return None if linux is None else lambda one, other: int(linux(AT_FDCWD, one, AT_FDCWD, other, SWAP))

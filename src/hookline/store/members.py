@@ -1,0 +1,195 @@
+"""What the members of a document may be: readers that give a member back as it is meant, or raise `MemberError`.
+
+A reader is a function of what JSON holds there. `MemberError` gathers the keys that lead to it on its way out, so that
+a document that is as it should be pays nothing for them.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+from hookline.errors import StoreError
+from hookline.store.opening import shortened
+
+T = TypeVar("T")
+Read: TypeAlias = Callable[[Any], T]
+
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+LARGEST = 2**63 - 1
+LONGEST = 60  # characters of a value in an error
+
+
+class MemberError(Exception):
+    """A member is not what it should be: what was expected, what is there, and the keys that lead to it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.keys: list[str | int] = []
+
+    def within(self, key: str | int) -> "MemberError":
+        """The same, seen from the object or list around it."""
+        self.keys.insert(0, key)
+        return self
+
+    def __str__(self) -> str:
+        where, what = shown_keys(self.keys), str(self.args[0])
+        return what if not where else f"{where}: {what}" if what.startswith("expected") else f"{where} {what}"
+
+
+@contextmanager
+def damage_told(of: str) -> Iterator[None]:
+    """A block in which what is wrong in a document is raised as StoreError that names it and the member."""
+    try:
+        yield
+    except MemberError as wrong:
+        raise StoreError(f"{of} is damaged: {wrong}") from None
+
+
+def expected(what: str, value: Any) -> MemberError:
+    """The error about a value that is not what was expected."""
+    return MemberError(f"expected {what}, got {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value of JSON for an error, in a few characters."""
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    text = ascii(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    text = "null" if value is None else text
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def shown_keys(keys: list[str | int]) -> str:
+    """Keys as code has them: `calls[3].output.shape`."""
+    steps = [f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!a}]" for key in keys]
+    return shortened("".join(steps).removeprefix("."))
+
+
+# Objects and lists
+
+
+def expect_object(value: Any, known: frozenset[str] | None = None) -> dict[str, Any]:
+    """An object, with none but the known members where these are given."""
+    if not isinstance(value, dict):
+        raise expected("an object", value)
+    if known is not None and not value.keys() <= known:
+        raise MemberError(f"unknown member {shown(next(iter(value.keys() - known)))}")
+    return value
+
+
+def member(data: Mapping[str, Any], name: str, read: Read[T]) -> T:
+    """A member that has to be there."""
+    if name not in data:
+        raise MemberError("is missing").within(name)
+    try:
+        return read(data[name])
+    except MemberError as wrong:
+        raise wrong.within(name) from None
+
+
+def optional(data: Mapping[str, Any], name: str, read: Read[T], usual: T) -> T:
+    """A member that may be left out."""
+    return member(data, name, read) if name in data else usual
+
+
+def parts(value: Any, read: Read[T]) -> list[T]:
+    """The parts of a list."""
+    if not isinstance(value, list):
+        raise expected("a list", value)
+    found: list[T] = []
+    try:
+        for part in value:
+            found.append(read(part))
+    except MemberError as wrong:
+        raise wrong.within(len(found)) from None
+    return found
+
+
+def listed(read: Read[T]) -> Read[tuple[T, ...]]:
+    """A reader of lists of such parts."""
+    return lambda value: tuple(parts(value, read))
+
+
+def pair(value: Any, read: Read[T]) -> tuple[T, T]:
+    """A list of two."""
+    found = parts(value, read)
+    if len(found) != 2:
+        raise expected("a list of 2", value)
+    return found[0], found[1]
+
+
+def mapped(read: Read[T]) -> Read[dict[str, T]]:
+    """A reader of objects whose members are all of a kind."""
+
+    def of(value: Any) -> dict[str, T]:
+        return {name: member(value, name, read) for name in expect_object(value)}
+
+    return of
+
+
+# What stands in them
+
+
+def text(value: Any) -> str:
+    """Text."""
+    if not isinstance(value, str):
+        raise expected("text", value)
+    return value
+
+
+def flag(value: Any) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise expected("true or false", value)
+    return value
+
+
+def count(value: Any) -> int:
+    """A whole number from 0 on, that fits 64 bits."""
+    return whole(value, 0)
+
+
+def whole(value: Any, least: int = -LARGEST, most: int = LARGEST) -> int:
+    """A whole number from `least` to `most`."""
+    if type(value) is not int:
+        raise expected("a whole number", value)
+    if not least <= value <= most:
+        above = f"from {least} to {most}" if most != LARGEST else f"from {least} on"
+        raise expected(f"a whole number {above}" if least != -LARGEST else "a whole number of 64 bits", value)
+    return value
+
+
+def number(value: Any) -> float:
+    """A number; one that is not finite stands there as text."""
+    if type(value) is float and math.isfinite(value):
+        return value
+    if type(value) is int and abs(value) <= LARGEST:
+        return value
+    if isinstance(value, str) and value in NOT_FINITE:
+        return NOT_FINITE[value]
+    raise expected("a number, or 'nan', 'inf' or '-inf'", value)
+
+
+def number_text(value: Any) -> float:
+    """A number that is written as text, finite or not."""
+    try:
+        return float(text(value))
+    except ValueError:
+        raise expected("the text of a number", value) from None
+
+
+def maybe(read: Read[T]) -> Read[T | None]:
+    """A reader of the same, or of null."""
+    return lambda value: None if value is None else read(value)
+
+
+def one_of(*known: str) -> Read[str]:
+    """A reader of one of some texts."""
+
+    def of(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise expected(f"one of {', '.join(map(repr, known))}", value)
+        return value
+
+    return of
