@@ -7,9 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.text import Text
-
+from hookline.model.console import Console, Group, Text
 from hookline.model.telling import few
 from hookline.report.fit import Fitted
 from hookline.report.plain import for_stdout

@@ -261,8 +261,7 @@ def refuse_other_batch(prints: list[str], place: int, own: str) -> None:
 
 def shown(places: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, str]]:
     """The places one by one, with a bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+    from hookline.model.console import Console, track
 
     console = Console(stderr=True)
     wanted = progress and console.is_terminal
