@@ -167,8 +167,8 @@ def on(
     nothing of it, and copies a tensor that it keeps, since the graph uses the memory again. Backward steps are left out
     of a graph, and a warning says so when it is made.
 
-    Pickling or copying a hooked module gives the plain one. While it is hooked `type(module) is X` is False for it;
-    `module.__class__` and `isinstance` say what they did.
+    Pickling or copying a hooked module gives the plain one. `type(module)` is what it was, but for a module that is
+    compiled or has a `__call__` of its own: then `type(module) is X` is False and `type(module) == X` True.
 
     Raises SelectionError where `where` (see `select`) picks nothing.
 
