@@ -136,7 +136,7 @@ def test_the_peak_is_that_of_the_plain_steps(device):
 
     found = hookline.profile(nn.Sequential(nn.Linear(4, 4), Uses()), X, repeat=2, warmup=1)
     assert found.peak == 4000
-    assert "4 kB at most on the device" in repr(found)
+    assert "peak memory 4 kB" in repr(found)
 
 
 def test_a_device_that_keeps_no_account_of_memory_has_no_peak(device, monkeypatch):

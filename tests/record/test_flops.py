@@ -8,13 +8,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 import hookline
-from hookline.record.flops import counting
+from hookline.record.flops import counting, should_have_flops
 
 
 def counted(program, counter):
     """FLOPs of the forward, and of the backward."""
     with counter as found:
-        flops = found if callable(found) else found.get_total_flops
+        flops = found.get_total_flops
         output = program()
         output = output[0] if isinstance(output, tuple) else output
         forward = flops()
@@ -151,3 +151,56 @@ def test_a_profile_finds_the_flops_of_an_lstm_and_of_attention_in_their_modules(
     products = 2 * 2 * 3 * 5 * 5 * 16
     assert found["attention"].flops == products + 2 * 5 * 3 * 4 * 16 * 16
     assert found["attention"].backward_flops == 2 * found["attention"].flops
+
+
+CONVOLUTIONS = [
+    (nn.Conv2d(8, 8, 3), (2, 8, 9, 9)),
+    (nn.Conv2d(8, 16, 3, groups=4, stride=2, padding=1), (2, 8, 9, 9)),
+    (nn.Conv2d(32, 32, 3, groups=32, dilation=2), (2, 32, 9, 9)),
+    (nn.Conv1d(6, 9, 5, groups=3), (2, 6, 20)),
+    (nn.Conv3d(4, 4, 3, groups=4), (2, 4, 5, 5, 5)),
+    (nn.ConvTranspose2d(8, 8, 3), (2, 8, 9, 9)),
+    (nn.ConvTranspose2d(8, 16, 3, groups=4, stride=2), (2, 8, 9, 9)),
+    (nn.ConvTranspose1d(8, 8, 3, groups=8), (2, 8, 9)),
+    (nn.Conv2d(8, 8, 3, groups=2), (8, 9, 9)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), CONVOLUTIONS, ids=str)
+def test_the_backward_of_a_convolution_has_twice_the_flops_of_the_forward(layer, shape):
+    x = torch.ones(shape, requires_grad=True)
+    forward, backward = ours(lambda: layer(x))
+
+    assert forward == pytorchs(lambda: layer(x))[0]
+    assert backward == 2 * forward
+
+
+@pytest.mark.parametrize("of", ["input", "weight"])
+def test_one_gradient_of_a_convolution_has_the_flops_of_the_forward(of):
+    layer = nn.Conv2d(8, 8, 3, groups=8).requires_grad_(of == "weight")
+    forward, backward = ours(lambda: layer(torch.ones(2, 8, 9, 9, requires_grad=of == "input")))
+
+    assert backward == forward > 0
+
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize(
+    "operation", [aten._fft_r2c, aten.linalg_qr, aten.mv, aten.dot, aten._cudnn_rnn, aten._int_mm, aten._trilinear]
+)
+def test_an_operation_of_products_should_have_flops(operation):
+    assert should_have_flops(operation)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [aten.add, aten.relu, aten.digamma, aten.upsample_bilinear2d, aten._cudnn_rnn_flatten_weight, aten._to_copy]
+    + [aten._convert_indices_from_coo_to_csr, aten.native_layer_norm, aten._fused_sdp_choice, aten.embedding],
+)
+def test_an_operation_of_elements_has_no_flops(operation):
+    assert not should_have_flops(operation)
+
+
+def test_an_operation_that_is_not_pytorchs_should_have_flops():
+    assert should_have_flops(torch.ops.quantized.linear)

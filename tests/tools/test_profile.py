@@ -64,10 +64,11 @@ def test_kept_bytes_are_what_saved_tensors_hooks_see():
 
 def test_parameters_and_moved_bytes_are_counted():
     found = hookline.profile(network(), X)
-    assert found["0"].parameters == 4 * (16 * 32 + 32)
-    assert found["0"].moved == 4 * (8 * 16 + 8 * 32) + found["0"].parameters
+    assert found["0"].parameters == 16 * 32 + 32
+    assert found["0"].parameter_bytes == 4 * (16 * 32 + 32)
+    assert found["0"].moved == 4 * (8 * 16 + 8 * 32) + found["0"].parameter_bytes
     assert found["0"].intensity == found["0"].flops / found["0"].moved
-    assert found[""].parameters == sum(4 * parameter.numel() for parameter in network().parameters())
+    assert found[""].parameters == sum(parameter.numel() for parameter in network().parameters())
 
 
 def test_what_a_forward_lets_go_is_not_kept():
@@ -88,7 +89,7 @@ def test_what_a_forward_lets_go_is_not_kept():
 def test_classes_and_parts_count_the_parameters_of_each_module_once():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 100))
     found = hookline.profile(model, torch.ones(2, 8), repeat=1)
-    every = sum(4 * parameter.numel() for parameter in model.parameters())
+    every = sum(parameter.numel() for parameter in model.parameters())
     assert next(row for row in found.by_class() if row.type == "Linear").parameters == every
     assert hookline.profile(model, torch.ones(2, 8), where="*", repeat=1).total.parameters == every
 
@@ -352,3 +353,60 @@ def test_what_was_not_timed_has_no_trace(tmp_path):
     with pytest.raises(RecordError, match="nothing was timed"):
         hookline.profile(network(), X, meta=True).perfetto(tmp_path / "trace.json")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_parameters_are_shown_as_a_count_and_bytes_as_bytes():
+    model = nn.Linear(1000, 1000, bias=False)
+    shown = repr(hookline.profile(model, torch.ones(1, 1000), repeat=1))
+
+    assert "1 M parameters of 4 MB" in shown
+    assert shown.splitlines()[2].split()[-1] == "params"
+    assert shown.splitlines()[3].endswith("4 kB     1 M")
+
+
+@pytest.mark.parametrize("size", [2, 2000])
+def test_flops_are_shown_in_the_unit_that_fits(size):
+    shown = repr(hookline.profile(nn.Linear(size, size), torch.ones(1, size), backward=False, repeat=1))
+
+    assert {2: " 8 ", 2000: " 8 M "}[size] in shown.splitlines()[3]
+
+
+def test_what_has_no_formula_is_listed_with_its_module():
+    class Far(nn.Module):
+        def forward(self, x, y):
+            return torch.cdist(x, y)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.pair, self.far = nn.Linear(4, 4), nn.Bilinear(4, 4, 2), Far()
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.far(x, x[:2]).sum() + self.pair(x, x).sum()
+
+    found = hookline.profile(Both(), torch.ones(3, 4), repeat=1)
+
+    assert "aten._cdist_forward" in found.uncounted
+    assert "aten._trilinear" in found.uncounted
+    assert "in pair, far" in found.uncounted or "in far, pair" in found.uncounted
+    assert (found["first"].uncounted, found["pair"].uncounted > 0, found[""].uncounted_self) == (0, True, 0)
+    assert found[""].uncounted == found["pair"].uncounted + found["far"].uncounted
+    assert "not among the FLOPs: no formula for " in repr(found)
+
+
+def test_where_all_has_a_formula_nothing_is_uncounted():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4), nn.GELU(), nn.Upsample(scale_factor=2))
+    found = hookline.profile(model, torch.ones(2, 2, 6, 6), repeat=1)
+
+    assert (found.uncounted, found.total.uncounted) == ("", 0)
+
+
+def test_times_of_a_busy_machine_add_up_and_it_is_told(monkeypatch):
+    from hookline.record.profile import Profile
+
+    found = hookline.profile(network(), torch.ones(8, 16), repeat=5)
+    of_all = Profile(found, model="M", device="cpu", repeat=5, backward=True, steps=[0.03, 0.031, 0.05, 0.08, 0.09])
+
+    assert "the machine was busy: steps took from 30.0 to 90.0 ms" in repr(of_all)
+    assert sum(cost.seconds_self for cost in found) == pytest.approx(found.total.seconds)

@@ -3,7 +3,8 @@
 import itertools
 import math
 from _thread import get_ident
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from hookline.engine.call import Call, Origin
 from hookline.engine.hook import make_hooks
 from hookline.errors import HooklineError
 from hookline.model.select import Selection
+from hookline.model.telling import few
 from hookline.model.tensors import memory_of, tensors
 from hookline.record.flops import counting
 from hookline.record.timeline import Span, Timeline
@@ -27,10 +29,11 @@ from hookline.record.timeline import Span, Timeline
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The calls of one step: their FLOPs, the bytes that they kept, the bytes that they took and gave; `uncounted`: why
-    the FLOPs are not known (NaN), where they are not."""
+    """The calls of one step: their FLOPs, how many operations in them have no formula for FLOPs, the bytes that they
+    kept, the bytes that they took and gave; `uncounted`: why the FLOPs are not known (NaN) or not all of them."""
 
     flops: list[Span]
+    unknown: list[Span]
     kept: list[Span]
     moved: list[int]
     uncounted: str = ""
@@ -40,21 +43,39 @@ def costs_of(selection: Selection, step: Callable[..., Any], *, backward: bool) 
     """Run a step, and count what each call costs; run it again without counting FLOPs where it fails with that, or has
     calls in other threads than this. The step calls `mark` before, between and after its two passes."""
     try:
-        with counting() as flops:
-            found = _costs_of(selection, step, flops, backward=backward)
+        with counting() as counter:
+            found = _costs_of(selection, step, counter.flops, counter.unknown, backward=backward)
         if not any(span.thread != get_ident() for span in found.flops if not span.recompute):
-            return found
+            return replace(found, uncounted=without_formula(found.unknown, counter.unknown))
         reason = "it does not see the threads in which the model calls some of its modules"
     except HooklineError:
         raise
     except Exception as error:  # the model's own error comes again, and without ours around it
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return replace(_costs_of(selection, step, lambda: math.nan, backward=backward), uncounted=reason)
+    return replace(_costs_of(selection, step, lambda: math.nan, [], backward=backward), uncounted=reason)
 
 
-def _costs_of(selection: Selection, step: Callable[..., Any], flops: Callable[[], float], *, backward: bool) -> Costs:
+def without_formula(spans: Sequence[Span], unknown: Sequence[str]) -> str:
+    """Which operations have no formula for FLOPs, and in which modules they are; nothing where all have one."""
+    if not unknown:
+        return ""
+    operations = [f"{name} x{count}" if count > 1 else name for name, count in Counter(unknown).items()]
+    places = [span.path or "the model" for span in spans if span.forward or span.backward]
+    where = f", in {few([*dict.fromkeys(places)])}" if places else ""
+    return f"no formula for {', '.join(operations)}{where}"
+
+
+def _costs_of(
+    selection: Selection,
+    step: Callable[..., Any],
+    flops: Callable[[], float],
+    unknown: Sequence[str],
+    *,
+    backward: bool,
+) -> Costs:
     kept = Kept(selection.model)
     flops_line = Timeline(flops, backward=backward)
+    unknown_line = Timeline(lambda: len(unknown), backward=backward)
     kept_line = Timeline(lambda: len(kept.entries), backward=False, resolve=kept.bytes_of)
     moved: dict[Origin, int] = {}
 
@@ -62,9 +83,11 @@ def _costs_of(selection: Selection, step: Callable[..., Any], flops: Callable[[]
         moved[call.origin()] = size_of(call.args) + size_of(call.kwargs) + size_of(call.output)
 
     weighing = attach(selection, make_hooks(always=weigh, compiled="leave out"))
-    with weighing, kept.counting(), flops_line.reading(selection), kept_line.reading(selection):
+    lines = flops_line.reading(selection), unknown_line.reading(selection), kept_line.reading(selection)
+    with weighing, kept.counting(), lines[0], lines[1], lines[2]:
         step(mark=kept.mark)
-    return Costs(flops_line.spans(), kept_line.spans(), [moved.get(origin, 0) for origin in flops_line.calls])
+    sizes = [moved.get(origin, 0) for origin in flops_line.calls]
+    return Costs(flops_line.spans(), unknown_line.spans(), kept_line.spans(), sizes)
 
 
 class Kept:

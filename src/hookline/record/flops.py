@@ -1,7 +1,8 @@
-"""Formulas for operations whose matrix products PyTorch's own counter of FLOPs does not see: fused ones."""
+"""FLOPs by PyTorch's own counter, with formulas for what it misses or miscounts, and the names of what has none."""
 
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any, TypeAlias
@@ -12,13 +13,53 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 Shape: TypeAlias = Sequence[int]
 
 
+class Counter(FlopCounterMode):
+    """PyTorch's counter with formulas of ours; `unknown` names each operation so far that should have FLOPs and has no
+    formula."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False, custom_mapping=FORMULAS)
+        self.unknown: list[str] = []
+
+    def flops(self) -> int:
+        """FLOPs so far."""
+        return int(self.get_total_flops())
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        if func_packet not in self.flop_registry and should_have_flops(func_packet):
+            self.unknown.append(str(func_packet))
+        return super()._count_flops(func_packet, out, args, kwargs)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
-def counting() -> Iterator[Callable[[], int]]:
-    """A block that counts FLOPs; gives what says how many so far."""
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+def counting() -> Iterator[Counter]:
+    """A block that counts FLOPs."""
+    counter = Counter()
     with warnings.catch_warnings(), counter:
         warnings.filterwarnings("ignore", message="Using `torch.compile\\(module\\)` when there are global hooks")
-        yield counter.get_total_flops
+        yield counter
+
+
+def should_have_flops(operation: Any) -> bool:
+    """Whether an operation multiplies matrices, convolves or the like, as far as its name tells; of one that is not
+    PyTorch's own nothing is known, so it should.
+
+    >>> aten = torch.ops.aten
+    >>> should_have_flops(aten._cdist_forward), should_have_flops(aten.linalg_qr), should_have_flops(aten.relu)
+    (True, True, False)
+    """
+    space, _, name = getattr(operation, "_qualified_op_name", "kernel::").partition("::")
+    if space != "aten":
+        return space not in WITHOUT_FLOPS
+    return bool(PRODUCTS.search(name)) and not NO_PRODUCTS.search(name)
+
+
+WITHOUT_FLOPS = ("prim", "prims", "profiler", "hookline", "c10d", "_c10d_functional", "_c10d_functional_autograd")
+PRODUCTS = re.compile(
+    r"(?:^|_)(?:\w*mm|mv|addmv|addr|dot|vdot|matmul|linear|linalg|convolution\w*|conv_\w+|conv\d\w*|rnn|lstm|gru|attention"
+    r"|trilinear|cdist|pdist|fft|cholesky|lu|qr|svd|eigh?|solve|inverse|ormqr|geqrf)(?:_|$)"
+)
+NO_PRODUCTS = re.compile(r"^_thnn_|_flatten_weight$|_check_errors$|_unpack$|_reorder_")
 
 
 def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
@@ -70,8 +111,18 @@ def recurrent_layer_backward(*shapes: Any, **_: Any) -> int:
     return 2 * recurrent_layer(*shapes)
 
 
+def convolution_backward(grad: Shape, source: Shape, weight: Shape, *rest: Any, **__: Any) -> int:
+    """The gradients of a convolution, transposed or not, that are asked for: of its input and of its weight each takes
+    the products of the forward. PyTorch's own formula takes no account of groups, and counts up to as many times too
+    much as there are."""
+    _, _, _, _, transposed, _, _, wanted = rest
+    places = prod((source if transposed else grad)[2:])
+    return 2 * int(source[0]) * int(places) * int(prod(weight)) * sum(map(bool, wanted[:2]))
+
+
 _aten = torch.ops.aten
 FORMULAS = {
+    _aten.convolution_backward: convolution_backward,
     _aten._scaled_dot_product_flash_attention_for_cpu: attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     _aten._native_multi_head_attention: self_attention,

@@ -23,15 +23,17 @@ class Cost:
     - `path`, `index` (None for several), `type`, `parent` (the number of the call around it), `calls` (how many);
       `recompute`: whether a backward pass made the call, to get back what checkpointing let go; then `parent`
       is that of the call that it repeats;
-    - `forward`, `backward`: seconds, the median over the repeats; `forward_spread`, `backward_spread`: half of the
-      range in which the middle half of the repeats lies. NaN where nothing was timed;
+    - `forward`, `backward`: seconds, all of one step, the median one of the repeats, so that they add up;
+      `forward_spread`, `backward_spread`: half of the range in which the middle half of the repeats lies. NaN where
+      nothing was timed;
     - `flops`, `backward_flops`: floating-point operations of matrix products, convolutions and attention, as
       `torch.utils.flop_counter` counts them (a multiply-add is two), and by formulas of ours for fused operations that
-      it does not know; NaN where they could not be counted;
+      it does not know and for the backward of convolutions; NaN where they could not be counted;
+    - `uncounted`: how many operations, forward and backward, have no formula, so that their FLOPs are missing above;
     - `kept`: bytes that the graph keeps for the backward pass, parameters and buffers left out, each memory once, with
       the call that kept it first;
-    - `parameters`: bytes of parameters; `moved`: bytes that the module itself must read and write at the least: what it
-      takes and gives, and its own parameters.
+    - `parameters`: how many numbers the parameters hold; `parameter_bytes`: their bytes;
+    - `moved`: bytes that the module itself must read and write at the least: inputs, output, and its own parameters.
     """
 
     path: str
@@ -50,10 +52,14 @@ class Cost:
     flops_self: float = 0
     backward_flops: float = 0
     backward_flops_self: float = 0
+    uncounted: int = 0
+    uncounted_self: int = 0
     kept: int = 0
     kept_self: int = 0
     parameters: int = 0
     parameters_self: int = 0
+    parameter_bytes: int = 0
+    parameter_bytes_self: int = 0
     moved: int = 0
 
     @property
@@ -77,7 +83,8 @@ class Cost:
         return {name: None if figure != figure else figure for name, figure in figures.items()}
 
 
-SELVES = ("forward", "backward", "flops", "backward_flops", "kept")  # what adds up along the tree
+SELVES = ("forward", "backward", "flops", "backward_flops", "uncounted", "kept")  # what adds up along the tree
+SIZES = ("parameters", "parameter_bytes")  # of which each module's count once
 
 
 class Profile(Sequence[Cost]):
@@ -88,7 +95,10 @@ class Profile(Sequence[Cost]):
       how much longer a profiled step took, as a share (0.05: 5 %); `taken_off`: seconds that were taken off for each
       call, what profiling an empty module was measured to cost;
     - `peak`: the most bytes that the device held at once during a plain step; None where it does not tell;
-    - `uncounted`: why the FLOPs are not known, where they are not;
+    - `uncounted`: which operations have no formula for FLOPs, and in which modules; or why no FLOPs are known (then
+      these are NaN). Nothing where all are counted;
+    - `steps`: seconds of each profiled step; `busy`: how wide the middle half of these lies, as a share of the median.
+      Where it is more than a quarter the machine was busy, and figures of another run will differ;
     - `model`, `device`, `repeat`, `backward` (whether there was one).
     """
 
@@ -105,12 +115,14 @@ class Profile(Sequence[Cost]):
         taken_off: float = 0.0,
         peak: int | None = None,
         uncounted: str = "",
+        steps: Sequence[float] = (),
         spans: Sequence[Span] = (),
     ) -> None:
         self.costs = tuple(costs)
         self.model, self.device, self.repeat, self.backward = model, device, repeat, backward
         self.plain, self.added, self.taken_off, self.peak = plain, added, taken_off, peak
         self.uncounted = uncounted
+        self.steps = tuple(steps)
         self.spans = tuple(spans)
 
     def __len__(self) -> int:
@@ -142,6 +154,11 @@ class Profile(Sequence[Cost]):
         outermost = [cost for cost in self if cost.parent is None and not cost.recompute]
         return replace(_together(outermost), path="", type=self.model)
 
+    @property
+    def busy(self) -> float:
+        """How wide the middle half of the steps' times lies, as a share of the median; 0 of fewer than two."""
+        return 2 * spread(self.steps) / median(self.steps) if len(self.steps) > 1 else 0.0
+
     def by_path(self) -> list[Cost]:
         """A Cost for each module, in order, with all of its calls. What a recomputation takes counts as backward."""
         return [self._group(own, "path") for own in _grouped(self, "path")]
@@ -155,7 +172,7 @@ class Profile(Sequence[Cost]):
         """Calls of one module or class as one; those inside of another of them are in that."""
         outer = [c for c in own if not any(getattr(above, by) == getattr(c, by) for above in self.around(c))]
         row, whole = _together(own), _together(outer)
-        totals = {name: getattr(whole, name) for name in (*SELVES, "parameters")}
+        totals = {name: getattr(whole, name) for name in (*SELVES, *SIZES)}
         return replace(row, **totals)
 
     def around(self, cost: Cost) -> Iterator[Cost]:
@@ -235,7 +252,7 @@ def _together(costs: Sequence[Cost]) -> Cost:
     for name in ("forward_spread", "backward_spread"):
         sums[name] = math.hypot(*(getattr(cost, name) for cost in costs))
     by_path = {cost.path: cost for cost in costs}
-    for name in ("parameters", "parameters_self"):
+    for name in (*SIZES, *(f"{size}_self" for size in SIZES)):
         sums[name] = sum(getattr(cost, name) for cost in by_path.values())
     return replace(costs[0], index=None, parent=None, recompute=False, **sums)
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from hookline.record.profile import Cost, Profile
 
 BAR = 20
+BUSY = 0.25  # of the median: as wide as the middle half of the steps may lie
 MOST_ROWS = 400
 TIMED = ("forward ms", "self", "±", "backward ms", "self", "share")
-SPARE = ("±", "FLOP/B", "back", "class", "kept", "params", "backward ms", "MFLOP", "share", "self", "forward ms")
-COUNTED = ("MFLOP", "back", "FLOP/B", "kept", "params")
+SPARE = ("±", "FLOP/B", "back", "class", "kept", "params", "backward ms", "FLOP", "share", "self", "forward ms")
+COUNTED = ("FLOP", "back", "FLOP/B", "kept", "params")
 
 
 def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
@@ -62,19 +63,30 @@ def headline(profile: Profile) -> str:
         first += f": {milliseconds(forward)} ms forward"
         first += f" + {milliseconds(backward)} backward" if profile.backward else ""
         first += f" plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
-    counted = "FLOPs not known" if profile.uncounted else f"{engineering(total.flops)}FLOP"
+    known = not math.isnan(total.flops)
+    counted = f"{engineering(total.flops)}FLOP" if known else "FLOPs not known"
     if profile.backward:
-        counted += "" if profile.uncounted else f" + {engineering(total.backward_flops)}FLOP backward"
-        counted += f", {engineering(total.kept)}B kept for {'the backward' if profile.uncounted else 'it'}"
+        counted += f" + {engineering(total.backward_flops)}FLOP backward" if known else ""
+        counted += f", {engineering(total.kept)}B kept for {'it' if known else 'the backward'}"
+    counted += f", {engineering(total.parameters).rstrip()} parameters of {engineering(total.parameter_bytes)}B"
     if profile.peak is not None:
-        counted += f", {engineering(profile.peak)}B at most on the device"
-    why = f"\n{why_uncounted(profile)}" if profile.uncounted else ""
-    return f"{first}\n{counted}{why}"
+        counted += f", peak memory {engineering(profile.peak)}B"
+    notes = [why_uncounted(profile)] if profile.uncounted else []
+    notes += [why_unsteady(profile)] if profile.busy > BUSY else []
+    return "\n".join((first, counted, *notes))
 
 
 def why_uncounted(profile: Profile) -> str:
-    """Why there are no FLOPs, in a line."""
-    return f"PyTorch's counter of FLOPs failed in this model: {profile.uncounted}"
+    """Why there are no FLOPs, or what is not among them, in a line."""
+    if math.isnan(profile.total.flops):
+        return f"PyTorch's counter of FLOPs failed in this model: {profile.uncounted}"
+    return f"not among the FLOPs: {profile.uncounted}"
+
+
+def why_unsteady(profile: Profile) -> str:
+    """How much the times of the steps differ, in a line."""
+    least, most = milliseconds(min(profile.steps)), milliseconds(max(profile.steps))
+    return f"the machine was busy: steps took from {least} to {most} ms, so figures of another run will differ"
 
 
 def by_class_line(profile: Profile, most: int = 6) -> str:
@@ -93,11 +105,11 @@ def cells(row: Cost, total: Cost, profile: Profile) -> list[str]:
         timed = [ms(row.forward), ms(row.forward_self), ms(row.forward_spread)]
         timed += [ms(row.backward), ms(row.backward_self)] if profile.backward else []
         timed.append(bar(row.seconds_self / total.seconds if total.seconds else 0.0))
-    counted = [megaflops(row.flops)]
-    counted += [megaflops(row.backward_flops)] if profile.backward else []
-    counted.append("" if math.isnan(row.intensity) else f"{row.intensity:.3g}")
-    counted += [engineering(row.kept)] if profile.backward else []
-    return [*timed, *counted, engineering(row.parameters)]
+    counted = [operations(row.flops, row.uncounted)]
+    counted += [operations(row.backward_flops, row.uncounted)] if profile.backward else []
+    counted.append("" if math.isnan(row.intensity) or row.uncounted_self else f"{row.intensity:.3g}")
+    counted += [f"{engineering(row.kept)}B"] if profile.backward else []
+    return [*timed, *counted, engineering(row.parameters).rstrip()]
 
 
 def bar(share: float) -> str:
@@ -122,11 +134,15 @@ def ms(seconds: float) -> str:
     return milliseconds(seconds) if seconds >= 5e-6 else "" if math.isnan(seconds) else "0"
 
 
-def megaflops(flops: float) -> str:
-    """Millions of operations; nothing of none."""
-    if math.isnan(flops):
+def operations(flops: float, uncounted: int = 0) -> str:
+    """A number of operations; nothing of none, and a sign where some are not counted.
+
+    >>> operations(2.5e9), operations(0), operations(2.5e9, 1), operations(0, 1)
+    ('2.5 G', '', '>2.5 G', '?')
+    """
+    if math.isnan(flops) or (uncounted and not flops):
         return "?"
-    return f"{flops / 1e6:,.3g}" if flops else ""
+    return f"{'>' if uncounted else ''}{engineering(flops).rstrip()}" if flops else ""
 
 
 def engineering(number: float) -> str:

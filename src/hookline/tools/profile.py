@@ -19,13 +19,15 @@ from hookline.model.copies import copied_arguments
 from hookline.model.dataless import dataless
 from hookline.model.loss import default_loss
 from hookline.model.select import Selection, Where, select
+from hookline.model.sharded import is_distributed
 from hookline.model.tensors import tensors
 from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of
-from hookline.record.costs import Costs, costs_of
+from hookline.record.costs import Costs, costs_of, parts_of_wrapped
 from hookline.record.profile import Cost, Profile, median, spread
 from hookline.record.timeline import Span, Timeline
 
 HOST = ("cpu", "meta")
+TIMES = ("forward", "forward_self", "backward", "backward_self")
 
 
 def profile(
@@ -53,7 +55,7 @@ def profile(
 
     `meta=True` computes nothing and holds no weights: on a copy of the model without data it counts FLOPs and bytes,
     and times nothing. So it is for a model that is on the meta device already. Where FLOPs cannot be counted, they are
-    NaN, and `profile.uncounted` says why.
+    NaN, and `profile.uncounted` says why; where operations have no formula, it names them.
 
     What is compiled is run uncompiled, and a warning says so: a graph's kernels belong to no one module.
 
@@ -66,8 +68,8 @@ def profile(
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> found = hookline.profile(model, torch.ones(3, 4))
-    >>> found["0"].flops, found["0"].backward_flops, found["0"].parameters
-    (192, 192, 160)
+    >>> found["0"].flops, found["0"].backward_flops, found["0"].parameters, found["0"].parameter_bytes
+    (192, 192, 40, 160)
     >>> found.total.flops == 2 * 3 * (4 * 8 + 8 * 2)
     True
     """
@@ -181,6 +183,7 @@ class Timed:
         forward, backward = zip(*self.plain, strict=True) if self.plain else ((), ())
         return Profile(
             costs(self.selection, counted, [times_of(line, off) for line in alike]),
+            steps=self.profiled,
             model=type(self.selection.model).__name__,
             device=str(self.device),
             repeat=len(self.lines),
@@ -201,40 +204,50 @@ def names(spans: list[Span]) -> list[tuple[str, int, bool]]:
 
 
 def costs(selection: Selection, counted: Costs, steps: list[list[Times]]) -> Iterator[Cost]:
-    """The Cost of each call: what was counted, and the median of its times."""
+    """The Cost of each call: what was counted, and the times of the median step, which add up."""
+    median_step = middle(steps)
     numbers = {id(span): number for number, span in enumerate(counted.flops)}
     for number, (path, index, recompute) in enumerate(names(counted.flops)):
-        flops, kept = counted.flops[number], counted.kept[number]
+        flops, kept, unknown = counted.flops[number], counted.kept[number], counted.unknown[number]
         module = selection.modules.get(path)
-        own = 0 if module is None else sizes(module.parameters(recurse=False))
+        (count, size), (own_count, own_size) = [
+            (0, 0) if module is None else sizes(module.parameters(recurse=recurse)) for recurse in (True, False)
+        ]
         yield Cost(
             path=path,
             index=index,
             type=flops.type,
             parent=None if flops.parent is None else numbers[id(flops.parent)],
             recompute=recompute,
-            **seconds_of([times[number] for times in steps]),
+            **seconds_of(number, median_step, steps),
             flops=whole(flops.forward_total),
             flops_self=whole(flops.forward),
             backward_flops=whole(flops.backward_total),
             backward_flops_self=whole(flops.backward),
             kept=int(kept.forward_total),
             kept_self=int(kept.forward),
-            parameters=0 if module is None else sizes(module.parameters()),
-            parameters_self=own,
-            moved=counted.moved[number] + own,
+            uncounted=int(unknown.forward_total + unknown.backward_total),
+            uncounted_self=int(unknown.forward + unknown.backward),
+            parameters=count,
+            parameters_self=own_count,
+            parameter_bytes=size,
+            parameter_bytes_self=own_size,
+            moved=counted.moved[number] + own_size,
         )
 
 
-def seconds_of(times: list[Times]) -> dict[str, Any]:
-    """The medians and spreads of one call's times; NaN where nothing was timed."""
-    return {
-        "forward": median([each.forward for each in times]),
-        "forward_self": median([each.forward_self for each in times]),
-        "forward_spread": spread([each.forward for each in times]),
-        "backward": median([each.backward for each in times]),
-        "backward_self": median([each.backward_self for each in times]),
-        "backward_spread": spread([each.backward for each in times]),
+def middle(steps: list[list[Times]]) -> list[Times]:
+    """The step of which the calls took the median time all together, the shorter one of two; nothing of none."""
+    by_time = sorted(steps, key=lambda step: sum(times.forward_self + times.backward_self for times in step))
+    return by_time[(len(by_time) - 1) // 2] if by_time else []
+
+
+def seconds_of(number: int, median_step: list[Times], steps: list[list[Times]]) -> dict[str, Any]:
+    """One call's times in the median step, and their spreads over all; NaN where nothing was timed."""
+    if not median_step:
+        return dict.fromkeys(TIMES, math.nan) | {"forward_spread": 0.0, "backward_spread": 0.0}
+    return {name: getattr(median_step[number], name) for name in TIMES} | {
+        f"{name}_spread": spread([getattr(step[number], name) for step in steps]) for name in ("forward", "backward")
     }
 
 
@@ -243,9 +256,17 @@ def whole(count: float) -> float:
     return count if math.isnan(count) else int(count)
 
 
-def sizes(parameters: Iterable[Parameter]) -> int:
-    """The bytes of parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+def sizes(parameters: Iterable[Parameter]) -> tuple[int, int]:
+    """How many numbers parameters hold, and their bytes: of one of a wrapper class, such as a quantized one, those of
+    the tensors in it."""
+    held = [*parameters]
+    return sum(parameter.numel() for parameter in held), sum(map(bytes_of, held))
+
+
+def bytes_of(parameter: Tensor) -> int:
+    """The bytes of a parameter; of a distributed one, of the whole."""
+    parts = [parameter] if is_distributed(parameter) else parts_of_wrapped(parameter)
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 # Where it runs

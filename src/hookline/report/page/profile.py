@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FIGURES = (
     *("forward", "forward_self", "forward_spread", "backward", "backward_self", "backward_spread"),
     *("flops", "flops_self", "backward_flops", "backward_flops_self", "intensity"),
-    *("kept", "kept_self", "parameters", "parameters_self", "moved"),
+    *("uncounted", "kept", "kept_self", "parameters", "parameters_self", "parameter_bytes", "moved"),
 )
 CALL = ("path", "index", "class", "parent", "recompute", *FIGURES)
 MOST_MARKS, LEAST_SHARE = 5, 0.02

@@ -117,16 +117,17 @@ function profileView(data, calls) {
   const timed = data.timed ? [time("forward ms", "forward", 84), time("self", "forward_self", 50), time("±", "forward_spread", 50)] : [];
   const back = data.timed && data.backward ? [time("backward ms", "backward", 92), time("self", "backward_self", 50)] : [];
   const share = data.timed ? [{ title: "share", width: 52, right: true, cell: (call) => percent(whole ? self(call) / whole : 0), size: (call) => (whole ? self(call) / whole : 0) }] : [];
-  const counted = (title, name, divide = 1e6) => ({ title, width: 68, right: true, cell: (call) => (call[name] === "nan" ? "?" : call[name] ? figure(call[name] / divide, 3) : ""), size: sized(name) });
-  const bytes = (title, name) => ({ title, width: 62, right: true, cell: (call) => (call[name] ? engineering(call[name]).trim() : ""), size: sized(name), style: "two" });
+  const operations = (call, name) => (call[name] === "nan" || (call.uncounted && !call[name]) ? "?" : call[name] ? `${call.uncounted ? ">" : ""}${engineering(call[name]).trim()}` : "");
+  const counted = (title, name) => ({ title, width: 68, right: true, cell: (call) => operations(call, name), size: sized(name) });
+  const amount = (title, name, unit) => ({ title, width: 66, right: true, cell: (call) => (call[name] ? `${engineering(call[name])}${unit}`.trim() : ""), size: sized(name), style: "two" });
   return {
     columns: [
       { title: "module", width: 180, grow: 3 },
       { title: "class", width: 98, grow: 1, cell: (call) => call.class },
       ...timed, ...back, ...share,
-      counted("MFLOP", "flops"), ...(data.backward ? [counted("back", "backward_flops")] : []),
+      counted("FLOP", "flops"), ...(data.backward ? [counted("back", "backward_flops")] : []),
       { title: "FLOP/B", width: 58, right: true, cell: ({ intensity }) => (isFiniteNumber(intensity) ? figure(intensity, 3) : "") },
-      ...(data.backward ? [bytes("kept", "kept")] : []), bytes("params", "parameters"),
+      ...(data.backward ? [amount("kept", "kept", "B")] : []), amount("params", "parameters", ""),
     ],
     className: () => "",
     flame: data.timed ? {
@@ -144,7 +145,8 @@ function profileView(data, calls) {
         ["FLOPs", call.flops === "nan" ? "not known" : `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
         ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
         ["kept", data.backward ? `${engineering(call.kept)}B for the backward pass, ${engineering(call.kept_self)}B by itself` : ""],
-        ["parameters", `${engineering(call.parameters)}B, ${engineering(call.parameters_self)}B of its own`],
+        ["parameters", `${engineering(call.parameters).trim()}, ${engineering(call.parameters_self).trim()} of its own; ${engineering(call.parameter_bytes)}B`],
+        ["not counted", call.uncounted ? `${call.uncounted} operations have no formula for FLOPs` : ""],
         ["recomputed", whyAgain(call)],
       ]),
     ],
