@@ -6,7 +6,7 @@ import torch
 from torch.nn import Linear, Module, ReLU, Sequential
 
 from hookline.engine.hook_dicts import HOOK_DICTS
-from hookline.engine.stand_in import SITE
+from hookline.engine.site import site_of
 from hookline.model.paths import paths
 from hookline.record.keep import Keep
 from hookline.record.record import Run
@@ -41,7 +41,7 @@ def assert_unhooked(model: Module, *, torch_hooks: bool = False) -> None:
 
     >>> assert_unhooked(toy(), torch_hooks=True)
     """
-    left = [own[0] for module, own in paths(model) if SITE in module.__dict__]
+    left = [own[0] for module, own in paths(model) if site_of(module) is not None]
     if torch_hooks:
         left += [own[0] for module, own in paths(model) if any(module.__dict__.get(name) for name in HOOK_DICTS)]
     assert not left, f"hooks are left on {', '.join(path or 'the model' for path in dict.fromkeys(left))}"

@@ -7,12 +7,15 @@ import pickle
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.convert_frame import input_codes
+from torch._dynamo.exc import PackageError
 from torch._dynamo.utils import counters
 from torch.utils.checkpoint import checkpoint
 
@@ -59,6 +62,13 @@ class Net(nn.Module):
         for _ in range(2):
             x = self.blocks[1](x)["x"]
         return self.head(x)
+
+
+@pytest.fixture(params=[False, True], ids=["breaks-outside", "breaks-nested"])
+def nested(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether dynamo goes on inside of the calls in which code breaks a graph."""
+    with torch._dynamo.config.patch(nested_graph_breaks=request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -392,7 +402,9 @@ def tree(run: Run) -> list[Any]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", [Itself, EachOther, BrokenItself])
-def test_a_module_that_calls_itself_is_the_parent_of_those_calls(backend: str, kind: type[nn.Module]) -> None:
+def test_a_module_that_calls_itself_is_the_parent_of_those_calls(
+    backend: str, kind: type[nn.Module], nested: bool
+) -> None:
     model = kind()
     compiled = torch.compile(model, backend=backend, fullgraph=kind is not BrokenItself)
     with hookline.watch(model) as eager:
@@ -571,7 +583,7 @@ def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("breaks", [False, True], ids=["whole", "broken"])
-def test_what_runs_after_a_graph_that_raised_is_nested_as_ever(backend: str, breaks: bool) -> None:
+def test_what_runs_after_a_graph_that_raised_is_nested_as_ever(backend: str, breaks: bool, nested: bool) -> None:
     model = Looks()
     model.inner.insert(1, Itself())
     if breaks:
@@ -817,14 +829,59 @@ class Breaks(nn.Module):
         return self.second(x)
 
 
-def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_what_it_gives() -> None:
+class Raises(Looks):
+    """Looks something up, in a call in which code breaks the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner.insert(1, Breaks())
+
+
+def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_what_it_gives(nested: bool) -> None:
     model = nn.Sequential(Breaks(), nn.Linear(8, 8))
     told = pytest.warns(UserWarning, match="breaks the graph, the gradient of what it gives is not told")
     with told, hookline.watch(model, grads=True) as run:
         torch.compile(model, backend="aot_eager")(X).sum().backward()
 
     assert [call.path for call in run] == ["", "0", "0.first", "0.second", "1"]
-    assert [call.path for call in run if call.output.grad is None] == ["", "0"]
+    assert [call.path for call in run if call.output.grad is None] == ([""] if nested else ["", "0"])
+
+
+def trained(model: nn.Module, x: Tensor) -> None:
+    """A step of training, whose backward pass dynamo does not take into a graph."""
+    model(x).sum().backward()
+
+
+def tried(model: nn.Module, x: Tensor) -> Tensor | None:
+    """What a model gives; None where it raises."""
+    try:
+        return model(x)  # type: ignore[no-any-return]
+    except (IndexError, RuntimeError):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("backend", "make", "function", "values"),
+    [
+        pytest.param("eager", Net, trained, [X, X + 1], id="gradients"),
+        pytest.param("aot_eager", Checkpointed, trained, [X, X + 1], id="recomputed"),
+        pytest.param("eager", Raises, tried, [torch.tensor([1]), torch.tensor([9])], id="raised"),
+    ],
+)
+def test_what_taps_run_between_graphs_is_not_compiled(
+    backend: str, make: Callable[[], nn.Module], function: Any, values: list[Tensor], nested: bool
+) -> None:
+    model = make()
+    compiled = torch.compile(function, backend=backend)
+    with hookline.watch(model, grads=True) as run:
+        for x in values:
+            compiled(model, x)
+
+    code = [reference() for reference in input_codes.seen]
+    files = {Path(each.co_filename) for each in code if each is not None}
+    ours = {path.name for path in files if path.is_relative_to(Path(hookline.__file__).parent)}
+    assert run.calls
+    assert ours <= {"traced.py", "site.py"}  # what is to become part of a graph
 
 
 def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.Module) -> None:
@@ -834,6 +891,41 @@ def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.M
 
     assert len(run) == 14
     assert not [call for call in run for info in call.outputs if info.grad is not None]
+
+
+@pytest.mark.parametrize("first", ["with steps", "without"])
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize(
+    "put_on",
+    [
+        hookline.watch,
+        lambda model: hookline.on(model, "head", after=lambda call: None),
+        lambda model: hookline.on(model, "head", after=lambda call: None, compiled="callback"),
+    ],
+    ids=["watch", "step", "callback"],
+)
+def test_what_is_compiled_for_other_processes_is_one_clear_error(
+    put_on: Any, fullgraph: bool, first: str, model: nn.Module
+) -> None:
+    with torch._dynamo.config.patch(caching_precompile=True):
+        compiled = torch.compile(model, backend="eager", fullgraph=fullgraph)
+        expected = compiled(X) if first == "without" else model(X)
+        with put_on(model):
+            with pytest.raises(PackageError, match="with hookline's steps .* while caching_precompile is False; or"):
+                compiled(X)
+            with torch.compiler.set_stance("force_eager"):
+                assert torch.equal(compiled(X), expected)
+
+        assert torch.equal(compiled(X), expected)
+    assert not open_calls
+
+
+def test_what_is_compiled_for_this_process_alone_is_recorded_whatever_is_set_later(model: nn.Module) -> None:
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch._dynamo.config.patch(caching_precompile=True), hookline.watch(model) as run:
+        compiled(X)
+
+    assert run["head"].parent is run[""]
 
 
 def test_an_error_in_a_graph_leaves_the_next_call_with_its_own_parent(model: nn.Module) -> None:

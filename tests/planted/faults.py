@@ -125,7 +125,7 @@ def log_of_zero() -> Findings:
     return hookline.check(model, torch.randn(16, 8))
 
 
-@planted("nonfinite-output", "1")
+@planted("nonfinite-output", "1", also=("alike-rows",))
 def overflow_in_a_half_precision_matmul() -> Findings:
     """A float16 matrix product leaves the range of the dtype."""
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.LayerNorm(8)).half()
@@ -195,7 +195,7 @@ def an_input_that_is_nan() -> Findings:
     return hookline.check(perceptron(), x)
 
 
-@planted("nonfinite-input", "", also=("nonfinite-parameter",))
+@planted("nonfinite-input", "")
 def the_third_batch_is_nan() -> Findings:
     """Training goes well until a batch holds NaN."""
     model = perceptron()
@@ -350,7 +350,7 @@ def a_deep_network_of_sigmoids() -> Findings:
     return hookline.check(model, torch.randn(8, 16))
 
 
-@planted("exploding-gradient", "cell")
+@planted("exploding-gradient", "cell", also=("exploding-activation",))
 def a_recurrent_network_that_explodes() -> Findings:
     """A recurrent weight with a norm far above 1, over 24 steps."""
 
@@ -680,3 +680,237 @@ def a_step_before_the_backward() -> Findings:
             optimizer.step()
             loss.backward()
     return findings
+
+
+# What stands in the way of learning
+
+
+def classified(model: nn.Module, optimizer: torch.optim.Optimizer, *, count: int = 6, zero: bool = True) -> Findings:
+    """Trains a classifier under a check, with a schedule or without zero_grad where a fault needs that."""
+    with hookline.check(model) as findings:
+        for x, y in batches(count):
+            if zero:
+                optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    return findings
+
+
+@planted("no-zero-grad", "")
+def gradients_that_are_never_set_to_zero() -> Findings:
+    """optimizer.zero_grad() was forgotten: each step is made of all gradients so far"""
+    model = perceptron()
+    return classified(model, SGD(model.parameters(), lr=0.01), zero=False)
+
+
+@planted("unregistered", "")
+def layers_in_a_plain_list() -> Findings:
+    """Layers stand in a Python list, so that no optimizer is given their parameters"""
+
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.head = [nn.Linear(8, 8), nn.Linear(8, 8)], nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x).tanh()
+            return self.head(x)
+
+    model = Stack()
+    return classified(model, SGD(model.parameters(), lr=0.01))
+
+
+@planted("unregistered", "0")
+def parameters_in_a_plain_dict() -> Findings:
+    """Parameters stand in a Python dict"""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scales = nn.Linear(8, 8), {"up": nn.Parameter(torch.ones(8))}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * self.scales["up"]
+
+    return hookline.check(nn.Sequential(Scaled(), nn.Linear(8, 4)), torch.randn(16, 8))
+
+
+def with_softmax() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4), nn.Softmax(dim=-1))
+
+
+@planted("loss-of-probabilities", "3")
+def a_softmax_before_the_cross_entropy() -> Findings:
+    """The model ends in a softmax, and the loss given to the check is a cross entropy, which has its own"""
+    labels = torch.randint(4, (16,))
+    loss = lambda output: nn.functional.cross_entropy(output, labels)  # noqa: E731
+    return hookline.check(with_softmax(), torch.randn(16, 8), loss=loss)
+
+
+@planted("loss-of-probabilities", "3")
+def a_softmax_before_the_cross_entropy_of_a_training_loop() -> Findings:
+    """The same in a training loop, where the loss is seen by its gradient alone"""
+    model = with_softmax()
+    return classified(model, SGD(model.parameters(), lr=0.01))
+
+
+@planted("frozen-norm-updates", "trunk.1")
+def a_frozen_trunk_whose_statistics_move() -> Findings:
+    """A trunk is frozen, and model.train() lets its batch norm follow the new data"""
+    trunk = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.GELU()).requires_grad_(False)
+    model = nn.Sequential()
+    model.add_module("trunk", trunk)
+    model.add_module("head", nn.Linear(16, 4))
+    return classified(model, SGD(model.head.parameters(), lr=0.01))
+
+
+@planted("random-in-evaluation", "0")
+def a_dropout_that_does_not_know_the_mode() -> Findings:
+    """F.dropout without training=self.training drops in evaluation too"""
+
+    class Drops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.dropout(self.linear(x), 0.1)
+
+    return hookline.check(nn.Sequential(Drops(), nn.Linear(8, 4)).eval(), torch.randn(16, 8))
+
+
+@planted("exploding-activation", "rnn", also=("exploding-gradient",))
+def a_recurrent_layer_that_explodes_forward() -> Findings:
+    """A recurrent layer with a rectifier and a recurrent weight of twice the identity, over 60 steps"""
+    model = last_step_of(nn.RNN(8, 16, nonlinearity="relu", batch_first=True), gain=2.0)
+    return hookline.check(model, torch.randn(4, 60, 8), loss=lambda output: output.square().mean())
+
+
+@planted("exploding-gradient", "rnn")
+def a_recurrent_layer_that_explodes_backward() -> Findings:
+    """A recurrent layer with a tanh whose states stay small, and a recurrent weight of four times an orthogonal one"""
+    model = last_step_of(nn.RNN(8, 16, batch_first=True), gain=4.0)
+    return hookline.check(model, torch.randn(4, 40, 8) * 1e-28, loss=lambda output: output.sum())
+
+
+def last_step_of(rnn: nn.RNN, *, gain: float) -> nn.Module:
+    nn.init.orthogonal_(rnn.weight_hh_l0, gain=gain)
+    for bias in (rnn.bias_ih_l0, rnn.bias_hh_l0):
+        nn.init.zeros_(bias)
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = rnn, nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    return Last()
+
+
+@planted("exploding-gradient", "")
+def a_recurrence_without_modules_that_explodes() -> Findings:
+    """A recurrence written out with a parameter, whose loss reaches 1e30"""
+
+    class Recurrence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(40):
+                x = x @ self.weight
+            return x
+
+    return hookline.check(Recurrence(), torch.randn(4, 8), loss=lambda output: output.abs().mean())
+
+
+@planted("learning-rate-ended", "")
+def a_schedule_that_ends_too_early() -> Findings:
+    """A schedule reaches a learning rate of 0 in the middle of training"""
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=4)
+    with hookline.check(model) as findings:
+        for x, y in batches(8):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            schedule.step()
+    return findings
+
+
+@planted("lost-updates", "0")
+def bfloat16_weights_that_barely_move() -> Findings:
+    """bfloat16 weights and a small learning rate: few of the elements move at all"""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(8, 256), nn.GELU(), nn.Linear(256, 4)).bfloat16()
+    optimizer = SGD(model.parameters(), lr=2e-3)
+    with hookline.check(model, rules=[rule for rule in hookline.RULES if rule.name != "unchanged-weight"]) as findings:
+        for x, y in batches(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x.bfloat16()).float(), y).backward()
+            optimizer.step()
+    return findings
+
+
+@planted("underflow", "1")
+def a_float16_product_below_the_smallest_number() -> Findings:
+    """A float16 module multiplies two small numbers: all of its output is 0"""
+    model = nn.Sequential(nn.Linear(8, 8), Applies(lambda x: x * 1e-5 * 1e-5), nn.Linear(8, 4)).half()
+    return hookline.check(model, torch.randn(16, 8).half(), loss=lambda output: output.float().sum())
+
+
+@planted("alike-rows", "0")
+def a_constant_initialization() -> Findings:
+    """Every weight of a layer starts at 0.1"""
+    model = perceptron()
+    nn.init.constant_(model[0].weight, 0.1)
+    return hookline.check(model, torch.randn(16, 8))
+
+
+@planted("dead-units", "first")
+def dead_units_behind_a_function() -> Findings:
+    """A bias of -100 before torch.relu, which is no module"""
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.skip = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(8, 4)
+            nn.init.constant_(self.first.bias, -100)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.relu(self.first(x))) + self.skip(x)
+
+    return hookline.check(Functional(), torch.randn(16, 8))
+
+
+@planted("unused-in-ddp", "unused")
+def a_parameter_that_data_parallelism_waits_for() -> Findings:
+    """DistributedDataParallel raises in the second step, since a layer got no gradient in the first"""
+    from tempfile import TemporaryDirectory
+
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)
+
+    with TemporaryDirectory() as folder:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        try:
+            model = DistributedDataParallel(Unused())
+            findings = hookline.check(model)
+            with suppress(RuntimeError), findings:
+                for x, _ in batches(2):
+                    model(x).sum().backward()
+            return findings
+        finally:
+            distributed.destroy_process_group()

@@ -356,7 +356,8 @@ def test_a_saved_run_of_a_check_tells_what_needs_the_run_alone(tmp_path: Path) -
     findings.run.save(tmp_path / "run")
 
     again = hookline.check(hookline.load(tmp_path / "run"))
-    assert again.of("nonfinite-output") == findings.of("nonfinite-output")
+    (one,), (other,) = again.of("nonfinite-output"), findings.of("nonfinite-output")
+    assert (one.path, one.call, one.severity, one.evidence) == (other.path, other.call, other.severity, other.evidence)
 
 
 @pytest.mark.parametrize("keep", ["shape", "stats", "tensor", "copy"])
@@ -470,3 +471,52 @@ def test_figures_that_are_not_finite_are_text_in_json() -> None:
     finding = hookline.Finding("", "x", evidence={"largest": float("inf"), "all": [float("nan"), 1]})
 
     assert finding.as_dict()["evidence"] == {"largest": "inf", "all": ["nan", 1]}
+
+
+# Nothing found
+
+
+def test_print_of_nothing_found_lists_what_was_looked_at() -> None:
+    text = " ".join(repr(hookline.check(toy(), X)).split())
+
+    assert "nothing found looked at 7 calls of 7 modules, gradients of 6 of 6 parameters" in text
+    assert all(rule.name in text for rule in hookline.RULES)
+
+
+def test_what_could_not_be_judged_is_said() -> None:
+    with torch.no_grad(), hookline.check(toy().eval()) as findings:
+        toy()
+    assert findings.looked[-1] == "not judged: updates, since no optimizer stepped"
+    assert "not judged: anything, since no module was called" in findings.looked
+
+
+def test_recorded_run_says_what_it_does_not_hold() -> None:
+    with hookline.watch(toy(), inputs="stats") as run:
+        pass
+    model = toy()
+    with hookline.watch(model, inputs="stats") as run:
+        model(X)
+
+    looked = hookline.check(run).looked
+    assert any("which a recorded run does not hold" in line for line in looked)
+    assert any("no backward pass ran" in line for line in looked)
+
+
+def test_optimizer_steps_are_counted_in_what_was_looked_at() -> None:
+    model = toy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with hookline.check(model) as findings:
+        model(X).square().mean().backward()
+        optimizer.step()
+
+    assert "1 optimizer step" in findings.looked[0]
+
+
+def test_module_without_parameters_is_not_said_to_have_some() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.add_module("spare", nn.ModuleDict({"left": nn.Identity()}))
+    model.forward = lambda x: model[0](x)
+
+    (found,) = hookline.check(model, X).of("never-called")
+    assert found.severity == "note"
+    assert "parameter" not in f"{found.message} {found.advice}"

@@ -1,5 +1,7 @@
 """Edits in a model: which tensor of which call is changed, how gradients flow, and that nothing else is touched."""
 
+import functools
+import io
 import weakref
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -627,3 +629,57 @@ def test_a_compiled_module_itself_is_edited_from_outside(model, x):
     model[1].compile(backend="eager")
     with hookline.edit(model, "1", output=edits.zero(), when=0):
         assert torch.equal(model(x), model[2](torch.zeros(3, 4)))
+
+
+def scripted():
+    return torch.jit.script(nn.ReLU())
+
+
+def traced():
+    return torch.jit.trace(nn.ReLU(), torch.ones(1, 3))
+
+
+def loaded():
+    buffer = io.BytesIO()
+    torch.jit.save(scripted(), buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
+
+
+class Builtin(nn.Module):
+    forward = torch.relu
+
+
+class Static(nn.Module):
+    forward = staticmethod(torch.relu)
+
+
+class Partial(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.forward = functools.partial(torch.clamp, min=0)
+
+
+class Property(nn.Module):
+    @property
+    def forward(self):
+        return torch.relu
+
+
+@pytest.mark.parametrize("make", [scripted, traced, loaded, Static, Partial, Property])
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_skip_takes_a_forward_of_any_kind(make, x):
+    model = nn.Sequential(make())
+    assert not torch.equal(model(-x), -x)
+    with hookline.edit(model, "0", skip=True):
+        assert torch.equal(model(-x), -x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_skip_refuses_a_scripted_module_that_gives_a_tuple():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(EditError, match="gives a tuple"):
+        hookline.edit(nn.Sequential(torch.jit.script(Pair())), "0", skip=True)

@@ -19,7 +19,7 @@ from toys import Gives
 
 import hookline
 from hookline import NonFiniteError
-from hookline.record import finite
+from hookline.record import finite, guarding
 from hookline.testing import assert_unhooked, toy
 
 NAN, INF = float("nan"), float("inf")
@@ -91,6 +91,12 @@ def test_the_error_counts_the_elements() -> None:
     assert "4 NaN and 8 Inf among 12 elements" in str(error)
 
 
+def test_the_error_says_where_in_the_tensor_the_elements_lie() -> None:
+    error = found_in(chain(lambda x: torch.cat([x[:1], x[1:2] * NAN, x[2:]])))
+
+    assert "4 NaN and 0 Inf among 12 elements of float32[3, 4] cpu, at [1, :]." in str(error)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.float8_e5m2])
 def test_every_dtype_that_has_nan_is_looked_at(dtype: torch.dtype) -> None:
     model = gives(lambda x: x.to(dtype))
@@ -101,8 +107,12 @@ def test_every_dtype_that_has_nan_is_looked_at(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_largest_finite_values_are_no_alarm_though_their_sum_is_infinite(dtype: torch.dtype) -> None:
     largest = torch.full((100,), torch.finfo(dtype).max, dtype=dtype)
-    with hookline.guard(gives(lambda x: torch.cat([x, -x])), grads=False):
-        gives(lambda x: x)(largest)
+    model = gives(lambda x: torch.cat([x, x, -x]))
+    with hookline.guard(model, grads=False):
+        given = model(largest)
+
+    assert given.isfinite().all()
+    assert not given.sum(dtype=dtype).isfinite()
 
 
 def test_nan_in_any_part_of_a_nested_output_is_found() -> None:
@@ -596,6 +606,82 @@ def test_on_a_device_graphs_that_get_no_backward_are_read_in_the_end(
         for _ in range(20):
             model(torch.ones(3, 4))
         assert 1 < len(deferred) < 10
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(("between", "times"), [(guarding.MOST_RECENT - 1, 1), (guarding.MOST_RECENT, 2)])
+def test_output_is_recognized_among_the_last_64_outermost_calls(between: int, times: int) -> None:
+    model = nn.ModuleDict({"bad": Spoil(), "other": nn.Identity(), "last": nn.Linear(2, 2)})
+    told: list[NonFiniteError] = []
+    with torch.no_grad(), hookline.guard(model, then=told.append):
+        bad = model["bad"](torch.ones(2))
+        kept = [model["other"](torch.ones(2)) for _ in range(between)]
+        model["last"](bad)
+
+    assert guarding.MOST_RECENT == 64
+    assert len(kept) == between
+    assert len(told) == times
+
+
+def test_on_a_device_4096_figures_wait_for_a_backward_and_no_more(deferred: list[int]) -> None:
+    model = nn.Embedding(1, 1)
+    x = torch.zeros(1, dtype=torch.long)
+    with hookline.guard(model):
+        for _ in range(4097):  # an output each; they are counted before the next call
+            model(x)
+        assert deferred == []
+        model(x)
+        assert deferred == [2 * 4097]
+
+
+def test_error_shows_the_last_five_lines_and_its_run_the_last_sixteen_tensors() -> None:
+    error = found_in(chain(*[torch.relu] * 20, with_value(NAN)))
+
+    assert sum(" gave " in line for line in str(error).splitlines()) == 5
+    assert len([call for call in error.run if call.path]) == 16 + 1
+    assert error.run.calls[1].path == "5"
+
+
+def test_last_of_nothing_holds_the_bad_tensor_alone() -> None:
+    assert [call.path for call in found_in(chain(with_value(NAN)), last=0).run] == ["", "1"]
+
+
+# Recomputed
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_outermost_call_that_a_backward_repeats_is_no_step_of_its_own(reentrant: bool) -> None:
+    model = chain(torch.relu)
+    told: list[NonFiniteError] = []
+    with hookline.guard(model, then=told.append):
+        for number in range(3):
+            x = torch.full((3, 4), NAN if number == 2 else 1.0, requires_grad=True)
+            checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+
+    assert [(error.path, error.phase, error.step) for error in told] == [("0", "forward", 2)]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_of_a_repeated_outermost_call_belongs_to_its_step(reentrant: bool) -> None:
+    model = chain(torch.relu, lambda x: (x * 0).sqrt())
+    told: list[NonFiniteError] = []
+    with hookline.guard(model, then=told.append):
+        for _ in range(2):
+            checkpoint(model, torch.ones(3, 4, requires_grad=True), use_reentrant=reentrant).sum().backward()
+
+    assert [(error.path, error.phase, error.step) for error in told] == [("2", "backward", 0), ("2", "backward", 1)]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_on_a_device_a_repeated_outermost_call_waits_once(deferred: list[int], reentrant: bool) -> None:
+    model = chain(torch.relu)
+    with hookline.guard(model):
+        for _ in range(2):
+            checkpoint(model, torch.ones(3, 4, requires_grad=True), use_reentrant=reentrant).sum().backward()
+
+    assert len(deferred) == 2
 
 
 # Around it

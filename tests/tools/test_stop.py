@@ -137,3 +137,70 @@ def test_a_watch_sees_the_calls_that_were_ended(model):
     assert [call.path for call in run] == ["", "0", "1", "1.0"]
     assert run["1"].error == "Stopped: stop_after has all that it waits for"
     assert run[""].error is None
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+X3 = torch.ones(2, 3)
+
+
+def test_call_it_stops_at_is_recorded_with_its_output():
+    model = nn.Sequential(Inner(), nn.ReLU())
+    with hookline.watch(model) as run, hookline.stop_after(model, "0.a"):
+        model(X3)
+    assert run["0.a"].error is None
+    assert [*run["0.a"].output.shape] == [2, 3]
+    assert [call.path for call in run] == ["", "0", "0.a"]
+
+
+def test_gradients_of_the_call_it_stops_at_are_edited():
+    model = nn.Sequential(Inner(), nn.ReLU())
+    with hookline.edit(model, "0.a", grad_output=hookline.edits.zero()), hookline.stop_after(model, "0.a"):
+        model(X3)["0.a"].sum().backward()
+    assert model[0].a.weight.grad.abs().sum() == 0
+
+
+def test_backward_hooks_of_the_call_it_stops_at_run():
+    model, seen = nn.Sequential(Inner(), nn.ReLU()), []
+    model[0].a.register_full_backward_hook(lambda *_: seen.append("PyTorch's"))
+    on = hookline.on(model, "0.a", backward=lambda call: seen.append("ours"))
+    with on, hookline.stop_after(model, "0.a"):
+        model(X3.clone().requires_grad_())["0.a"].sum().backward()
+    assert sorted(seen) == ["PyTorch's", "ours"]
+
+
+def test_guard_does_not_blame_the_call_it_stops_at():
+    model = nn.Sequential(Inner(), nn.ReLU())
+    with hookline.guard(model), hookline.stop_after(model, "0.a"):
+        assert model(X3)["0.a"].shape == (2, 3)
+
+
+def test_model_that_calls_itself_is_stopped_at_its_outermost_call():
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.last = nn.Identity(), nn.Identity()
+
+        def forward(self, x, depth=1):
+            x = self(x, depth - 1) + 1 if depth else self.layer(x)
+            return self.last(x)
+
+    model = Again()
+    with hookline.stop_after(model, ["layer", "last"]):
+        assert set(model(X3)) == {"layer", "last"}
+
+
+def test_stop_after_nests():
+    model = nn.Sequential(Inner(), nn.ReLU())
+    with hookline.stop_after(model, "1"), hookline.stop_after(model[0], "a"):
+        with pytest.raises(Exception, match="dict"):
+            model(X3)
+    with hookline.stop_after(model, "0"), hookline.stop_after(model[0], "a"):
+        assert list(model(X3)["0"]) == ["a"]

@@ -1,7 +1,7 @@
 """Which checkpointed segment is running: the same object in the forward and when a backward pass computes it again."""
 
 import sys
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import Any
 
 from torch import is_grad_enabled
@@ -10,6 +10,7 @@ from torch._C._autograd import _top_saved_tensors_default_hooks as top_hooks
 from torch.utils import checkpoint
 
 FILE = checkpoint.__file__
+CONTEXT: Any = checkpoint.CheckpointFunction._backward_cls
 
 
 def segment() -> Any:
@@ -31,14 +32,11 @@ def segment() -> Any:
 
 
 def _held(frame: FrameType) -> Any:
-    """What one call of PyTorch's knows of the segment that it runs."""
-    names = frame.f_locals
-    match frame.f_code.co_name:
-        case "forward" | "backward":
-            return names.get("ctx")
-        case "unpack_hook":
-            return names.get("frame")
-        case "checkpoint":
-            running = getattr(names.get("gen"), "gi_frame", None)
-            return None if running is None else running.f_locals.get("new_frame")
+    """What one call of PyTorch's knows of the segment that it runs: found by what it is, since the names of functions
+    and variables change from release to release."""
+    for value in frame.f_locals.values():
+        inside = getattr(value, "gi_frame", None) if isinstance(value, GeneratorType) else None
+        for held in (value, *(inside.f_locals.values() if inside is not None else ())):
+            if isinstance(held, checkpoint._CheckpointFrame | CONTEXT):
+                return held
     return None

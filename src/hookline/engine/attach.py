@@ -7,12 +7,27 @@ from typing import Any, Literal
 
 from torch.nn import Module as TorchModule
 
+from hookline.engine.compile_start import attached as ever_attached
+from hookline.engine.compile_start import hear_of_tracing, is_known_to_graphs
+from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import tell, tell_no_more
 from hookline.engine.hook import Handle, Hook, Step, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
 from hookline.engine.plan import Plan, decide
 from hookline.engine.scope import Block, enter, leave, scoped_call
-from hookline.engine.stand_in import PYTORCHS_CALL, SITE, Kind, Site, changing, site_of, swap, swap_back
+from hookline.engine.site import (
+    PYTORCHS_CALL,
+    SITE,
+    SLOT,
+    Kind,
+    Site,
+    changing,
+    close,
+    no_call_half_way,
+    put_in_slot,
+    site_of,
+)
+from hookline.engine.stand_in import swap, swap_back
 from hookline.engine.tap import give_keys, waiting
 from hookline.engine.torch_hooks import call
 from hookline.engine.traced import graphs
@@ -25,11 +40,13 @@ from hookline.model.select import Where, select
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
     """Put the hooks on all of these (path, module)s, or on none where one cannot be hooked; gives their undo."""
     attached: list[weakref.ref[TorchModule]] = []
+    paths: list[str] = []
 
     def undo() -> None:
         with changing:
             for hook in hooks:
                 hook.active = False
+            no_call_half_way()
             for reference in attached:
                 module = reference()
                 if module is not None:
@@ -39,15 +56,22 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
         with changing:
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
+            known = is_known_to_graphs()
+            hear_of_tracing()
             for path, module in modules:
                 reference = weakref.ref(module)
                 attached.append(reference)
-                site = site_of(module) if SITE in module.__dict__ else None
+                paths.append(path)
+                site = site_of(module)
                 if site is None:
-                    _swap(module, reference, path, hooks, plan, kinds)
+                    own = original_class(module)
+                    kind = kinds.get(own) or kinds.setdefault(own, Kind(own))
+                    _enter(module, Site(reference, kind, path, hooks, plan), kind.has_slot and not known(own))
                 else:
                     _decide(site, (*site.hooks, *hooks))
-            _have_keys(hooks, attached, plan)
+            for hook in hooks:
+                hook.modules, hook.paths = attached, paths
+            _remember(hooks, plan)
     except BaseException:
         undo()
         raise
@@ -57,32 +81,34 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 def detach(module: TorchModule, hook: Hook) -> None:
     """Take one hook off one module; where it is not on, nothing happens."""
     with changing:
+        no_call_half_way()
         _take_off(module, (hook,))
 
 
-def _have_keys(hooks: tuple[Hook, ...], modules: list[weakref.ref[TorchModule]], plan: Plan) -> None:
-    """Have the modules get keys that stand for them in graphs: now, where graphs are made already."""
+def _remember(hooks: tuple[Hook, ...], plan: Plan) -> None:
+    """Remember the modules for when a graph is made: they get stand-ins then, and keys that stand for them in it; now,
+    where graphs are made already."""
+    ever_attached.add(hooks[0])
     if plan.compiled.taps or plan.compiled.leaves_out:
-        hooks[0].modules = modules
         waiting.add(hooks[0])
         if graphs.made:
             give_keys()
 
 
-def _swap(
-    module: TorchModule,
-    reference: "weakref.ref[TorchModule]",
-    path: str,
-    hooks: tuple[Hook, ...],
-    plan: Plan,
-    kinds: dict[type[TorchModule], Kind],
-) -> None:
+def _enter(module: TorchModule, site: Site, in_slot: bool) -> None:
+    """Have the calls of a module go to its new site: from its slot, or, where that does not serve, by a stand-in."""
+    module.__dict__.pop(SITE, None)  # of another module, whose `__dict__` was copied
+    there = module.__dict__.get(SLOT)
+    if in_slot and (there is None or type(there) is Site):
+        put_in_slot(module, site)
+        return
     try:
-        swap(module, reference, path, hooks, plan, kinds)
+        swap(module, site)
     except TypeError as error:
+        close(site)
         kind = type(module).__qualname__
         message = (
-            f"{path or 'the model'} cannot be hooked: its class {kind} does not let itself be subclassed ({error})"
+            f"{site.path or 'the model'} cannot be hooked: its class {kind} does not let itself be subclassed ({error})"
         )
         raise AttachError(message) from error
 
@@ -92,8 +118,8 @@ def _decide(site: Site, hooks: tuple[Hook, ...]) -> None:
 
 
 def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
-    site = module.__dict__.get(SITE)
-    if site is None or site.module() is not module:
+    site = site_of(module)
+    if site is None:
         return
     left = () if site.hooks == hooks else tuple(hook for hook in site.hooks if hook not in hooks)
     if left:
@@ -141,8 +167,8 @@ def on(
     nothing of it, and copies a tensor that it keeps, since the graph uses the memory again. Backward steps are left out
     of a graph, and a warning says so when it is made.
 
-    Pickling or copying a hooked module gives the plain one. While it is hooked `type(module) is X` is False for it;
-    `module.__class__` and `isinstance` say what they did.
+    Pickling or copying a hooked module gives the plain one. `type(module)` is what it was, but for a module that is
+    compiled or has a `__call__` of its own: then `type(module) is X` is False and `type(module) == X` True.
 
     Raises SelectionError where `where` (see `select`) picks nothing.
 

@@ -84,7 +84,16 @@ class Call:
         """What backward steps need to know of this call and those around it."""
         found = self._origin
         if found is None:
-            found = self._origin = Origin(self)
+            found = self._origin = Origin()
+            names, parent = self.names, self.parent
+            found.names = names
+            if names.module is not None:
+                found.module, found.kept = names.module, None
+            else:
+                found.module, found.kept = weakref.ref(self.module), self.module
+            found.index = self.index
+            found.parent = None if parent is None else parent._origin or parent.origin()
+            found.recompute = current_pass() != -1
         return found
 
     def __repr__(self) -> str:
@@ -114,14 +123,19 @@ class Origin:
 
     __slots__ = ("__weakref__", "index", "kept", "module", "names", "parent", "recompute")
 
-    def __init__(self, call: Call) -> None:
-        names, parent = call.names, call.parent
-        self.module = weakref.ref(call.module)
-        self.kept = None if names.own else call.module
-        self.names = names
-        self.index = call.index
-        self.parent = None if parent is None else parent.origin()
-        self.recompute = current_pass() != -1
+    module: weakref.ref[Module]
+    kept: Module | None
+    names: "Names"
+    index: int
+    parent: "Origin | None"
+    recompute: bool
+
+    def around(self) -> "Iterator[Origin]":
+        """The calls that this one runs inside of, the nearest first."""
+        above = self.parent
+        while above is not None:
+            yield above
+            above = above.parent
 
     def call(self) -> Call | None:
         """A Call for backward steps; None once the module is gone."""
@@ -130,11 +144,15 @@ class Origin:
 
 
 class Names(Protocol):
-    """Whatever can tell the path of the module that is called; whether it belongs to that module, and the hooks since
-    which it has counted the calls."""
+    """Whatever can tell the path of the module that is called; that module if it belongs to it, None if it tells the
+    paths of several; and the hooks since which it has counted the calls."""
 
-    own: bool
     first: tuple[Any, ...]
+
+    @property
+    def module(self) -> weakref.ref[Module] | None:
+        """The module whose own this is."""
+        ...
 
     def path_of(self, module: Module) -> str:
         """The dotted path of a module."""
@@ -145,7 +163,7 @@ class PathsBelow:
     """The paths of the modules below one that was called, found out when one is first asked for."""
 
     __slots__ = ("known", "outermost")
-    own = False
+    module = None
     first = ()
 
     def __init__(self, outermost: Module) -> None:

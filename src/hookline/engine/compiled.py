@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from hookline.engine.stand_in import Site
+from hookline.engine.site import Site
 from hookline.model.paths import walk
 from hookline.model.telling import few, outside
 

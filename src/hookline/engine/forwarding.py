@@ -1,4 +1,4 @@
-"""Stand-in classes as classes: what tells one, and what is set on one."""
+"""Stand-in classes as classes: what tells one, and what is done to one."""
 
 from functools import lru_cache
 from typing import Any
@@ -18,13 +18,28 @@ def original_class(module: Module) -> type[Module]:
 
 
 class Forwarding(type):
-    """The metaclass of stand-ins: what is set on the class goes to the original, for all its instances and to stay."""
+    """The metaclass of stand-ins. What is set on the class goes to the original, for all its instances and to stay; it
+    equals the original, in tables of types too; and to call it makes an instance of the original."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         setattr(cls.__base__, name, value)
 
     def __delattr__(cls, name: str) -> None:
         delattr(cls.__base__, name)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance of the original."""
+        original: Any = cls.__base__
+        return original(*args, **kwargs)
+
+    def __eq__(cls, other: object) -> bool:
+        mine, others = type.__getattribute__(cls, "__base__"), other
+        if isinstance(other, Forwarding):
+            others = type.__getattribute__(other, "__base__")
+        return bool(mine == others)
+
+    def __hash__(cls) -> int:
+        return hash(cls.__base__)
 
 
 @lru_cache(maxsize=64)

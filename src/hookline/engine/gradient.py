@@ -10,9 +10,8 @@ the first of them is due, every node of the module that will run has run. What i
 to no tensor: a graph that is dropped is freed at once.
 """
 
-import itertools
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -25,17 +24,16 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Variable
 from torch.utils.hooks import unserializable_hook
 
-from hookline.engine.call import Call
+from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook
 from hookline.engine.nesting import FIRST, NO_KWARGS, ONE, Places, assigned, fill
 from hookline.engine.notes import note_failure, note_gradient
 from hookline.engine.plan import Plan
-from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_gradient, hook_new
+from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_at, hook_gradient, hook_new
 from hookline.errors import GradientError
 from hookline.model.tensors import Change, exchange_back, memory_of
 
-numbers = itertools.count()
-Alias: TypeAlias = tuple[Tensor, Any, int]  # the alias, its autograd node, its version when the module got it
+Alias: TypeAlias = tuple[int, Tensor, Any, int]  # its place, itself, its autograd node, its version as it was given
 
 
 class Pass:
@@ -66,15 +64,13 @@ class BackwardHalf:
     changes: list[Change] | None = None  # in containers that the caller passed, until the module has run
     restored: Sequence[Tensor] = ()
 
-    def __init__(self, plan: Plan, call: Call) -> None:
-        self.plan = plan
-        self.origin = call.origin()
-        self.number = next(numbers)
-        self.passes: dict[int, Pass] = {}
+    plan: Plan
+    origin: Origin
+    passes: dict[int, Pass] | None = None  # made when the first comes
 
     # Forward
 
-    def of_inputs(self, call: Call) -> list[Alias]:
+    def of_inputs(self, call: Call) -> Iterable[Alias]:
         """Give the module aliases of those arguments that gradients flow to; these aliases."""
         args, kwargs = call.args, call.kwargs
         if len(args) == 1 and not kwargs:
@@ -83,7 +79,7 @@ class BackwardHalf:
                 self.args, self.inputs = ONE, 1
                 alias = alias_of(x)
                 call.args = (alias,)
-                return [(alias, hook_new(alias, self._only_input), alias._version)]
+                return ((0, alias, hook_new(alias, self._only_input), alias._version),)
 
         refuse_vmap()
         self.changes = []
@@ -92,7 +88,7 @@ class BackwardHalf:
         if kwargs:
             self.kwargs = places.pattern(kwargs)
         if not places.tensors:
-            return []
+            return ()
         self.inputs = len(places.tensors)
         aliases = [alias_of(tensor) for tensor in places.tensors]
         if self.inputs == 1:
@@ -106,29 +102,34 @@ class BackwardHalf:
         call.args = places.exchange(args, aliases, self.changes)
         if kwargs:
             call.kwargs = {name: places.exchange(value, aliases, self.changes) for name, value in kwargs.items()}
-        return [(alias, node, alias._version) for alias, node in zip(aliases, nodes, strict=True)]
+        alias_nodes = zip(aliases, nodes, strict=True)
+        return [(place, alias, node, alias._version) for place, (alias, node) in enumerate(alias_nodes)]
 
-    def run(self, inner: Callable[..., Any], call: Call) -> Any:
+    def restore_after(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The output of the module; containers that it was given hold afterwards what they held, less its changes."""
-        if not self.changes:
-            return inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
-        self.restored = [before for _, _, before, _ in self.changes]
+        changes = self.changes or []
+        self.restored = [before for _, _, before, _ in changes]
         try:
-            return inner(*call.args, **call.kwargs)
+            return inner(*args, **kwargs)
         finally:
-            exchange_back(self.changes)
+            exchange_back(changes)
 
-    def of_output(self, call: Call, aliases: list[Alias]) -> None:
+    def of_output(self, call: Call, aliases: Iterable[Alias]) -> None:
         """See to the gradients of what the module gave, and of arguments that it changed in place."""
-        for place, (alias, node, version) in enumerate(aliases):
+        for place, alias, node, version in aliases:
             if alias._version != version:
                 self._follow(place, alias, node)
 
         output = call.output
         if type(output) is Tensor:
-            if output.requires_grad:
-                self.output, self.outputs = FIRST, 1
+            node = output.grad_fn
+            if node is None and not output.requires_grad:
+                return
+            self.output, self.outputs = FIRST, 1
+            if node is None or output._backward_hooks is not None:
                 call.output = self._hook_only(output)
+            else:
+                hook_at(node, output, self._only_output)
             return
         places = Places(without=self.restored)
         self.restored = ()
@@ -147,14 +148,14 @@ class BackwardHalf:
         return output
 
     def _is_older(self, hooks: dict[Any, Any]) -> bool:
-        """Whether a tensor with these hooks was given by an earlier call."""
+        """Whether a tensor with these hooks was given by an earlier call, which is none that ran inside of this one."""
         owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
-        return any(isinstance(owner, BackwardHalf) and owner.number < self.number for owner in owners)
+        return any(isinstance(owner, BackwardHalf) and self.origin not in owner.origin.around() for owner in owners)
 
-    def _pass_together(self, outputs: list[Tensor], aliases: list[Alias]) -> list[Tensor]:
+    def _pass_together(self, outputs: list[Tensor], aliases: Iterable[Alias]) -> list[Tensor]:
         """The outputs behind one node, which sees what comes from outside alone; those that share their memory with
         another or with an input, whose changes in place autograd must see there too, with a hook each."""
-        apart = places_apart(outputs, {plain_memory_of(alias) for alias, _, _ in aliases})
+        apart = places_apart(outputs, {plain_memory_of(alias) for _, alias, _, _ in aliases})
         given = list(outputs)
         if apart:
             passed = Gate.apply(self, tuple(apart), *(outputs[place] for place in apart))  # type: ignore[no-untyped-call]
@@ -183,9 +184,12 @@ class BackwardHalf:
 
     def _pass(self) -> Pass:
         task = current_pass()
-        now = self.passes.get(task)
+        passes = self.passes
+        if passes is None:
+            passes = vars(self).setdefault("passes", {})  # the one dict, if several threads come at once
+        now = passes.get(task)
         if now is None:
-            now = self.passes[task] = Pass(self)
+            now = passes[task] = Pass(self)
             at_the_end_of(task, self)
         return now
 
@@ -267,7 +271,7 @@ class BackwardHalf:
             return
         if self.plan.backward_before and not now.seen:
             self._before(now, ())  # no one node had all the gradients of the outputs
-        call.grad_output = fill(self.output, now.output)
+        call.grad_output = now.output[0] if self.output is FIRST else fill(self.output, now.output)
         now.call, now.output = None, [None] * self.outputs
         one = self.args is ONE
         args = call.grad_input = (given[0],) if one else fill(self.args, given)
@@ -298,10 +302,18 @@ class BackwardHalf:
 
     def end(self, task: int) -> None:
         """The pass is over: run what no gradient of an input has set off."""
-        now = self.passes.pop(task, None)
+        now = None if self.passes is None else self.passes.pop(task, None)
         if now is not None and now.begun and not now.done:
             now.late = tuple(range(self.inputs))
             self._finish(now)
+
+
+def backward_half(plan: Plan, call: Call) -> BackwardHalf:
+    """The backward half of a call that begins."""
+    half = BackwardHalf()
+    half.plan = plan
+    half.origin = call._origin or call.origin()
+    return half
 
 
 def places_apart(outputs: list[Tensor], taken: set[int | None]) -> list[int]:

@@ -16,7 +16,7 @@ from hookline.errors import AttachError
 from hookline.model.telling import outside
 
 Step: TypeAlias = Callable[[Call], Any]
-Phase: TypeAlias = Literal["before", "after", "always", "backward_before", "backward"]
+Phase: TypeAlias = Literal["before", "after", "always", "ended", "backward_before", "backward"]
 Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 
 
@@ -24,8 +24,8 @@ Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 class Hook:
     """One step, the phase of the call it runs in, its place in the order, the file and line that added it, what becomes
     of it in a compiled graph, what of tensors it looks at there, whether it asks for their gradients and whether the
-    user was told that it does not run, the modules that it was put on, and whether it is on still: a removed one does
-    not run in the backward pass of an earlier call."""
+    user was told that it does not run, the modules that it was put on and their paths, and whether it is on still: a
+    removed one does not run in the backward pass of an earlier call."""
 
     step: Step
     phase: Phase
@@ -36,12 +36,18 @@ class Hook:
     sees_gradients: bool = False
     told: bool = False
     modules: "list[weakref.ref[Module]]" = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     active: bool = True
 
     @property
     def name(self) -> str:
         """The name of the step's function, as its author would recognise it."""
         return getattr(self.step, "__qualname__", None) or type(self.step).__qualname__
+
+    def path_of(self, module: Module, otherwise: str) -> str:
+        """The path of a module under the model that the hook was added to; the other one where that is not known."""
+        found = (path for path, own in zip(self.paths, self.modules, strict=False) if own() is module)
+        return next(found, otherwise)
 
     def __str__(self) -> str:
         return f"{self.phase} step {self.name}, added at {self.added}"

@@ -7,7 +7,6 @@ holds the plan decided from them; any change to one of them drops it. A class wh
 
 import functools
 import sys
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +15,9 @@ from typing import Any, TypeAlias
 
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
+
+from hookline.engine.locks import lock
+from hookline.engine.unseen import unseen
 
 TorchHook: TypeAlias = Callable[..., Any]
 PlannedHook: TypeAlias = tuple[Any, TorchHook, bool]
@@ -30,7 +32,7 @@ HOOK_DICTS = (
     "_backward_hooks",
 )
 CHANGES = ("__setitem__", "__delitem__", "__ior__", "clear", "move_to_end", "pop", "popitem", "setdefault", "update")
-changing = threading.RLock()  # held while a dict changes, is replaced, or a plan is made of it
+changing = lock()  # held while a dict changes, is replaced, or a plan is made of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,11 @@ class Wiring:
 
     __slots__ = ("__weakref__", "open", "owner", "plan", "retired")
 
-    def __init__(self, module: Module) -> None:
-        self.owner: Callable[[], Module | None] = weakref.ref(module)
+    def __init__(self, module: Module | None) -> None:
+        self.owner: Callable[[], Module | None] = (lambda: None) if module is None else weakref.ref(module)
         self.plan: HookPlan | None = None
         self.open: set[str] = set()
-        self.retired = False
+        self.retired = module is None
         every_wiring.add(self)
 
     def retire(self) -> None:
@@ -90,7 +92,9 @@ class HookDict(OrderedDict[Any, Any]):
 
     __slots__ = ("wiring",)
 
-    def __init__(self, wiring: Wiring, hooks: Any = ()) -> None:
+    def __init__(self, wiring: Any = (), hooks: Any = ()) -> None:
+        if not isinstance(wiring, Wiring):  # made of this type by somebody: `type(module._forward_hooks)()`
+            wiring, hooks = Wiring(None), wiring
         self.wiring = wiring
         super().__init__(hooks)
 
@@ -112,6 +116,7 @@ class HookDict(OrderedDict[Any, Any]):
 
 def _dropping_the_plan(change: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(change)
+    @unseen
     def changed(self: HookDict, *args: Any, **kwargs: Any) -> Any:
         with changing:
             try:
@@ -126,7 +131,18 @@ for _name in CHANGES:
     setattr(HookDict, _name, _dropping_the_plan(getattr(OrderedDict, _name)))
 
 
-class HookDictSlot:
+class _UnseenByDynamo(type):
+    """The class of slots, whose `__set__` and `__delete__` Python finds and `hasattr` does not: dynamo would trace them
+    where code that it compiles makes a module. It keeps the plain attribute instead, and sets it when the graph has
+    run."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__set__", "__delete__"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+class HookDictSlot(metaclass=_UnseenByDynamo):
     """The class attribute behind which a module keeps one of its hook dicts; it keeps the wiring right."""
 
     __slots__ = ("name",)
@@ -134,6 +150,7 @@ class HookDictSlot:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    @unseen
     def __get__(self, module: Module | None, owner: type | None = None) -> Any:
         if module is None:
             return self
@@ -144,6 +161,7 @@ class HookDictSlot:
             wire(module)
         return namespace[self.name]
 
+    @unseen
     def __set__(self, module: Module, hooks: Any) -> None:
         namespace = module.__dict__
         with changing:
@@ -157,20 +175,23 @@ class HookDictSlot:
                 hooks.wiring.retire()
             namespace[self.name] = hooks
 
+    @unseen
     def __delete__(self, module: Module) -> None:
         self.__set__(module, OrderedDict())
         del module.__dict__[self.name]
 
 
-class CompiledCallSlot:
+class CompiledCallSlot(metaclass=_UnseenByDynamo):
     """The class attribute behind which `Module.compile()` leaves what it made; a module that has one keeps no plan."""
 
     __slots__ = ()
     name = "_compiled_call_impl"
 
+    @unseen
     def __get__(self, module: Module | None, owner: type | None = None) -> Any:
         return None if module is None else module.__dict__.get(self.name)
 
+    @unseen
     def __set__(self, module: Module, compiled: Any) -> None:
         module.__dict__[self.name] = compiled
         for wiring in _wirings(module.__dict__):
@@ -178,6 +199,7 @@ class CompiledCallSlot:
             if wiring.owner() is not module:
                 wiring.retire()
 
+    @unseen
     def __delete__(self, module: Module) -> None:
         del module.__dict__[self.name]
 

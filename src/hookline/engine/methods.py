@@ -15,7 +15,8 @@ from hookline.engine.call import Call, here
 from hookline.engine.hook import Handle, Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
-from hookline.engine.stand_in import changing, site_of
+from hookline.engine.site import changing, site_of
+from hookline.engine.stand_in import swap
 from hookline.engine.traced import tell_of_method
 
 NOTHING: Any = object()
@@ -34,7 +35,6 @@ class Method:
     signature of the method and hides it. Copied or pickled the module is without it."""
 
     __slots__ = ("before", "count", "hooks", "inner", "module", "name", "passed", "path", "plan", "standing")
-    own = True
     first = ()
 
     def __init__(self, module: Module, path: str, name: str) -> None:
@@ -145,6 +145,8 @@ def attach_methods(modules: Iterable[tuple[str, Module]], names: Iterable[str], 
 def _put_on(module: Module, path: str, name: str, hooks: tuple[Hook, ...]) -> Method:
     site = site_of(module)
     assert site is not None, "a module has hooks on its call first"
+    if not site.swapped:  # a copy of the module is to be without the methods too, which its stand-in sees to
+        swap(module, site)
     if site.methods is None:
         site.methods = {}
     method: Method | None = site.methods.get(name)

@@ -31,7 +31,7 @@ def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
         return
     with suppress(Exception):  # a note never hides the error that it explains; some errors take none
         if hook is not None:
-            error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call)}")
+            error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call, hook)}")
         elif not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
             error.add_note("\n  ".join([f"{PREFIX}in {_called(call, LONGEST)}", *_more(call)]))
 
@@ -103,9 +103,12 @@ class _Shown:
         return self.text
 
 
-def _where(call: Call) -> str:
-    path = call.path or "the model"
-    return f"{path} ({type(call.module).__name__}, call {call.index})"
+def _where(call: Call, hook: Hook | None = None) -> str:
+    """Which call it is: by the path under the model that the hook was added to, by default the last one."""
+    last: Hook | None = hook or next(iter(getattr(call.names, "hooks", ())[-1:]), None)
+    own = last is None or hasattr(call, "method")  # a method's path is its own
+    path = call.path if last is None or own else last.path_of(call.module, call.path)
+    return f"{path or 'the model'} ({type(call.module).__name__}, call {call.index})"
 
 
 def _called(call: Call, longest: int) -> str:

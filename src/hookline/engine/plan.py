@@ -10,11 +10,13 @@ from hookline.engine.shown import MORE, Sees
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps of one module by phase, each phase in the order in which it runs; of the backward phases the hooks,
-    since one may be removed before they run. `gradients` says that there are any of these."""
+    since one may be removed before they run. `gradients` says that there are any of these. What `ended` steps raise is
+    raised to the caller: the call itself has succeeded."""
 
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     always: tuple[Step, ...]
+    ended: tuple[Step, ...]
     backward_before: tuple[Hook, ...]
     backward: tuple[Hook, ...]
     gradients: bool
@@ -31,7 +33,8 @@ def decide(hooks: tuple[Hook, ...]) -> Plan:
     before, after, always = _steps(hooks, "before"), _steps(hooks, "after"), _steps(hooks, "always")
     backward_before, backward = in_order(hooks, "backward_before"), in_order(hooks, "backward")
     gradients = bool(backward_before or backward)
-    return Plan(before, after, always, backward_before, backward, gradients, hooks, in_a_graph(hooks))
+    ended = _steps(hooks, "ended")
+    return Plan(before, after, always, ended, backward_before, backward, gradients, hooks, in_a_graph(hooks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 from torch import is_grad_enabled
-from torch._C import _get_tracing_state
+from torch._C import _is_tracing
 from torch.compiler import is_exporting
 
 from hookline.engine.call import Call, here
-from hookline.engine.gradient import BackwardHalf
+from hookline.engine.gradient import backward_half
 from hookline.engine.hook import Phase, Step
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
@@ -34,12 +34,12 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         if call.instead is not None:
             inner, call.instead = partial(call.instead, inner), None  # what answers may hold the call
         half = None
-        if plan.gradients and is_grad_enabled() and not (is_exporting() or _get_tracing_state()):
-            half = BackwardHalf(plan, call)
+        if plan.gradients and is_grad_enabled() and not (is_exporting() or _is_tracing()):
+            half = backward_half(plan, call)
             aliases = half.of_inputs(call)
-            call.output = half.run(inner, call)
-        else:
-            call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
+            if half.changes:
+                inner = partial(half.restore_after, inner)
+        call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
 
         phase = "after"
         for step in plan.after:
@@ -52,13 +52,15 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         if half is not None:
             step = None
             half.of_output(call, aliases)
-        return call.output
     except BaseException as error:
         note_failure(error, call, plan.hook_of(step, phase) if step is not None else None)
         finish(plan, call, always, error)
         raise
     finally:
         running.call = call.parent
+    for step in plan.ended:
+        step(call)
+    return call.output
 
 
 def finish(plan: Plan, call: Call, always: Iterable[Step], error: BaseException) -> None:

@@ -88,10 +88,12 @@ def open_hooks() -> tuple[Hook, ...]:
 
 def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call while a block is open anywhere: with the steps of this thread's or task's blocks around it."""
+    if torch.compiler.is_dynamo_compiling():
+        return call(self, *args, **kwargs)
     scope = current.get()
     if scope is not None and scope.as_of != Block.left:
         scope = scope.without_closed()
-    if scope is None or torch.compiler.is_dynamo_compiling():
+    if scope is None:
         return call(self, *args, **kwargs)
 
     running = here.running
@@ -108,3 +110,6 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
         return run(scope.plan, this, MethodType(call, self))
     finally:
         running.names = outer
+
+
+scoped_call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them

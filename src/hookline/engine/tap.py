@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from hookline.engine.call import Call, Running, here
 from hookline.engine.run import finish
 from hookline.engine.shown import packed, unpacked
+from hookline.engine.unseen import unseen
 from hookline.model.tensors import Fields, Opaque
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def give_keys() -> None:
         while True:
             for reference in waiting.pop().modules:
                 module = reference()
-                site = None if module is None else module.__dict__.get("_hookline")
-                if site is not None and site.key is None:
+                namespace = {} if module is None else module.__dict__
+                site: Any = namespace.get("_hookline", namespace.get("_compiled_call_impl"))
+                if getattr(site, "key", 0) is None:
                     number = next(numbers)
                     sites[number] = site
                     with _disable_current_modes():
@@ -267,7 +269,11 @@ def leave_without_ticket(call: Call, running: Running) -> None:
     """Let go of a call once nobody has its ticket."""
     tap = taps[call]
     if isinstance(tap.ticket, Tensor):
-        tap.ticket = weakref.ref(tap.ticket, lambda _: leave([call], running))
+        tap.ticket = weakref.ref(tap.ticket, partial(_gone, call, running))
+
+
+def _gone(call: Call, running: Running, ticket: "weakref.ref[Tensor]") -> None:
+    leave([call], running)
 
 
 def forget(site: Any) -> None:
@@ -365,4 +371,6 @@ def operators() -> Any:
         torch.library.register_fake(f"hookline::{name}", lambda *_: None, lib=library)
     _register_effectful_op("hookline::graded", EffectType.ORDERED)
     torch.compiler.allow_in_graph(show_gradients)  # type: ignore[no-untyped-call]
+    for taps_call in (began, ended, graded, _show, _gone, Leaving.__call__):
+        unseen(taps_call)
     return library

@@ -1,6 +1,5 @@
 """Tensor hooks: the gradient of one tensor, seen without changing any; and an autograd node of one's own."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -12,6 +11,12 @@ from torch.utils.hooks import unserializable_hook
 from hookline.engine.call import here
 
 Gradient: TypeAlias = Tensor | None
+
+
+class Hooks(dict[Any, Callable[[Tensor], Gradient]]):
+    """The hooks of a tensor: what the handles of PyTorch's hooks can refer to, made sooner than an OrderedDict."""
+
+    __slots__ = ("__weakref__",)
 
 
 class TensorHook(partial[Gradient]):
@@ -41,13 +46,18 @@ def hook_new(tensor: Tensor, see: Callable[[Tensor], Gradient]) -> Any:
     """The same for a tensor without hooks."""
     node: Any = tensor.grad_fn
     if type(tensor) is Tensor:
-        hooks = OrderedDict()
-        hooks["hookline"] = see  # PyTorch's own keys are numbers
-        tensor._backward_hooks = hooks  # type: ignore[assignment]
-        node._register_hook_dict(tensor)
+        hook_at(node, tensor, see)
     else:
         tensor.register_hook(see)  # type: ignore[no-untyped-call]
     return node
+
+
+def hook_at(node: Any, tensor: Tensor, see: Callable[[Tensor], Gradient]) -> None:
+    """The same for a plain tensor without hooks, whose autograd node is known."""
+    hooks = Hooks()
+    hooks["hookline"] = see  # PyTorch's own keys are numbers
+    tensor._backward_hooks = hooks
+    node._register_hook_dict(tensor)
 
 
 def on_gradient(tensor: Tensor, see: Callable[[Gradient], None]) -> Callable[[], None] | None:

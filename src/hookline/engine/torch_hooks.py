@@ -54,6 +54,9 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run_after(self, args, kwargs, output)  # hooks came or went while the module ran
 
 
+call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+
+
 def run_few(before: tuple[PlannedHook, ...], after: tuple[PlannedHook, ...]) -> Callable[..., Any]:
     """The call with at most one hook before the forward and one after it, of whatever kind."""
     _, hook_before, before_takes_kwargs = before[0] if before else (None, None, False)
@@ -160,8 +163,9 @@ def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """A call that something keeps off the straight path above: no plan, compiling, tracing, a call of its own."""
     if torch.compiler.is_compiling():
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
-    if self._compiled_call_impl is not None:
-        return self._compiled_call_impl(*args, **kwargs)
+    compiled = self._compiled_call_impl
+    if compiled is not None:
+        return compiled(*args, **kwargs)
     if _is_its_own(self):
         return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
     if can_be_wired(self):

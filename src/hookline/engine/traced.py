@@ -21,7 +21,7 @@ from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradi
 from hookline.model.tensors import DEEPEST
 
 if TYPE_CHECKING:
-    from hookline.engine.stand_in import Site
+    from hookline.engine.site import Site
 
 
 NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention", "invoke_subgraph"}
@@ -153,13 +153,30 @@ def make_ready() -> bool:
     export, which is to be as that of the bare model, and a warning says so."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
+    tracing: Any = InstructionTranslator.current_tx()
+    refuse_to_be_packaged(tracing.output)
     operators()
     graphs.made = True
     give_keys()
-    if not InstructionTranslator.current_tx().export:
+    if not tracing.export:
         return True
     warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)
     return False
+
+
+def refuse_to_be_packaged(output: Any) -> None:
+    """Raise where the code that is compiled is to be kept for other processes: our steps are of this one. (PyTorch
+    would say so obscurely, once it fails to write down what the code depends on.)"""
+    from torch._dynamo.exc import PackageError
+
+    if output.package is None:
+        return
+    raise PackageError(
+        "a module with hookline's steps on it cannot be compiled to be kept for other processes, as "
+        "torch._dynamo.config.caching_precompile does: the steps are of this process. Give the model to torch.compile "
+        "while caching_precompile is False; or, where steps are on, run it uncompiled, as in "
+        "torch.compiler.set_stance('force_eager')"
+    )
 
 
 def has_room_for_taps() -> bool:
@@ -209,11 +226,20 @@ def gradients_are_told() -> bool:
     why = ""
     if compiled_autograd_enabled or torch._dynamo.config.compiled_autograd:
         why = "under compiled autograd a graph does not tell gradients"
-    elif "resume_in_traced_call" in InstructionTranslator.current_tx().f_code.co_name:
+    elif is_from_outside(InstructionTranslator.current_tx().output.current_tx):
         why = "where a module's code breaks the graph, the gradient of what it gives is not told"
     if why:
         warnings.warn(why, stacklevel=2)
     return not why
+
+
+def is_from_outside(frame: Any) -> bool:
+    """Whether a call, by dynamo's frame of `traced_call`, goes on after a break, and gives a tensor that was made
+    before the graph that goes on. (With nested_graph_breaks that often begins inside of the module.)"""
+    if "resume_in_traced_call" not in frame.f_code.co_name:
+        return False
+    given = frame.symbolic_locals["tensors"].realize().items
+    return any(tensor.as_proxy().node.op == "placeholder" for tensor in given)
 
 
 def tell_of_method(name: str) -> None:

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from hookline.model.paths import walk
 from hookline.model.tensors import parts_of_wrapped, tensors
+from hookline.model.unregistered import unregistered
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def as_it_was(model: Module, inputs: Any) -> Iterator[list[Held]]:
     >>> model.running_mean
     tensor([0.])
     """
-    leaves = [*model.parameters(), *(tensor for _, tensor in tensors(inputs) if tensor.is_leaf)]
+    hidden = [tensor for each in unregistered(model) for tensor in each.parameters]
+    leaves = [*model.parameters(), *hidden, *(tensor for _, tensor in tensors(inputs) if tensor.is_leaf)]
     gradients = [(leaf, leaf.grad) for leaf in leaves if leaf.requires_grad]
     changing = [*_changed_by_a_forward(model)]
     python, numpy = random.getstate(), sys.modules.get("numpy")

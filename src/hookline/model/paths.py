@@ -1,6 +1,7 @@
 """Modules and their dotted paths."""
 
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 
 from torch.nn import Module
 
@@ -59,6 +60,33 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
         elif path not in found[key][1]:
             found[key] = module, (*found[key][1], path)
     return [*found.values()]
+
+
+class PathTable:
+    """The paths of modules as a tool selected them. It refers to them weakly: a module may be deleted from its model
+    while it is watched."""
+
+    __slots__ = ("known",)
+
+    def __init__(self, modules: Iterable[tuple[str, Module]]) -> None:
+        self.known: dict[int, tuple[weakref.ref[Module], str]] = {}
+        for path, module in modules:
+            self.known.setdefault(id(module), (weakref.ref(module), path))
+
+    def __contains__(self, module: Module) -> bool:
+        return module is self.known.get(id(module), (lambda: None, ""))[0]()
+
+    def path_of(self, module: Module, otherwise: str) -> str:
+        """The path of a module; the other one where it is not among them, such as a replica.
+
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.ReLU())
+        >>> table = PathTable(walk(model))
+        >>> table.path_of(model[0], "?"), table.path_of(nn.ReLU(), "?")
+        ('0', '?')
+        """
+        reference, path = self.known.get(id(module), (None, otherwise))
+        return path if reference is not None and reference() is module else otherwise
 
 
 def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:

@@ -13,7 +13,7 @@ from hookline.model.paths import paths, walk
 from hookline.model.uncalled import warn_of_uncalled
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from hookline.model.console import Console
 
 Where: TypeAlias = (
     "str | re.Pattern[str] | type[Module] | Module | Callable[[str, Module], bool] | list[Any] | tuple[Any, ...]"
@@ -67,9 +67,12 @@ class Selection:
 
     def show(self, *, console: "Console | None" = None) -> "Selection":
         """Print the selected paths with their classes and parameter counts; gives back the selection itself."""
-        from rich.console import Console  # costs more to import than all of this file
-        from rich.table import Column, Table
-        from rich.text import Text
+        from hookline.model.console import (
+            Column,
+            Console,  # costs more to import than all of this file
+            Table,
+            Text,
+        )
 
         title = Text(repr(self)[1:-1], style="table.title")
         table = Table("path", "class", Column("parameters", justify="right"), title=title)

@@ -21,6 +21,7 @@ from hookline.engine.hook import Hook, make_hooks
 from hookline.engine.methods import MethodCall, method_path
 from hookline.engine.shown import Sees
 from hookline.engine.tensor_hooks import on_gradient
+from hookline.model.paths import PathTable
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos
@@ -53,10 +54,10 @@ class Recorder:
         sees_outputs: Sees = "tensors",
     ) -> None:
         self.run = run
-        self.modules = modules
+        self.table = PathTable(modules)
         self.first: tuple[Hook, ...] | None = None
-        self.known: dict[int, str] = {}
         self.counts: dict[str, itertools.count[int]] = {}
+        self.counted = False  # whether `counts` goes on from what is recorded
         self.counting = Lock()
         self.output = output if gradient is None else self._with_gradient
         self.bare_output = output
@@ -123,16 +124,14 @@ class Recorder:
     def place_of(self, call: Call) -> tuple[str, int]:
         """The path and the index of a call, where the module had hooks before ours, or a method is called by its name.
         A module that is not known is a replica, which somebody made of one that is."""
-        if not self.known:
+        if not self.counted:
             with self.counting:
-                if not self.known:
+                if not self.counted:
                     recorded = Counter(record.path for record in self.run.calls)
                     self.counts = {path: itertools.count(number) for path, number in recorded.items()}
-                    self.known = {id(module): path for path, module in self.modules}
-        path = self.known.get(id(call.module))
-        if path is None:
-            path = call.path
-        elif isinstance(call, MethodCall):
+                    self.counted = True
+        path = self.table.path_of(call.module, call.path)
+        if isinstance(call, MethodCall) and call.module in self.table:
             path = method_path(path, call.method)
         return path, next(self.counts.setdefault(path, itertools.count()))
 
@@ -142,7 +141,7 @@ class Recorder:
         record = self.running.pop(call, None)
         if record is None:  # an earlier step ended the call before it was recorded
             if self.first is not None:  # the modules have counted it
-                self.first, self.known = None, {}
+                self.first, self.counted = None, False
             return
         record.seconds = now - self.began - record.began
         if call.error is None:
@@ -157,6 +156,10 @@ class Recorder:
         if record is None or self.gradient is None:
             return
         for taken, gradients in zip((*record.args, record.kwargs), (*call.grad_input, call.grad_kwargs), strict=True):
+            if type(taken) is TensorInfo:
+                if gradients is not None:
+                    taken._grad = Slot(self.gradient(gradients))
+                continue
             for keys, info in infos(taken) if taken else ():
                 gradient = reduce(operator.getitem, keys, gradients)
                 if gradient is not None:
@@ -169,7 +172,7 @@ class Recorder:
             undo()
         self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
         self.running = {}
-        self.modules, self.first, self.known = (), None, {}
+        self.table, self.first = PathTable(()), None
         self.awaiting = None
 
     def _with_gradient(self, tensor: Tensor) -> TensorInfo:

@@ -82,6 +82,7 @@ def _watching(
         except BaseException:
             handle.remove()
             raise
+    del selection  # which would keep modules that are deleted from the model meanwhile
     try:
         yield run
     finally:

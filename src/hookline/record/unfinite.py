@@ -10,6 +10,7 @@ from hookline.errors import NonFiniteError
 from hookline.model.telling import few
 from hookline.record.finite import Look, bounds_of, can_be_unfinite
 from hookline.record.record import CallRecord, Run
+from hookline.record.spots import spots
 
 SHOWN = 5
 
@@ -113,7 +114,10 @@ def _amount(look: Look) -> str:
     tensor = f"{look.info.dtype_name}{[*look.info.shape]} {look.info.device}"
     if stats is None or math.isnan(stats.nan):
         return f": a {tensor} that is gone, so how many is not known"
-    return f": {stats.nan:,} NaN and {stats.inf:,} Inf among {stats.count:,} elements of {tensor}"
+    alive = look.tensor
+    found = None if alive is None else spots(alive)
+    where = f", {found.where}" if found is not None and found.where else ""
+    return f": {stats.nan:,} NaN and {stats.inf:,} Inf among {stats.count:,} elements of {tensor}{where}"
 
 
 def _origin(look: Look, maker: CallRecord | None, bad_inputs: Sequence[Look]) -> str:

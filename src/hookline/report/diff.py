@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-from rich.text import Text
-
+from hookline.model.console import Group, Text
 from hookline.model.telling import few
 from hookline.report.fit import Fitted
 from hookline.report.html import table_html

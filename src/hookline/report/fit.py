@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
+from hookline.model.console import Table, Text, cell_len
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from hookline.model.console import Console, ConsoleOptions, RenderResult
 
 GAP = 2  # between two columns
 

@@ -6,12 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.console import Group
-from rich.style import Style
-from rich.table import Column, Table
-from rich.text import Text
-
+from hookline.model.console import Column, Group, Style, Table, Text, cell_len
 from hookline.report.text import figure
 
 if TYPE_CHECKING:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-from rich.text import Text
-
+from hookline.model.console import Group, Text
 from hookline.report.fit import Fitted
 from hookline.report.html import table_html
 from hookline.report.text import milliseconds

@@ -7,9 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.text import Text
-
+from hookline.model.console import Console, Group, Text
 from hookline.model.telling import few
 from hookline.report.fit import Fitted
 from hookline.report.plain import for_stdout
@@ -97,14 +95,15 @@ def findings_table(findings: Findings, *, most: int = MOST_FINDINGS) -> Group:
         table.add_row(severity, *cells)
     left = len(findings) - most
     more = [Text(f"... and {left:,} more; findings.found holds them all", style="dim")] if left > 0 else []
-    return Group(Text(findings.summary, style="bold"), *([table] if len(findings) else []), *more)
+    rows = [table] if len(findings) else [Text(line, style="dim") for line in findings.looked]
+    return Group(Text(findings.summary, style="bold"), *rows, *more)
 
 
 def finding_cells(finding: Finding) -> tuple[str, ...]:
     """One finding as it stands in a table."""
     call = "" if finding.call is None else str(finding.call)
     where = finding.path or "(the model)"
-    return finding.severity or "note", where, call, finding.message, finding.rule, finding.advice
+    return finding.severity or "note", where, call, finding.text, finding.rule, finding.advice
 
 
 def _nearby(place: str) -> str:

@@ -18,7 +18,9 @@ from hookline.model.tensors import tensors
 from hookline.record.record import Run
 from hookline.record.recording import recording
 from hookline.tools.rules import RULES, Evidence, Findings, Rule
+from hookline.tools.rules.fold import fold
 from hookline.tools.rules.gather import Gathering, gathering
+from hookline.tools.rules.looked import looked
 
 
 def check(
@@ -65,7 +67,7 @@ def check(
     if isinstance(subject, Run):
         if args or kwargs or loss is not None:
             raise RecordError("a run has been made already: check(run) takes no inputs and no loss")
-        return Findings().settle(subject, _judged(asked, Evidence(subject)))
+        return _judged(Findings(), asked, Evidence(subject))
     selection = select(subject, where)
     findings = Findings(block=partial(_watching, selection, asked))
     if args or kwargs:
@@ -73,8 +75,11 @@ def check(
     return findings
 
 
-def _judged(rules: Iterable[Rule], evidence: Evidence) -> list[Any]:
-    return [found for rule in rules for found in rule(evidence)]
+def _judged(
+    findings: Findings, rules: tuple[Rule, ...], evidence: Evidence, error: BaseException | None = None
+) -> Findings:
+    found = fold((each for rule in rules for each in rule(evidence)), evidence)
+    return findings.settle(evidence.run, found, error, looked=looked(evidence, rules))
 
 
 @contextmanager
@@ -95,7 +100,7 @@ def _settle(
     findings: Findings, rules: tuple[Rule, ...], run: Run, gathered: Gathering, error: BaseException | None
 ) -> None:
     gathered.error = error
-    findings.settle(run, _judged(rules, gathered.evidence(run)), error)
+    _judged(findings, rules, gathered.evidence(run), error)
 
 
 def _run_once(
@@ -121,6 +126,8 @@ def _run_once(
             output = model(*args, **kwargs)
             scalar = loss(output)
             gathered.loss = None if scalar is None or scalar.is_meta else float(scalar.detach())
+            if scalar is not None and scalar.requires_grad:
+                gathered.see_loss(scalar, output)
             if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                 torch.autograd.backward(scalar)
         except HooklineError:

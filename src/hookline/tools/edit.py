@@ -1,17 +1,21 @@
 """edit: change what modules take, give, or get back as gradient, for a block or until the handle is removed."""
 
 import ast
+import functools
 import inspect
 import sys
 import textwrap
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, SupportsIndex
 
 from torch import Tensor
+from torch.jit import ScriptModule
 from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNCellBase
 
-from hookline.edits.calls import When, generation_step
+from hookline.edits.calls import When
 from hookline.edits.edit import as_edit
+from hookline.edits.generation import generation_step
 from hookline.edits.steps import Change, Skip, edit_calls
 from hookline.engine.compiled import is_compile_wrapper, is_compiled
 from hookline.engine.forwarding import original_class
@@ -90,7 +94,7 @@ def edit(
 
 def refuse_other_calls(when: Any) -> None:
     """EditError for a `when` that is none, or counts from the end, which nobody knows."""
-    wanted = when.steps if isinstance(when, generation_step) else when
+    wanted: Any = when.steps if isinstance(when, generation_step) else when
     known = wanted is None or is_number(wanted) or isinstance(wanted, slice)
     known = known or (callable(wanted) and not isinstance(wanted, type))
     listed = isinstance(wanted, Collection) and not isinstance(wanted, str)
@@ -126,20 +130,33 @@ def refuse_compiled(model: Module, selection: Selection) -> None:
 def refuse_tuples(selection: Selection) -> None:
     """EditError where a module gives a tuple, as far as its code tells: a tensor in its place would be taken apart."""
     for path, module in selection:
-        if gives_tuple(original_class(module)):
+        if gives_tuple(module):
             raise EditError(
                 f"{path or 'the model'} gives a tuple, and skip=True gives back one tensor; "
                 "give skip= a function of the call, such as lambda call: (call.args[0], None)"
             )
 
 
-def gives_tuple(kind: type[Module]) -> bool:
-    """Whether the forward of a class says that it gives a tuple, or returns one that is written as such."""
-    says = str(inspect.signature(kind.forward).return_annotation).removeprefix("typing.").lower()
+def gives_tuple(module: Module) -> bool:
+    """Whether the forward of a module says that it gives a tuple, or returns one that is written as such. A forward
+    that is scripted or traced says so in its schema; of one that has no code, such as a builtin, nobody can tell."""
+    kind = original_class(module)
+    if isinstance(module, ScriptModule):
+        with suppress(Exception):  # of a part of it that has no forward
+            schema = module.forward.schema  # type: ignore[attr-defined]
+            return len(schema.returns) != 1 or str(schema.returns[0].type).startswith("Tuple")
+        return False
+    forward = module.forward
+    while isinstance(forward, functools.partial):
+        forward = forward.func
+    try:
+        says = str(inspect.signature(forward).return_annotation).removeprefix("typing.").lower()
+    except (TypeError, ValueError):
+        says = ""
     if says.startswith("tuple") or issubclass(kind, RNNBase | RNNCellBase | MultiheadAttention):
         return not issubclass(kind, RNNCell | GRUCell)
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind.forward)))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(forward)))
     except (OSError, TypeError, SyntaxError):
         return False
     named = {

@@ -15,7 +15,7 @@ from hookline.engine.compiled import compiled_call_of
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Handle, Hook, place_of
 from hookline.engine.scope import open_hooks
-from hookline.engine.stand_in import site_of
+from hookline.engine.site import site_of
 from hookline.errors import AttachError
 from hookline.model.paths import paths
 

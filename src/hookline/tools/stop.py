@@ -10,6 +10,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, make_hooks, together
 from hookline.errors import EditError
+from hookline.model.paths import PathTable
 from hookline.model.select import Where, select
 
 FIRST, LAST = float("-inf"), float("inf")
@@ -25,7 +26,8 @@ class Stopped(BaseException):
 
 def stop_after(model: Module, where: Where) -> Handle:
     """End each forward of the model once every selected module has been called; the model then gives back what these
-    gave, by path: `{path: output}`. Gives a handle, which is also a `with` block.
+    gave, by path: `{path: output}`. Gives a handle, which is also a `with` block. Of a forward that calls the model
+    itself again it is the outermost call that ends.
 
     Modules after the last of them do not run, so that reading the third layer of forty costs three. Of a module that
     is called several times it is the first output. Gradients flow through the outputs as ever. The calls around the
@@ -44,9 +46,12 @@ def stop_after(model: Module, where: Where) -> Handle:
     selection = select(model, where)
     if "" in selection:
         raise EditError("stop_after needs modules inside of the model; the model itself ends by itself")
+    table = PathTable(selection)
     waiting: dict[Call, dict[str, Any]] = {}  # what each running call of the model has found so far
 
     def begin(call: Call) -> None:
+        if any(around in waiting for around in call.around()):
+            return  # the model calls itself
         call.instead = partial(_until_stopped, call, waiting, selection.paths, call.instead)
 
     def see(call: Call) -> None:
@@ -55,13 +60,13 @@ def stop_after(model: Module, where: Where) -> Handle:
             outermost = outermost.parent
         if outermost is not None:
             found = waiting[outermost]
-            found.setdefault(call.path, call.output)
+            found.setdefault(table.path_of(call.module, call.path), call.output)
             if len(found) == len(selection):
                 raise Stopped(outermost)
 
     around = attach([("", model)], make_hooks(before=begin, order=LAST, compiled="leave out"))
     try:
-        inside = attach(selection, make_hooks(after=see, order=LAST, compiled="leave out"))
+        inside = attach(selection, make_hooks(ended=see, order=LAST, compiled="leave out"))
     except BaseException:
         around.remove()
         raise

@@ -17,9 +17,11 @@ from hookline.edits.edit import Edit, as_edit
 from hookline.edits.fingerprint import fingerprint
 from hookline.edits.steps import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
+from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import EditError, StoreError
 from hookline.model.as_it_was import as_it_was
+from hookline.model.paths import PathTable
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
 from hookline.store.members import damage_told, expect_object, expected, listed, member, number_text, one_of
@@ -189,7 +191,12 @@ def sweep(
         return tuple(values)
 
     called: set[str] = set()
-    with without_fast_path(selection), attach(selection, make_hooks(before=lambda call: called.add(call.path))):
+    table = PathTable(selection)
+
+    def note(call: Call) -> None:
+        called.add(table.path_of(call.module, call.path))
+
+    with without_fast_path(selection), attach(selection, make_hooks(before=note)):
         baselines = measure()
     if not baselines:
         raise EditError("there are no batches to sweep over")
@@ -254,8 +261,7 @@ def refuse_other_batch(prints: list[str], place: int, own: str) -> None:
 
 def shown(places: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, str]]:
     """The places one by one, with a bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+    from hookline.model.console import Console, track
 
     console = Console(stderr=True)
     wanted = progress and console.is_terminal

@@ -38,7 +38,8 @@ def watch(
     `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
     `grads="input"` also that of every argument (`call.grad_input`, `call.args[0].grad`), of this call alone. That is
     seen at an alias of the argument, `x[...]`, as in `on`: it is exact, but gradients that meet in one tensor may
-    be summed in another order, so that they can differ from those without a watch in the last bit.
+    be summed in another order, so that they can differ from those without a watch in the last bit. Under autocast
+    the sum may be made in the narrower dtype: a leaf's gradient can then differ by a rounding of bfloat16.
 
     `methods` names methods of the selected modules, as `["encode", "generate"]`: their calls are recorded too, under
     the path "module.encode()". With "forward" so are calls of `module.forward(...)` by its name; the one that a call of
@@ -46,8 +47,9 @@ def watch(
 
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
     without it, and after the block the model is what it was. With "shape", "stats" and "histogram" no tensor is kept
-    alive. An exception leaves the record of everything up to it. (One thing can tell: inside the block
-    `type(module) is X` is False for a watched module; `module.__class__` and `isinstance` say what they did.)
+    alive. An exception leaves the record of everything up to it. (One thing can tell: where the model is compiled, has
+    a `__call__` of its own, or `methods` are given, `type(module) is X` is False inside the block, and
+    `type(module) == X` True.)
 
     Raises SelectionError where `where` (see `select`) picks nothing, or nothing that has one of the methods, and
     RecordError for an unknown `keep` or `grads`.

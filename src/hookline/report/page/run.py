@@ -112,4 +112,4 @@ def _unfinite(call: CallRecord) -> str:
 def _finding_mark(finding: Finding, call: int | None) -> dict[str, Any]:
     told = finding.as_dict()
     more = {name: told[name] for name in ("path", "rule", "advice", "evidence")}
-    return mark(finding.severity or "note", call, finding.message, **more)
+    return mark(finding.severity or "note", call, finding.text, **more)

@@ -4,9 +4,26 @@ from hookline.tools.rules.activity import collapsed_softmax, constant_output, de
 from hookline.tools.rules.backward import nonfinite_gradient
 from hookline.tools.rules.evidence import Evidence
 from hookline.tools.rules.finding import Finding, Findings, Rule, rule
-from hookline.tools.rules.gradients import exploding_gradient, frozen_parameter, no_gradient, vanishing_gradient
+from hookline.tools.rules.frozen import frozen_norm_updates, unused_in_ddp
+from hookline.tools.rules.gradients import (
+    exploding_activation,
+    exploding_gradient,
+    frozen_parameter,
+    no_gradient,
+    vanishing_gradient,
+)
+from hookline.tools.rules.initial import alike_rows, unregistered_parameters
+from hookline.tools.rules.losses import loss_of_probabilities
 from hookline.tools.rules.modules import device_changed, dtype_changed, never_called, one_value_norm, wrong_mode
-from hookline.tools.rules.training import changed_in_place, large_update, unchanged_weight
+from hookline.tools.rules.precision import lost_updates, underflow
+from hookline.tools.rules.randomness import random_in_evaluation
+from hookline.tools.rules.training import (
+    changed_in_place,
+    large_update,
+    learning_rate_ended,
+    no_zero_grad,
+    unchanged_weight,
+)
 from hookline.tools.rules.values import (
     near_overflow,
     nonfinite_input,
@@ -26,21 +43,32 @@ RULES: list[Rule] = [
     nonfinite_gradient,
     one_value_norm,
     changed_in_place,
+    unused_in_ddp,
     raised,
     near_overflow,
+    underflow,
+    unregistered_parameters,
     no_gradient,
     vanishing_gradient,
     exploding_gradient,
+    exploding_activation,
     never_called,
     frozen_parameter,
+    frozen_norm_updates,
     wrong_mode,
+    random_in_evaluation,
+    loss_of_probabilities,
+    alike_rows,
     dead_units,
     saturated,
     collapsed_softmax,
     constant_output,
     dtype_changed,
     device_changed,
+    no_zero_grad,
+    learning_rate_ended,
     large_update,
+    lost_updates,
     unchanged_weight,
 ]
 """What `check` asks, in this order. Leave rules out with `check(..., rules=[...])`, or append to it for all checks."""

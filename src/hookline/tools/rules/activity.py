@@ -7,7 +7,9 @@ from hookline.record.record import CallRecord
 from hookline.tools.rules.evidence import (
     Evidence,
     ParameterFacts,
+    UnitFacts,
     by_path,
+    by_place,
     floating,
     is_below,
     is_models_own,
@@ -27,29 +29,39 @@ FEWEST_ROWS = 8
     "initialization before them, or take a leaky activation.",
 )
 def dead_units(evidence: Evidence) -> Iterator[Finding]:
-    """Rectifier units that gave 0 each time. A warning where half of them did, or all did in a saved run."""
+    """Rectifier units that were 0 each time, at one place of call; also of torch.relu, where gradients are on and a
+    module receives or returns it. A warning where half of them were, or all in a saved run."""
     if evidence.units is None:
         yield from _silent_banks(evidence)
         return
-    for path, facts in evidence.units.items():
+    for facts in evidence.units:
+        if facts.dead is None:
+            continue
         values = facts.observations * facts.units
         all_dead = facts.dead == facts.units and values >= ENOUGH
         if facts.dead and (all_dead or facts.observations >= ENOUGH):
             share = facts.dead / facts.units
+            message = f"{facts.dead} of {facts.units} units were never active in {facts.observations} values each"
             yield Finding(
-                path,
-                f"{facts.dead} of {facts.units} units were never active in {facts.observations} values each",
+                facts.path,
+                message + _there(facts),
+                call=facts.call,
                 evidence={"dead": facts.dead, "units": facts.units, "observations": facts.observations},
                 severity="warning" if share >= MOST_DEAD else "note",
             )
 
 
+def _there(facts: UnitFacts) -> str:
+    return f", {facts.where}" if facts.where else ""
+
+
 def _silent_banks(evidence: Evidence) -> Iterator[Finding]:
-    for path, calls in by_path(evidence.run, lambda call: "relu" in call.type.lower()).items():
+    for (path, *_), calls in by_place(evidence.run, lambda call: "relu" in call.type.lower()).items():
         stats = [info.stats for call in calls for info in call.outputs if info.stats is not None]
         count = sum(each.count for each in stats)
+        call = None if len(calls) == len(evidence.run.calls_of(path)) else calls[0].index
         if count >= ENOUGH and all(each.zeros == 1.0 for each in stats):
-            yield Finding(path, f"all {count} values that it gave are 0", evidence={"values": count})
+            yield Finding(path, f"all {count} values that it gave are 0", call=call, evidence={"values": count})
 
 
 @rule(
@@ -59,12 +71,13 @@ def _silent_banks(evidence: Evidence) -> Iterator[Finding]:
 )
 def saturated(evidence: Evidence) -> Iterator[Finding]:
     """A sigmoid or tanh of which 95% of the values lie within 0.01 of the ends of its range."""
-    for path, facts in (evidence.units or {}).items():
-        share = facts.saturated
+    for facts in evidence.units or ():
+        share, path = facts.saturated, facts.path
         if share is not None and share >= MOST_FLAT and facts.observations >= ENOUGH:
             message = f"{share:.0%} of its values lie within 0.01 of the ends of its range"
             figures = {"share": share, "values": facts.observations}
-            yield Finding(path, message, evidence=figures, severity=_unless_confident(evidence, path))
+            severity = _unless_confident(evidence, path)
+            yield Finding(path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
 
 
 @rule(
@@ -74,12 +87,13 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
 )
 def collapsed_softmax(evidence: Evidence) -> Iterator[Finding]:
     """A softmax of which 95% of the rows give more than 0.999 to one place."""
-    for path, facts in (evidence.units or {}).items():
-        share = facts.collapsed
+    for facts in evidence.units or ():
+        share, path = facts.collapsed, facts.path
         if share is not None and share >= MOST_FLAT and facts.observations >= FEWEST_ROWS:
             message = f"{share:.0%} of its {facts.observations} rows give more than 0.999 to one place"
             figures = {"share": share, "rows": facts.observations}
-            yield Finding(path, message, evidence=figures, severity=_unless_confident(evidence, path))
+            severity = _unless_confident(evidence, path)
+            yield Finding(path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
 
 
 def _unless_confident(evidence: Evidence, path: str) -> Severity:

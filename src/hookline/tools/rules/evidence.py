@@ -3,12 +3,17 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.model.unregistered import Unregistered
 from hookline.record.record import CallRecord, Run, TensorInfo
+
+Place: TypeAlias = tuple[str, int]  # a call: the path of its module, and its index
+Source: TypeAlias = tuple[str, int, int]  # one output of a call: path, index, and which of its tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +24,18 @@ class ParameterFacts:
     - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, and
       `norm_now` when the check ended, None where that cannot be told; `bad_pass`: the first call of the model from
       outside that began with an element that was not finite, None where none did;
+    - `where`: in words, where in it these elements lay; `bad_gradient`: the first call of the model from outside after
+      which a gradient with such an element arrived, None where none did;
     - `gradients`: how often a gradient arrived; `renewed`: how often one arrived where another had been and was taken
       away, as `zero_grad` does; `largest_gradient`: the largest magnitude in any of them, NaN or Inf where one held
       that, None where none arrived;
+    - `awaited`: whether a gradient arrived, at any parameter, of a call that began while this one asked for one;
     - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
+    - `rates`: the learning rate of each; `carried`: how many of them were made of a gradient to which that of the step
+      before still belonged;
+    - `moved_share`: the largest share of its elements, of those with a gradient, that one of these steps changed; of
+      bfloat16 and float16 alone;
+    - `alike`: what its rows were like before anything ran: "equal" to one another, each "constant", or "";
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
       own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
     """
@@ -34,25 +47,37 @@ class ParameterFacts:
     norm: float | None
     norm_now: float | None
     bad_pass: int | None
+    where: str
+    bad_gradient: int | None
     gradients: int
     renewed: int
     largest_gradient: float | None
+    awaited: bool
     steps: int
     rate: float | None
+    rates: tuple[float, ...]
+    carried: int
+    moved_share: float | None
+    alike: Literal["equal", "constant", ""]
     moved: bool | None
     ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class UnitFacts:
-    """What the elements that one activation or softmax gave were like, over all its calls.
+    """What the elements that one activation or softmax returned were like, over all its calls at one place.
 
+    - `path`: of the module; of a rectifier that is a function (torch.relu), of the module whose output it takes;
+    - `where`: the place, in words: "" where there is only one; `call`: the first call there, None where there is one;
     - `observations`: how many values of each unit were seen; `units`: how many units there are; `dead`: how many of
       them were exactly 0 each time (rectifiers);
     - `saturated`: the share of values at the flat ends of a sigmoid or tanh; `collapsed`: the share of a softmax's rows
       in which one value has more than 0.999 of all. None for other modules.
     """
 
+    path: str
+    where: str
+    call: int | None
     observations: int
     units: int
     dead: int | None
@@ -74,6 +99,28 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """How one tensor comes from the outputs of other calls.
+
+    - `place`: the call that received it ("input"), or whose own code uses it ("operation");
+    - `sources`: the outputs that it was computed of, with no other call between; `passing`: those from which only
+      operations lead to it whose backward makes no new numbers (a view, a stack, an addition);
+    - `operations`: the names of the others; `direct`: whether it is that very tensor, or uses it itself;
+    - `hooked`: whether the gradients on this way were seen; `gradient`: the largest magnitude in them, None where none
+      came.
+    """
+
+    place: Place
+    kind: Literal["input", "operation"]
+    sources: tuple[Source, ...]
+    passing: tuple[Source, ...]
+    operations: tuple[str, ...]
+    direct: bool
+    hooked: bool
+    gradient: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """One outermost call: whose and which, in which mode, whether with gradients, and how many optimizer steps had been
     made on parameters of the model when it began."""
@@ -86,22 +133,38 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Probabilities that reached a loss which makes probabilities itself: the path of the module that made them, the
+    operation they come from ("Softmax", "Sigmoid"), and what the loss does with them ("cross entropy", ...)."""
+
+    path: str
+    made_by: str
+    taken_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
 
     - `run`: every call, with statistics of what it took and gave, and of gradients;
-    - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts by path of the module;
+    - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts on activations;
     - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
     - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
     - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
     - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
-    - `suspects`: tensors that were changed in place after they were used.
+    - `suspects`: tensors that were changed in place after they were used; `flows`: how tensors came from call to call;
+    - `spots`: where in a tensor of the first broken call the elements lie that are not finite, in words; by path and
+      index, and the number of the output or the name of the argument;
+    - `hidden`: modules and parameters in plain containers, with how many gradients came to them; `random`: calls in
+      evaluation that drew random numbers; `growth`: by path, by how much the output of a recurrent layer grew from its
+      first step to its last; `norms`: the norm of all gradients at each step of an optimizer;
+    - `scored`: which output reached the loss as a probability, where that takes logits.
     """
 
     run: Run
     modules: Mapping[str, Module] | None = None
     parameters: Mapping[str, ParameterFacts] | None = None
-    units: Mapping[str, UnitFacts] | None = None
+    units: tuple[UnitFacts, ...] | None = None
     loss: float | None = None
     error: BaseException | None = None
     steps: int | None = None
@@ -110,6 +173,13 @@ class Evidence:
     autocast: frozenset[str] | None = None
     uses: tuple[Use, ...] | None = None
     suspects: tuple[Suspect, ...] | None = None
+    flows: tuple[Flow, ...] | None = None
+    spots: Mapping[tuple[str, int, int | str], str] | None = None
+    hidden: tuple[tuple[Unregistered, int], ...] | None = None
+    random: tuple[Place, ...] | None = None
+    growth: Mapping[str, float] | None = None
+    norms: tuple[float, ...] | None = None
+    scored: tuple[Scored, ...] | None = None
 
     def module(self, path: str) -> Module | None:
         """The module of a path, where the model was at hand."""
@@ -164,6 +234,43 @@ def by_path(run: Run, keep: Callable[[CallRecord], bool]) -> dict[str, list[Call
         if call.error is None and keep(call):
             found.setdefault(call.path, []).append(call)
     return found
+
+
+def by_place(run: Run, keep: Callable[[CallRecord], bool]) -> dict[tuple[str, ...], list[CallRecord]]:
+    """The calls that ended well and are to be kept, by path and by the place in the model's code that calls it: the
+    module around, and the one that was called before."""
+    before: dict[int, Trail] = {}
+    found: dict[tuple[str, ...], list[CallRecord]] = {}
+    for call in run.calls:
+        key = before.setdefault(id(call.parent) if call.parent else 0, Trail(call.parent is None)).step(call.path)
+        if call.error is None and keep(call):
+            around = call.parent.path if call.parent else ""
+            found.setdefault((call.path, around, *map(str, key)), []).append(call)
+    return found
+
+
+@dataclass(slots=True)
+class Trail:
+    """The calls made from one call's code so far: what tells the places apart from which a shared module is called.
+
+    >>> trail = Trail(outermost=False)
+    >>> [trail.step(path) for path in ("norm1", "relu", "norm2", "relu", "relu")][1::2] + [trail.step("relu")]
+    [('norm1', 0), ('norm2', 0), ('norm2', 2)]
+    """
+
+    outermost: bool
+    after: str = ""
+    last: str = ""
+    again: int = 0
+
+    def step(self, path: str) -> tuple[str, int]:
+        """The module called before one, and how often this one was called since; not counted at the top, where a loop
+        calls a module again for each batch."""
+        if path == self.last:
+            self.again += not self.outermost
+        else:
+            self.after, self.last, self.again = self.last, path, 0
+        return self.after, self.again
 
 
 def broken(info: TensorInfo) -> bool:

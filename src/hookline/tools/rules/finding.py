@@ -22,7 +22,8 @@ class Finding:
 
     - `path`: the module's, "" for the model itself; `call`: which call of it (0 is the first), None for all;
     - `message`: what is wrong; `evidence`: the figures that say so, by name;
-    - `rule`, `severity` ("note", "warning", "error"), `advice` (what to do): where a rule leaves them out, its own.
+    - `rule`, `severity` ("note", "warning", "error"), `advice` (what to do): where a rule leaves them out, its own;
+    - `consequences`: findings that follow from this one, as all those after the first NaN.
     """
 
     path: str
@@ -32,14 +33,22 @@ class Finding:
     severity: Severity | None = None
     rule: str = ""
     advice: str = ""
+    consequences: tuple["Finding", ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The message, and how many findings follow from this one."""
+        count = len(self.consequences)
+        return self.message + (f" (+ {count} that follow{'s' if count == 1 else ''} from it)" if count else "")
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON takes it: numbers that are not finite are text."""
         figures = {name: _plain(value) for name, value in self.evidence.items()}
-        return {**{name: getattr(self, name) for name in FIELDS}, "evidence": figures}
+        own = {**{name: getattr(self, name) for name in FIELDS}, "evidence": figures}
+        return {**own, "consequences": [each.as_dict() for each in self.consequences]}
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.path or '(the model)'}: {self.message} [{self.rule}]"
+        return f"{self.severity}: {self.path or '(the model)'}: {self.text} [{self.rule}]"
 
 
 FIELDS = ("rule", "severity", "path", "call", "message", "evidence", "advice")
@@ -113,11 +122,19 @@ class Findings(Sequence[Finding]):
         self._open: AbstractContextManager[None] | None = None
         self._found: tuple[Finding, ...] | None = None
         self._run: Run | None = None
+        self._looked: tuple[str, ...] = ()
         self.error: BaseException | None = None
 
-    def settle(self, run: Run, found: Iterable[Finding], error: BaseException | None = None) -> Self:
+    def settle(
+        self,
+        run: Run,
+        found: Iterable[Finding],
+        error: BaseException | None = None,
+        *,
+        looked: tuple[str, ...] = (),
+    ) -> Self:
         """Take what was found: the worst first, of these the earliest call, of these the first rule."""
-        self._run, self.error = run, error
+        self._run, self.error, self._looked = run, error, looked
         self._found = tuple(
             sorted(found, key=lambda each: (-SEVERITIES.index(each.severity or "note"), each.call or 0))
         )
@@ -139,6 +156,13 @@ class Findings(Sequence[Finding]):
         assert self.found is not None
         assert self._run is not None
         return self._run
+
+    @property
+    def looked(self) -> tuple[str, ...]:
+        """What the check looked at, which rules it asked, and what it could not judge, a line each; printed where
+        nothing was found."""
+        assert self.found is not None
+        return self._looked
 
     @property
     def worst(self) -> Severity | None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import hypot, prod
+from math import hypot, inf, prod
 
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.rules.evidence import (
     Evidence,
     ParameterFacts,
     broken,
+    by_path,
     floating,
     is_below,
     passes,
@@ -18,6 +19,9 @@ from hookline.tools.rules.evidence import (
 from hookline.tools.rules.finding import Finding, Severity, rule
 
 SMALLER, LARGER = 1e-5, 1e4
+MUCH_LARGER = 1e6  # from one step of training to a later one
+ENORMOUS = 1e10  # times the elements of a parameter, or 1
+RECURRENT = ("RNN", "LSTM", "GRU")
 SHORTEST = 4  # layers in a chain, or parameters alike
 MOSTLY = 0.75
 
@@ -45,12 +49,100 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
 )
 def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Gradients that grow by 1e4 or more along layers that repeat, from the last to the first, in most of the steps,
-    and not by one of them alone."""
+    and not by one of them alone; through the steps of a recurrent layer; by 1e6 from one step of training to a later
+    one; or to 1e10 times a parameter."""
     for calls, norms in _graded_chains(evidence.run):
         ratios = _steps(norms)
         ratio, gentle = prod(ratios), prod(ratios) / max(ratios)
         if gentle >= LARGER and sum(step > 1 for step in ratios) >= MOSTLY * len(ratios):
             yield _along(calls, norms, f"its gradient is {ratio:.1e} times that")
+    yield from _through_time(evidence)
+    yield from _over_training(evidence)
+    yield from _enormous(evidence)
+
+
+def _through_time(evidence: Evidence) -> Iterator[Finding]:
+    """Recurrent layers (nn.RNN, nn.LSTM, nn.GRU) whose weights got gradients far above what their outputs, and the
+    gradients of these, add up to over all steps."""
+    for path, calls in by_path(evidence.run, lambda call: call.type in RECURRENT).items():
+        own = [facts.largest_gradient for facts in evidence.below(path).values() if facts.largest_gradient]
+        whole = max((_most(call) for call in calls), default=0.0)
+        ratio = max(own, default=0.0) / whole if whole else 0.0
+        if LARGER <= ratio < inf:
+            message = f"the gradient of its weights is {ratio:.1e} times what its outputs' gradients account for"
+            yield Finding(path, message, evidence={"ratio": ratio, "largest": max(own)})
+
+
+def _enormous(evidence: Evidence) -> Iterator[Finding]:
+    """The parameter whose gradient is furthest above itself, from 1e10 times on: no loss scale is that large."""
+    ratios: dict[str, float] = {}
+    for name, facts in (evidence.parameters or {}).items():
+        size = max(1.0, (facts.norm or 0.0) / max(1, facts.parameter.numel()) ** 0.5)
+        ratio = (facts.largest_gradient or 0.0) / size
+        if ENORMOUS <= ratio < inf:
+            ratios[name] = ratio
+    if ratios:
+        name = max(ratios, key=ratios.__getitem__)
+        facts = (evidence.parameters or {})[name]
+        message = f"the gradient of its {name.rpartition('.')[2]} reaches {facts.largest_gradient:.2g}"
+        yield Finding(facts.path, message, evidence={"parameter": name, "largest": facts.largest_gradient})
+
+
+def _most(call: CallRecord) -> float:
+    """The most that one element of a recurrent weight's gradient can be where no step multiplies it: the gradient of
+    the output times the input, or the output, added up over all steps."""
+    graded = [_norm_of(info) for info in call.outputs]
+    values = [info.stats.absmax for info in (*call.inputs, *call.outputs) if info.stats is not None]
+    steps = max((max(info.shape[:2], default=1) for info in call.outputs), default=1)
+    return hypot(*graded) * max(values, default=0.0) * steps
+
+
+def _norm_of(info: TensorInfo) -> float:
+    grad = info.grad
+    return 0.0 if grad is None or grad.stats is None or broken(grad) else grad.stats.norm
+
+
+def _over_training(evidence: Evidence) -> Iterator[Finding]:
+    norms = [norm for norm in evidence.norms or () if 0 < norm < inf]
+    if norms and max(norms) >= MUCH_LARGER * norms[0]:
+        at = (evidence.norms or ()).index(max(norms))
+        message = f"the norm of all gradients grew from {norms[0]:.3g} to {max(norms):.3g} by step {at}"
+        yield Finding("", message, evidence={"first": norms[0], "largest": max(norms), "step": at})
+
+
+@rule(
+    "exploding-activation",
+    advice="Each step multiplies what the one before returned: take tanh for relu, an LSTM or GRU, a recurrent weight "
+    "with a spectral norm near 1 (nn.init.orthogonal_), a normalization, or a shorter sequence.",
+)
+def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
+    """The output of a recurrent layer, or of a module that is called over and over in one forward, that grows by 1e4 or
+    more from the first step to the last."""
+    for path, growth in (evidence.growth or {}).items():
+        if growth >= LARGER:
+            message = f"its output grows {growth:.1e} times from the first step of the sequence to the last"
+            yield Finding(path, message, evidence={"growth": growth})
+    told: set[str] = set()
+    for calls, norms in _repeated(evidence.run):
+        ratios = [after / before for before, after in pairwise(norms)]
+        gentle = prod(ratios) / max(ratios)
+        if calls[0].path not in told and gentle >= LARGER and sum(step > 1 for step in ratios) >= MOSTLY * len(ratios):
+            told.add(calls[0].path)
+            message = f"its output grows {prod(ratios):.1e} times over {len(calls)} calls in one forward"
+            figures = {"first": norms[0], "last": norms[-1], "calls": len(calls)}
+            yield Finding(calls[0].path, message, call=calls[0].index, evidence=figures)
+
+
+def _repeated(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
+    """The calls of one module inside of one call, and the norms of what they returned."""
+    groups: dict[tuple[int, str], list[tuple[CallRecord, float]]] = {}
+    for call in run.calls:
+        stats = call.outputs[0].stats if call.error is None and floating(call.outputs[:1]) else None
+        if call.parent is not None and stats is not None and 0 < stats.norm < inf:
+            groups.setdefault((call.parent.number, call.path), []).append((call, stats.norm))
+    for found in groups.values():
+        if len(found) >= SHORTEST:
+            yield [call for call, _ in found], [norm for _, norm in found]
 
 
 def _along(calls: list[CallRecord], norms: list[float], message: str, *, severity: Severity | None = None) -> Finding:
@@ -108,7 +200,9 @@ def no_gradient(evidence: Evidence) -> Iterator[Finding]:
         message = "what it gives has no gradient to any parameter, though they ask for one: it cannot be trained"
         yield Finding("", message, severity="error")
         return
-    asking = {name: facts for name, facts in evidence.parameters.items() if facts.parameter.requires_grad}
+    asking = {
+        name: facts for name, facts in evidence.parameters.items() if facts.parameter.requires_grad and facts.awaited
+    }
     without = {name: facts for name, facts in asking.items() if not facts.gradients and facts.path in evidence.run}
     if not any(facts.gradients for facts in asking.values()):
         return  # no backward pass

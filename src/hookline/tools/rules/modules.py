@@ -15,12 +15,13 @@ from hookline.record.record import CallRecord
 from hookline.tools.rules.evidence import Evidence, Use, floating, is_below, starred
 from hookline.tools.rules.finding import Finding, Severity, rule
 
+NOTHING_TO_TRAIN = "Where it was to be used, call it; else take it out of the model."
 HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 
 
 @rule(
     "never-called",
-    advice="Call it, or take it out of the model: its parameters are stored, counted and never trained.",
+    advice="Call it, or take it out of the model: its parameters are stored and counted, and never trained.",
 )
 def never_called(evidence: Evidence) -> Iterator[Finding]:
     """Modules that were not called: a warning where their parameters ask for a gradient and got none though others did,
@@ -37,6 +38,7 @@ def never_called(evidence: Evidence) -> Iterator[Finding]:
             + (f": {waiting:,} trainable values" if waiting else ""),
             evidence={"paths": paths, "trainable": waiting},
             severity=severity,
+            advice="" if waiting else NOTHING_TO_TRAIN,
         )
 
 
@@ -145,11 +147,19 @@ def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
         if calls:
             message = f"runs in {'training' if training else 'evaluation'} inside of a model that does not"
             more = f", as do {len(calls) - 1} more" if len(calls) > 1 else ""
-            severity: Severity = "warning" if training else "note"
+            on_purpose = not training or _is_sampling(called)
+            severity: Severity = "note" if on_purpose else "warning"
             paths = [call.path for call in calls[:5]]
             yield Finding(
                 calls[0].path, message + more, call=calls[0].index, evidence={"paths": paths}, severity=severity
             )
+
+
+def _is_sampling(called: Mapping[str, list[CallRecord]]) -> bool:
+    """Whether all dropouts, and nothing else, run in training inside of a model that does not: what samples from a
+    trained model by dropout sets them so."""
+    inside = [call for calls in called.values() for call in calls if not _outermost(call).training]
+    return all(call.training is not call.type.startswith(("Batch", "SyncBatch")) for call in inside)
 
 
 def _outermost(call: CallRecord) -> CallRecord:

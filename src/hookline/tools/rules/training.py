@@ -9,6 +9,8 @@ from hookline.tools.rules.finding import Finding, Severity, rule
 
 WHOLE = 1.0
 SEVERAL = 3
+MOSTLY = 0.75
+NOTHING = 1e-9  # of the highest learning rate
 CALL_BACKWARD = (
     "Call backward() on a loss that is made of what the model gave, with no detach(), item() or torch.tensor() between."
 )
@@ -93,6 +95,47 @@ def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
         return "did not change: the learning rate is 0", "warning" if facts.steps > 1 else "note"
     severity: Severity = "warning" if facts.parameter.dim() > 1 else "note"
     return f"did not change in {facts.steps} steps: the updates are lost in rounding, or are 0", severity
+
+
+@rule(
+    "no-zero-grad",
+    advice="Call optimizer.zero_grad() once for each step, before backward() or after step().",
+)
+def no_zero_grad(evidence: Evidence) -> Iterator[Finding]:
+    """Steps of an optimizer on gradients to which those of the steps before still belong: three in a row or more."""
+    facts = evidence.parameters or {}
+    found = {name: each for name, each in facts.items() if each.carried >= max(SEVERAL - 1, MOSTLY * (each.steps - 1))}
+    if not found:
+        return
+    count = max(each.carried for each in found.values()) + 1
+    graded = [name for name, each in facts.items() if each.steps and each.largest_gradient]
+    every = len(found) == len(graded)
+    path = "" if every else next(iter(found.values())).path
+    whose = "all gradients" if every else f"the gradients of {len(found)} of {len(graded)} parameters"
+    message = f"{whose} add up over {count} steps: zero_grad was not called between them"
+    yield Finding(path, message, evidence={"steps": count, "parameters": [*found][:5]})
+
+
+@rule(
+    "learning-rate-ended",
+    advice="Look at the schedule's number of steps: it counts calls of scheduler.step(), of batches or of epochs.",
+)
+def learning_rate_ended(evidence: Evidence) -> Iterator[Finding]:
+    """A learning rate that was above 0 and is 0 from some step on, to the end: a warning of several such steps for all
+    parameters, a note of one, as the last of a schedule, and where others still learn."""
+    ended: dict[tuple[int, int], list[ParameterFacts]] = {}
+    stepped = [each for each in (evidence.parameters or {}).values() if each.rates]
+    for each in stepped:
+        idle = next((n for n, rate in enumerate(reversed(each.rates)) if rate > NOTHING * max(each.rates)), 0)
+        if idle and max(each.rates) > 0:
+            ended.setdefault((idle, len(each.rates)), []).append(each)
+    for (idle, steps), found in ended.items():
+        every = len(found) == len(stepped)
+        severity: Severity = "warning" if every and idle >= SEVERAL - 1 else "note"
+        message = f"the learning rate reached 0: the last {idle} of {steps} steps changed nothing"
+        message += "" if every else f" in {len(found)} of {len(stepped)} parameters"
+        figures = {"idle": idle, "steps": steps, "from": max(found[0].rates)}
+        yield Finding("" if every else found[0].path, message, evidence=figures, severity=severity)
 
 
 @rule(

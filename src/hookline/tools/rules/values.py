@@ -16,13 +16,14 @@ from hookline.tools.rules.evidence import (
 )
 from hookline.tools.rules.finding import Finding, Severity, rule
 
+UNREDUCED = "Expected to have finished reduction in the prior iteration"  # `unused-in-ddp` reports it
 NEAR = {torch.float16: 4, torch.bfloat16: 32, torch.float32: 32, torch.float64: 32}  # of the largest: 1/4 or 1/32
 
 
 @rule("raised", severity="error", advice="Read the error; hookline.watch keeps what every module was given up to it.")
 def raised(evidence: Evidence) -> Iterator[Finding]:
     """The innermost call that raised; an error of the loss, or of the backward pass, is the model's."""
-    failed = [call for call in evidence.run if call.error is not None]
+    failed = [call for call in evidence.run if call.error is not None and UNREDUCED not in call.error]
     for call in failed:
         if any(other.parent is call and other.error == call.error for other in failed):
             continue
@@ -35,7 +36,11 @@ def raised(evidence: Evidence) -> Iterator[Finding]:
             severity="note" if caught else None,
         )
     error = evidence.error
-    if error is not None and f"{type(error).__name__}: {error}" not in {call.error for call in failed}:
+    if (
+        error is not None
+        and UNREDUCED not in str(error)
+        and f"{type(error).__name__}: {error}" not in {call.error for call in failed}
+    ):
         yield Finding("", f"outside of its forward, raised {type(error).__name__}: {error}")
 
 
@@ -50,7 +55,8 @@ def nonfinite_parameter(evidence: Evidence) -> Iterator[Finding]:
         if facts.nan or facts.inf:
             yield Finding(
                 facts.path,
-                f"its parameter {_last(name)} held {_counts(facts.nan, facts.inf)} before anything ran",
+                f"its parameter {_last(name)} held {_counts(facts.nan, facts.inf)} before anything ran"
+                + (f", {facts.where}" if facts.where else ""),
                 evidence={"parameter": name, "nan": facts.nan, "inf": facts.inf},
             )
         elif facts.bad_pass is not None:
@@ -73,7 +79,8 @@ def nonfinite_input(evidence: Evidence) -> Iterator[Finding]:
                 name = ".".join(map(str, keys[1:]))
                 yield Finding(
                     outer.path,
-                    f"its argument {name} holds {_counts(info.nan, info.inf)} of {info.count} elements",
+                    f"its argument {name} holds {_counts(info.nan, info.inf)} of {info.count} elements"
+                    + _spots(evidence, outer, name),
                     call=outer.index,
                     evidence={"argument": name, "nan": info.nan, "inf": info.inf},
                 )
@@ -91,11 +98,12 @@ def nonfinite_output(evidence: Evidence) -> Iterator[Finding]:
     number, calls = _first_broken_pass(evidence.run)
     severity = _severity(evidence, calls)
     for call in _producers(evidence, number, calls):
-        bad = next(info for info in call.outputs if broken(info))
+        number, bad = next((number, info) for number, info in enumerate(call.outputs) if broken(info))
         inside = any(other.parent is call for other in calls)
         yield Finding(
             call.path,
             f"makes {_counts(bad.nan, bad.inf)} of {bad.count} elements"
+            + _spots(evidence, call, number)
             + (", in its own code: what its children give is finite" if inside else ""),
             call=call.index,
             evidence={"nan": bad.nan, "inf": bad.inf, "of": bad.count, "input_absmax": _absmax(call.inputs)},
@@ -156,6 +164,12 @@ def _innermost(found: dict[tuple[str, str], Finding]) -> Iterator[Finding]:
     for (path, what), finding in found.items():
         if not any(other != path and is_below(other, path) for other, kind in found if kind == what):
             yield finding
+
+
+def _spots(evidence: Evidence, call: CallRecord, part: int | str) -> str:
+    """Where in a tensor of a call the elements lie that are not finite, to be said after their number."""
+    where = (evidence.spots or {}).get((call.path, call.index, part), "")
+    return f", {where}" if where else ""
 
 
 def _first_broken_pass(run: Run) -> tuple[int, list[CallRecord]]:

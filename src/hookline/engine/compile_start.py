@@ -1,0 +1,134 @@
+"""What the engine does when dynamo begins to trace, for `torch.compile` or `torch.export`.
+
+Dynamo does not look into the slot of a module, so that hooked modules get stand-in classes, which it traces.
+
+`torch._dynamo.callback.on_compile_start` would tell of `torch.compile` alone, is emptied by `torch._dynamo.reset()`,
+and runs where dynamo would compile what it calls. So the one function that traces is wrapped.
+"""
+
+import functools
+import re
+import sys
+import warnings
+import weakref
+from collections.abc import Callable
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from typing import Any
+from weakref import WeakSet
+
+from torch.nn import Module
+
+from hookline.engine.hook import Hook
+from hookline.engine.site import Site, changing, site_of
+from hookline.engine.stand_in import keep_for_graphs, swap
+
+attached: WeakSet[Hook] = WeakSet()  # one for each time hooks were added, with the modules that got them
+CONVERT_FRAME = "torch._dynamo.convert_frame"
+TRACE = "compile_frame"  # the function of that module that traces one frame
+
+
+def is_known_to_graphs() -> Callable[[type], bool]:
+    """Which classes a graph may know, so that it would run in the place of a module's own call: those that its guards
+    name."""
+    convert_frame: Any = sys.modules.get(CONVERT_FRAME)
+    if convert_frame is None or _is_loading(convert_frame):
+        return lambda kind: False
+    if not hasattr(convert_frame, TRACE) or not hasattr(convert_frame, "FRAME_COUNTER"):
+        return lambda kind: True  # a PyTorch that does not tell
+    if convert_frame.FRAME_COUNTER == 0:
+        return lambda kind: False
+    known = _classes_in_guards(convert_frame)
+    return lambda kind: id(kind) in known
+
+
+def _classes_in_guards(convert_frame: Any) -> set[int]:
+    """The ids of the classes that the guards of graphs check, as the guards are printed."""
+    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list as entries_of
+
+    found: set[int] = set()
+    for reference in convert_frame.input_codes.seen:
+        code = reference()
+        for entry in entries_of(code) if code is not None else ():
+            key = id(entry.guard_manager)
+            known = _read.get(key)
+            if known is None or known[0]() is not entry.guard_manager:
+                ids = frozenset(map(int, re.findall(r"check_type_id\(.*?, (\d+)\)", str(entry.guard_manager))))
+                known = _read[key] = (weakref.ref(entry.guard_manager), ids)
+            found |= known[1]
+    return found
+
+
+_read: dict[int, tuple["weakref.ref[Any]", frozenset[int]]] = {}  # by guards, since to print them takes a while
+
+
+def hear_of_tracing() -> None:
+    """Have `swap_all` called before dynamo traces, from the time when dynamo is loaded."""
+    convert_frame = sys.modules.get(CONVERT_FRAME)
+    if convert_frame is not None and not _is_loading(convert_frame):
+        _hear(convert_frame)
+    elif not any(isinstance(finder, _WhenLoaded) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WhenLoaded())
+
+
+def swap_all() -> None:
+    """Give every hooked module its stand-in class."""
+    with changing:
+        for hook in [*attached]:
+            for reference in hook.modules:
+                module = reference()
+                site = None if module is None else site_of(module)
+                if module is not None and site is not None:
+                    if not site.swapped:
+                        _swap_or_warn(module, site)
+                    keep_for_graphs(module)
+
+
+def _swap_or_warn(module: Module, site: Site) -> None:
+    try:
+        swap(module, site)
+    except TypeError as error:
+        warnings.warn(
+            f"calls of {site.path or 'the model'} are not seen in a graph of torch.compile: its class "
+            f"{type(module).__qualname__} cannot be subclassed ({error})",
+            stacklevel=2,
+        )
+
+
+def _is_loading(module: Any) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
+def _hear(convert_frame: Any) -> None:
+    trace = getattr(convert_frame, TRACE, None)
+    if trace is None or hasattr(trace, "hears"):
+        return
+
+    @functools.wraps(trace)
+    def swap_and_trace(*args: Any, **kwargs: Any) -> Any:
+        swap_all()
+        return trace(*args, **kwargs)
+
+    swap_and_trace.hears = True  # type: ignore[attr-defined]
+    setattr(convert_frame, TRACE, swap_and_trace)
+
+
+class _WhenLoaded(MetaPathFinder):
+    """Waits until dynamo is loaded: loading it here would take seconds of everyone's time."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """Nothing; but for dynamo a spec that makes it ready as soon as it is loaded."""
+        if name != CONVERT_FRAME:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_hear(module: Any) -> None:
+                execute(module)
+                _hear(module)
+
+            spec.loader.exec_module = execute_and_hear  # type: ignore[method-assign]
+        return spec

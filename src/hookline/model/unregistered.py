@@ -1,0 +1,98 @@
+"""Modules and parameters that a model holds where PyTorch does not look: in plain lists, dicts and other containers."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from hookline.model.paths import paths
+
+MOST_ITEMS = 10_000  # of one attribute that are looked at
+DEEPEST = 8
+OF_MODULES = frozenset(Module().__dict__)  # where PyTorch keeps what is registered, and hooks
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """A module or a parameter that the model does not know of.
+
+    - `path`: of the module that holds it; `name`: how it is reached from there, as "layers[0]"; `value`: itself;
+    - `parameters`: the parameters in it that the model does not know.
+    """
+
+    path: str
+    name: str
+    value: Module | Tensor
+    parameters: tuple[Tensor, ...]
+
+
+def unregistered(model: Module) -> list[Unregistered]:
+    """What is in lists, dicts, sets, dataclasses and partials among the attributes of a model's modules, and of which
+    the model has not all parameters. A module that holds the model itself is left out.
+
+    >>> class Stack(Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layers = [torch.nn.Linear(2, 2)]
+    >>> import torch
+    >>> [(each.name, len(each.parameters)) for each in unregistered(Stack())]
+    [('layers[0]', 2)]
+    """
+    own = {id(module) for module, _ in paths(model)}
+    known = {id(tensor) for tensor in model.parameters()}
+    found: dict[int, Unregistered] = {}
+    for module, names in paths(model):
+        for attribute, value in [*vars(module).items()]:
+            if attribute in OF_MODULES or isinstance(value, Module | Tensor):
+                continue
+            for name, part in _parts(value, attribute):
+                missing = _missing(part, own, known)
+                if missing and id(part) not in found:
+                    found[id(part)] = Unregistered(names[0], name, part, missing)
+    return [*found.values()]
+
+
+def _missing(part: Module | Tensor, own: set[int], known: set[int]) -> tuple[Tensor, ...]:
+    if isinstance(part, Tensor):
+        return () if id(part) in known else (part,)
+    inside = [*part.modules()]
+    if id(inside[0]) in own or any(id(module) in own for module in inside if [*module.parameters()]):
+        return ()
+    return tuple(tensor for tensor in part.parameters() if id(tensor) not in known)
+
+
+def _parts(value: Any, name: str) -> Iterator[tuple[str, Module | Tensor]]:
+    """Every module and every parameter in nested containers, with the expression that reaches it."""
+    left: deque[tuple[str, Any, int]] = deque([(name, value, 0)])
+    seen: set[int] = set()
+    while left and len(seen) < MOST_ITEMS:
+        name, value, depth = left.popleft()
+        if isinstance(value, Module | Parameter):
+            yield name, value
+            continue
+        if id(value) in seen or depth >= DEEPEST:
+            continue
+        seen.add(id(value))
+        left.extend((own, part, depth + 1) for own, part in _items(value, name))
+
+
+def _items(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    try:
+        if isinstance(value, Mapping):
+            yield from ((f"{name}[{key!r}]", part) for key, part in value.items())
+        elif isinstance(value, list | tuple | deque):
+            yield from ((f"{name}[{number}]", part) for number, part in enumerate(value))
+        elif isinstance(value, set | frozenset):
+            yield from ((f"{name}{{{number}}}", part) for number, part in enumerate(value))
+        elif isinstance(value, partial):
+            yield from ((f"{name}.args[{number}]", part) for number, part in enumerate(value.args))
+            yield from ((f"{name}.keywords[{key!r}]", part) for key, part in value.keywords.items())
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from ((f"{name}.{each.name}", getattr(value, each.name, None)) for each in dataclasses.fields(value))
+    except Exception:  # a class of the user's that does not let itself be looked into
+        return
