@@ -13,20 +13,20 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from hookline.model.paths import walk
-from hookline.model.tensors import tensors
+from hookline.model.tensors import parts_of_wrapped, tensors
 from hookline.model.unregistered import unregistered
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """A tensor that a forward may change in place: the path of its module, what it is held by under which name, itself,
-    and a copy."""
+    and copies of the parts that hold its data (of a plain one, of itself)."""
 
     path: str
     holder: Any
     name: str
     tensor: Tensor
-    copy: Tensor
+    copies: tuple[Tensor, ...]
 
     @property
     def now(self) -> Tensor | None:
@@ -36,7 +36,13 @@ class Held:
     @property
     def changed(self) -> bool:
         """Whether that is another tensor, or has other elements; not all that changes a tensor counts its version."""
-        return self.now is not self.tensor or not (self.copy.is_meta or torch.equal(self.tensor, self.copy))
+        return self.now is not self.tensor or any(True for _ in self.changes())
+
+    def changes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The parts that are not as they were, each with its copy. What has no data has none."""
+        for part, copy in zip(parts_of_wrapped(self.tensor), self.copies, strict=True):
+            if not copy.is_meta and not torch.equal(part, copy):
+                yield part, copy
 
 
 @contextmanager
@@ -71,7 +77,7 @@ def as_it_was(model: Module, inputs: Any) -> Iterator[list[Held]]:
         for held in changing:
             if held.now is not held.tensor:
                 held.holder[held.name] = held.tensor
-            _put_back(held.tensor, held.copy)
+            _put_back(held)
 
 
 def _changed_by_a_forward(model: Module) -> Iterator[Held]:
@@ -82,13 +88,18 @@ def _changed_by_a_forward(model: Module) -> Iterator[Held]:
             held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
         for holder, name, tensor in held:
             if not is_lazy(tensor):
-                yield Held(path, holder, name, tensor, tensor.detach().clone())
+                yield Held(path, holder, name, tensor, copies_of(tensor))
 
 
-def _put_back(tensor: Tensor, copy: Tensor) -> None:
+def copies_of(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Copies of the parts of a tensor; a wrapper class need not let itself be copied."""
+    return tuple(part.detach().clone() for part in parts_of_wrapped(tensor))
+
+
+def _put_back(held: Held) -> None:
     with torch.no_grad():
-        if not tensor.is_meta and not torch.equal(tensor, copy):
-            tensor.copy_(copy)
+        for part, copy in held.changes():
+            part.copy_(copy)
 
 
 def random_states(value: Any) -> tuple[Any, ...]:

@@ -17,8 +17,10 @@ from torch._subclasses.fake_tensor import (
 from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hookline.errors import RecordError
+from hookline.model.offload import hooks_left_out, take_own_forward
 from hookline.model.tensors import tensors
 
 T = TypeVar("T")
@@ -63,8 +65,14 @@ def emptied_copy(value: T) -> T:
 def _emptied_copy(value: T) -> T:
     held = [*value.parameters(), *value.buffers()] if isinstance(value, Module) else []
     held += [tensor for _, tensor in tensors(value)]
+    memo: dict[int, Any] = {id(tensor): emptied(tensor) for tensor in held}
+    if isinstance(value, Module):
+        memo |= hooks_left_out(value)
     with Emptying():
-        return copy.deepcopy(value, {id(tensor): emptied(tensor) for tensor in held})
+        found = copy.deepcopy(value, memo)
+    if isinstance(found, Module):
+        take_own_forward(found)
+    return found
 
 
 def _culprit(value: Any) -> str:
@@ -85,7 +93,15 @@ def emptied(tensor: Tensor) -> Tensor:
     if is_lazy(tensor):
         raise ValueError("its first call makes it: call the model once before")
     device = torch.device("cpu") if tensor.is_meta else tensor.device
-    empty = torch.empty_like(tensor, device=device, requires_grad=False)
+    try:
+        empty = torch.empty_like(tensor, device=device, requires_grad=False)
+    except NotImplementedError:  # a wrapper class that does not know the operation, as quantized ones
+        wrapped: Any = tensor
+        if not is_traceable_wrapper_subclass(wrapped):
+            raise
+        names, context = wrapped.__tensor_flatten__()
+        parts = {name: emptied(getattr(wrapped, name)) for name in names}
+        empty = type(wrapped).__tensor_unflatten__(parts, context, wrapped.shape, wrapped.stride())
     if isinstance(tensor, Parameter):
         return Parameter(empty, requires_grad=tensor.requires_grad)
     return empty.requires_grad_(tensor.requires_grad)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 SCALARS = (bool, int, float, complex, str, type(None))
 DEEPEST = 64
@@ -208,6 +209,17 @@ def memory_of(tensor: Tensor) -> int | None:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse tensor, a wrapper class, a transform's
         return None
+
+
+def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
+    """The tensors that hold the data of one of a wrapper class, such as a jagged one; of any other, itself."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for part in (getattr(tensor, name) for name in names):
+        if isinstance(part, Tensor):  # a DTensor names its mesh too
+            yield from parts_of_wrapped(part)
 
 
 def type_name(value: Any) -> str:

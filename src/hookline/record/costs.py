@@ -14,7 +14,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hookline.engine.attach import attach
 from hookline.engine.call import Call, Origin
@@ -22,7 +21,7 @@ from hookline.engine.hook import make_hooks
 from hookline.errors import HooklineError
 from hookline.model.select import Selection
 from hookline.model.telling import few
-from hookline.model.tensors import memory_of, tensors
+from hookline.model.tensors import memory_of, parts_of_wrapped, tensors
 from hookline.record.flops import counting
 from hookline.record.timeline import Span, Timeline
 
@@ -133,17 +132,6 @@ class Kept:
         """For numbers of entries the bytes that these keep; what a backward pass keeps on top is not counted."""
         sums = self.sums or [0]
         return [sums[min(count, len(sums) - 1)] for count in counts]
-
-
-def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
-    """The tensors that hold the data of one of a wrapper class, such as a jagged one; of any other, itself."""
-    if not is_traceable_wrapper_subclass(tensor):
-        yield tensor
-        return
-    names, _ = tensor.__tensor_flatten__()
-    for part in (getattr(tensor, name) for name in names):
-        if isinstance(part, Tensor):  # a DTensor names its mesh too
-            yield from parts_of_wrapped(part)
 
 
 def gone(reference: StorageWeakRef) -> bool:

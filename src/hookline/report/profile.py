@@ -34,7 +34,8 @@ def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
         times = f" x{row.calls}" if row.calls != 1 else ""
         table.add_row("  " * depth + name + times, row.type, *cells(row, total, profile))
     left = [Text(f"... and {len(rows) - most:,} more modules", style="dim")] if len(rows) > most else []
-    return Group(Text(headline(profile), style="bold"), table, *left, Text(by_class_line(profile), style="dim"))
+    notes = [Text(note, style="dim") for note in footnotes(profile)]
+    return Group(Text(headline(profile), style="bold"), table, *left, *notes)
 
 
 def profile_html(profile: Profile) -> str:
@@ -42,7 +43,7 @@ def profile_html(profile: Profile) -> str:
     total, tree = profile.total, tree_of(profile)
     named = ((row, *tree[row.path]) for row in profile.by_path())
     rows = ((depth, (name, row.type, *cells(row, total, profile))) for row, depth, name in named)
-    return table_html(headline(profile), ("module", "class", *columns(profile)), rows, [by_class_line(profile)])
+    return table_html(headline(profile), ("module", "class", *columns(profile)), rows, footnotes(profile))
 
 
 def columns(profile: Profile) -> tuple[str, ...]:
@@ -71,9 +72,14 @@ def headline(profile: Profile) -> str:
     counted += f", {engineering(total.parameters).rstrip()} parameters of {engineering(total.parameter_bytes)}B"
     if profile.peak is not None:
         counted += f", peak memory {engineering(profile.peak)}B"
-    notes = [why_uncounted(profile)] if profile.uncounted else []
-    notes += [why_unsteady(profile)] if profile.busy > BUSY else []
-    return "\n".join((first, counted, *notes))
+    why = f"\n{why_uncounted(profile)}" if profile.uncounted else ""
+    return f"{first}\n{counted}{why}"
+
+
+def footnotes(profile: Profile) -> list[str]:
+    """What stands below the table: how unsteady the times are, where they are, and where they go by class."""
+    unsteady = [why_unsteady(profile)] if profile.busy > BUSY else []
+    return [*unsteady, by_class_line(profile)]
 
 
 def why_uncounted(profile: Profile) -> str:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hookline.errors import StoreError
 from hookline.store.file import expect_room, on_disk
@@ -107,14 +108,7 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     dense: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
-        if (
-            tensor.layout != torch.strided
-            or tensor.is_nested
-            or tensor.is_quantized
-            or tensor.is_meta
-            or isinstance(tensor, FakeTensor)
-            or is_functorch_wrapped_tensor(tensor)
-        ):
+        if not _is_dense(tensor):
             raise StoreError(f"{name} cannot be saved: only dense tensors are saved, and this is {_kind(tensor)}")
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
         storage = own.untyped_storage().data_ptr()
@@ -123,13 +117,27 @@ def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dense
 
 
-def _kind(tensor: Tensor) -> str:
+def _is_dense(tensor: Any) -> bool:
+    return not (
+        tensor.layout != torch.strided
+        or tensor.is_nested
+        or tensor.is_quantized
+        or tensor.is_meta
+        or isinstance(tensor, FakeTensor)
+        or is_functorch_wrapped_tensor(tensor)
+        or is_traceable_wrapper_subclass(tensor)
+    )
+
+
+def _kind(tensor: Any) -> str:
     if is_functorch_wrapped_tensor(tensor):
         return "one of a transform of torch.func"
     if tensor.is_meta or isinstance(tensor, FakeTensor):
         return "one without data"
     if tensor.is_nested:
         return "a nested one"
+    if is_traceable_wrapper_subclass(tensor):
+        return f"one of class {type(tensor).__name__}"
     return "a quantized one" if tensor.is_quantized else f"one of layout {tensor.layout}"
 
 

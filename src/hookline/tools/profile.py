@@ -18,11 +18,12 @@ from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.copies import copied_arguments
 from hookline.model.dataless import dataless
 from hookline.model.loss import default_loss
+from hookline.model.offload import execution_devices, without_weights
 from hookline.model.select import Selection, Where, select
 from hookline.model.sharded import is_distributed
-from hookline.model.tensors import tensors
+from hookline.model.tensors import parts_of_wrapped, tensors
 from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of
-from hookline.record.costs import Costs, costs_of, parts_of_wrapped
+from hookline.record.costs import Costs, costs_of
 from hookline.record.profile import Cost, Profile, median, spread
 from hookline.record.timeline import Span, Timeline
 
@@ -57,6 +58,8 @@ def profile(
     and times nothing. So it is for a model that is on the meta device already. Where FLOPs cannot be counted, they are
     NaN, and `profile.uncounted` says why; where operations have no formula, it names them.
 
+    A model whose weights accelerate brings in for each call is profiled as it runs, the bringing in included.
+
     What is compiled is run uncompiled, and a warning says so: a graph's kernels belong to no one module.
 
     For its backward it turns gradients on, also inside of `torch.no_grad()` or `torch.inference_mode()`. Each step
@@ -78,7 +81,7 @@ def profile(
     select(model, where)  # refuses what is no module before it is asked for parameters
     inputs = args, kwargs
     states = random_states((inputs, [*model.parameters()]))
-    counts_only = meta or any(parameter.is_meta for parameter in model.parameters())
+    counts_only = meta or any(True for _ in without_weights(model))
     data = dataless(model, inputs) if counts_only else nullcontext((model, inputs))
     why = "profiled uncompiled, since the kernels of a graph are no one module's"
     with (
@@ -273,11 +276,12 @@ def bytes_of(parameter: Tensor) -> int:
 
 
 def device_of(model: Module, inputs: Any) -> torch.device:
-    """The first device that is not the host among those of a model's parameters and buffers, and of its inputs; the
-    CPU where there is none."""
+    """The first device that is not the host among those of a model's parameters and buffers, of its inputs, and those
+    on which accelerate runs its modules; the CPU where there is none."""
     given = (tensor for _, tensor in tensors(inputs))
     devices = (tensor.device for tensor in itertools.chain(model.parameters(), model.buffers(), given))
-    return next((device for device in devices if device.type not in HOST), torch.device("cpu"))
+    known = itertools.chain(devices, execution_devices(model))
+    return next((device for device in known if device.type not in HOST), torch.device("cpu"))
 
 
 @contextmanager

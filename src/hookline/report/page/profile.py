@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hookline.report.page.document import Names, document, mark, number
-from hookline.report.profile import by_class_line, headline
+from hookline.report.profile import footnotes, headline
 
 if TYPE_CHECKING:
     from hookline.record.profile import Cost, Profile
@@ -28,7 +28,7 @@ def profile_document(profile: Profile) -> dict[str, Any]:
         "profile",
         title=profile.model,
         summary=headline(profile).removeprefix(f"{profile.model}: ").removeprefix(profile.model).strip(),
-        notes=[by_class_line(profile)],
+        notes=footnotes(profile),
         marks=[*_marks(profile)],
         aliases={},
         columns={"call": CALL},
