@@ -45,6 +45,7 @@ def from_document(document: Mapping[str, Any]) -> Diff:
         mapping=document["mapping"],
         proposed=document["proposed"],
         notes=tuple(document["notes"]),
+        every_call=document.get("every_call", True),
     )
 
 

@@ -116,8 +116,8 @@ def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Differ
 
     Different shapes are a difference, except for leading axes of 1 and a flattened batch (see `same_layout`): these
     hold the same values, which are compared. Dtypes of different kinds are one (integers against floats); float32
-    against bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal; they have no figures, nor have
-    tensors without elements.
+    against bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal; they have no figures,
+    nor have tensors without elements.
 
     >>> found = compare(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
     >>> found.differs, found.absolute, found.relative, found.beyond
