@@ -87,3 +87,83 @@ def test_models_own_outputs_of_another_shape_differ() -> None:
 
     assert found
     assert not found.outputs_agree
+
+
+def test_caller_with_other_positions_is_named() -> None:
+    model, port, ids = gpts(start=1)
+
+    found = hookline.diff(model, port, ids)
+
+    assert found.culprit.path == ""
+    assert found.culprit.why.startswith("calls wpe with 1..16, not 0..15")
+    assert [pair.path for pair in found.culprits] == [""]
+
+
+class Wraps(nn.Module):
+    """A model called with all that is given, or with less."""
+
+    def __init__(self, model: nn.Module, *, leaves_out: str = "") -> None:
+        super().__init__()
+        self.model, self._out = model, leaves_out
+
+    def forward(self, ids: Tensor, **options: object) -> Tensor:
+        return self.model(ids, **{name: part for name, part in options.items() if name != self._out})
+
+
+OPTIONS = {
+    "position_ids": torch.arange(3, 19).expand(2, -1),
+    "attention_mask": torch.ones(2, 16, dtype=torch.int64).index_fill(1, torch.arange(4), 0),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_caller_that_leaves_an_argument_out_is_named(name: str) -> None:
+    model, _, ids = gpts()
+
+    found = hookline.diff(Wraps(model), Wraps(model, leaves_out=name), ids, **OPTIONS)
+
+    assert found.culprit.path == ""
+    assert found.culprit.why.startswith(f"calls model without {name}")
+    assert [pair.path for pair in found.culprits] == [""]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_caller_that_adds_an_argument_is_named(name: str) -> None:
+    model, _, ids = gpts()
+
+    found = hookline.diff(Wraps(model, leaves_out=name), Wraps(model), ids, **OPTIONS)
+
+    assert found.culprit.path == ""
+    assert f"calls model with {name}, which the first leaves out" in found.culprit.why
+
+
+class Masks(nn.Module):
+    def __init__(self, inner: nn.Module, *, gives: bool) -> None:
+        super().__init__()
+        self.inner, self._gives = inner, gives
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = x > 0
+        return self.inner(x, mask) if self._gives else self.inner(x)
+
+
+class Inner(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x if mask is None else x * mask
+
+
+def test_positional_argument_left_out_is_told_by_its_name() -> None:
+    found = hookline.diff(Masks(Inner(), gives=True), Masks(Inner(), gives=False), torch.randn(3, 4))
+
+    assert found.culprit.path == ""
+    assert found.culprit.why.startswith("calls inner without mask")
+
+
+def test_callee_that_fails_on_all_arguments_too_is_named() -> None:
+    class Wrong(Inner):
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            return x + 1
+
+    found = hookline.diff(Masks(Inner(), gives=True), Masks(Wrong(), gives=False), torch.randn(3, 4))
+
+    assert found.culprit.path == "inner"

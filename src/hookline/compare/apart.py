@@ -1,4 +1,4 @@
-"""Calls that cannot be compared, since the two models made them with other shapes: they are listed, and no difference."""
+"""Calls that two models made with other shapes, so that they cannot be compared: they are listed, and no difference."""
 
 from collections.abc import Iterable
 from dataclasses import replace
