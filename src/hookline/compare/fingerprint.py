@@ -45,8 +45,11 @@ def fingerprint(tensor: Tensor) -> Fingerprint | None:
 
 
 def is_fingerprint(value: Any) -> bool:
-    """Whether a kept value is one of these."""
-    return isinstance(value, dict) and value.get("fingerprint") == VERSION
+    """Whether a kept value is one of these, whole."""
+    if not isinstance(value, dict) or value.get("fingerprint") != VERSION:
+        return False
+    counts = type(value.get("count")) is int and 0 <= value["count"] < 2**63
+    return counts and all(isinstance(value.get(name), Tensor) for name in ("digest", "samples", "moments"))
 
 
 def same_elements(one: Fingerprint, other: Fingerprint) -> bool:
