@@ -625,6 +625,7 @@ def test_what_a_graph_cannot_do_is_refused_inside_of_a_compiled_model(model, ask
     assert_unhooked(model)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo's, from 2.14 on
 def test_a_compiled_module_itself_is_edited_from_outside(model, x):
     model[1].compile(backend="eager")
     with hookline.edit(model, "1", output=edits.zero(), when=0):

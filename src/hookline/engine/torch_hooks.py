@@ -15,7 +15,7 @@ from torch.jit import _trace
 from torch.nn import Module
 
 from hookline.engine.global_hooks import process, tell
-from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
+from hookline.engine.hook_dicts import HOOK_DICTS, HookDict, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
 from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
 
 PYTORCHS_CALL_IMPL = Module._call_impl
@@ -25,10 +25,13 @@ NAMES = frozenset(HOOK_DICTS)
 def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call: `__call__` of every module under `install()`, and of `hookline.Module`."""
     try:
-        wiring = self.__dict__["_forward_hooks"].wiring
-        plan = wiring.plan
-    except (AttributeError, KeyError):
-        plan = None
+        own: Any = self.__dict__["_forward_hooks"]
+    except KeyError:
+        return call_in_full(self, args, kwargs)
+    if type(own) is not HookDict:  # asked outright: dynamo would not raise AttributeError
+        return call_in_full(self, args, kwargs)
+    wiring = own.wiring
+    plan = wiring.plan
     if plan is None or _trace._trace_module_map is not None:
         return call_in_full(self, args, kwargs)
     run = plan.run
