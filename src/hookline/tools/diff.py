@@ -12,7 +12,7 @@ from torch.nn import Module
 from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
-from hookline.compare.explain import why_modules
+from hookline.compare.explain import told_by_modules, why_modules
 from hookline.compare.inputs import Inputs, fitted
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
@@ -27,6 +27,7 @@ from hookline.compare.judge import (
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
 from hookline.compare.result import Diff, Pair, Weight
+from hookline.compare.rounding import bounds, coarser_dtype, is_small, with_rounding
 from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights, held_otherwise
@@ -145,10 +146,15 @@ class Models:
         partners = _partners(self, matching)
         pairs = with_buffers(pairs, buffers_a, buffers_b, partners, keeper(self.kept, Pending()), self.allowed)
 
-        verdicts = self.verdicts(pairs, matching)
-        pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
-        pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
+        explained = self.rounding(pairs, matching, weights)
+        verdicts = self.verdicts(pairs, matching, explained)
+        words = {number: verdict.makes_it for number, verdict in verdicts.items()}
+        words |= {n: False for n, word in words.items() if word is None and is_small(pairs[n], explained.get(n, 0.0))}
+        pairs = judge(pairs, words)
+        pairs = with_rounding(pairs, {n for n in explained if words.get(n) is False})
+        small = max(explained.values(), default=0.0)
+        pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number), small) for pair in pairs]
         notes = *self.notes(verdicts), *self.notes_on(pairs, partners)
         names = _name(self.a.model), _name(self.b.model)
         return assembled(names, pairs, matching, notes, weights, every_call=bool(tolerances))
@@ -173,11 +179,27 @@ class Models:
                     torch.autograd.backward(scalar)
             return run, _weight_gradients(selection, keep) if grads else {}, buffers
 
-    def verdicts(self, pairs: list[Pair], matching: Matching) -> dict[int, Verdict]:
+    def rounding(self, pairs: list[Pair], matching: Matching, weights: list[Weight]) -> dict[int, float]:
+        """The error that rounding explains in each pair, by number, where the models compute in other dtypes; none
+        where a tolerance was given, or where something else of the modules differs that tells why."""
+        dtype = coarser_dtype(pairs)
+        found = {} if dtype is None else bounds(pairs, dtype)
+        return {
+            pair.number: found[pair.number]
+            for pair in pairs
+            if pair.number in found
+            and self.allowed(pair.path_a) is None
+            and not told_by_modules(pair, matching, (self.a, self.b), weights)
+        }
+
+    def verdicts(self, pairs: list[Pair], matching: Matching, rounding: Mapping[int, float]) -> dict[int, Verdict]:
         """What running alone told of each pair that gave something else, by number."""
         suspects = {
             (pair.path_a, pair.index): Suspect(
-                self.b.modules[pair.path_b], matching.pairs[pair.number][1], self.allowed(pair.path_a)
+                self.b.modules[pair.path_b],
+                matching.pairs[pair.number][1],
+                self.allowed(pair.path_a),
+                rounding.get(pair.number, 0.0),
             )
             for pair in pairs
             if pair.gives_other and pair.path_b in self.b.modules
@@ -188,11 +210,14 @@ class Models:
         found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
         return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
 
-    def explained(self, pair: Pair, matching: Matching, weights: list[Weight], verdict: Verdict | None) -> Pair:
+    def explained(
+        self, pair: Pair, matching: Matching, weights: list[Weight], verdict: Verdict | None, rounding: float
+    ) -> Pair:
         """The pair with its causes, where it makes a difference."""
         if not pair.makes_it:
             return pair
-        return replace(pair, causes=why_modules(pair, matching, (self.a, self.b), weights, verdict))
+        causes = why_modules(pair, matching, (self.a, self.b), weights, verdict, rounding=rounding)
+        return replace(pair, causes=causes)
 
     def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
         """What to know of the comparison."""
