@@ -13,7 +13,7 @@ from torch.nn import Module
 from hookline.compare.arguments import adapted, in_full, rounded
 from hookline.compare.recorded import compare_values, key_text, paired_leaves
 from hookline.compare.rounding import within
-from hookline.compare.tensors import Tolerance, plain
+from hookline.compare.tensors import Tolerance, dense, plain
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
@@ -180,6 +180,8 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
     ours, theirs = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (call.module, suspect.module))
     if not ours or {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         return None
+    if any(dense(tensor) is not tensor for held in (ours, theirs) for tensor in held.values()):
+        return None  # a subclass, as of quantized weights, that cannot be lent
     lent = {name: tensor.detach().to(theirs[name], copy=True) for name, tensor in ours.items()}
     if all(torch.equal(lent[name], theirs[name]) for name in lent):
         return False
@@ -206,4 +208,4 @@ def _transposed(wanted: Any, call: Call, suspect: Suspect, arguments: Any, state
 
 
 def _is_square(tensor: Tensor) -> bool:
-    return tensor.shape[0] == tensor.shape[1] > 1
+    return tensor.shape[0] == tensor.shape[1] > 1 and dense(tensor) is tensor

@@ -257,6 +257,9 @@ class Diff(Sequence[Pair]):
 
     def _own_outputs(self) -> str:
         """Whether the models' own outputs agree, as the summary begins; nothing where these were not compared."""
+        own = [found for pair in self.pairs if pair.own for found in pair.outputs.values()]
+        if self.outputs_agree and own and all(found.basis == "shape" and None not in found.shapes for found in own):
+            return " outputs have the same shapes;"
         return {None: "", True: " outputs agree;", False: " outputs differ;"}[self.outputs_agree]
 
     @property

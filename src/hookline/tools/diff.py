@@ -13,7 +13,7 @@ from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import told_by_modules, why_modules
-from hookline.compare.inputs import Inputs, fitted
+from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
     Allowed,
@@ -106,7 +106,14 @@ def diff(
     first, second = _selections(a, b, where, mapping)
     gradient = (loss or default_loss) if grads else None
     inputs = fitted((args, kwargs), a), fitted((args, kwargs), b)
-    return Models(first, second, inputs, gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
+    try:
+        return Models(first, second, inputs, gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
+    except CompareError:
+        raise
+    except Exception as error:
+        for model, which in ((a, "first"), (b, "second")):  # only now: hooks may load them when a module is called
+            refuse_partly_meta(model, which, error)
+        raise
 
 
 # Two models
