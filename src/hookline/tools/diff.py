@@ -26,6 +26,7 @@ from hookline.compare.judge import (
 )
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
+from hookline.compare.randomness import drawing, random_notes
 from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.rounding import bounds, coarser_dtype, is_small, with_rounding
 from hookline.compare.runs import diff_of_runs
@@ -39,6 +40,7 @@ from hookline.model.loss import default_loss
 from hookline.model.paths import walk
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
+from hookline.record.draws import Draws
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
 from hookline.record.record import Run, TensorInfo
@@ -143,8 +145,8 @@ class Models:
 
     def diff(self, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
         """Both run, matched, compared and judged."""
-        run_a, grads_a, buffers_a = self.recorded(self.a, self.inputs[0][0])
-        run_b, grads_b, buffers_b = self.recorded(self.b, self.inputs[1][0])
+        run_a, grads_a, buffers_a, draws_a = self.recorded(self.a, self.inputs[0][0])
+        run_b, grads_b, buffers_b, draws_b = self.recorded(self.b, self.inputs[1][0])
         modules = self.a.modules, self.b.modules
         matching = match(run_a, run_b, mapping=mapping, modules=modules)
         pairs = with_apart(compare_calls(run_a, matching, self.allowed))
@@ -162,7 +164,8 @@ class Models:
         pairs = with_rounding(pairs, {n for n in explained if words.get(n) is False})
         small = max(explained.values(), default=0.0)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number), small) for pair in pairs]
-        notes = *self.notes(verdicts), *self.notes_on(pairs, partners)
+        drawn = random_notes(draws_a, self.a, "first"), random_notes(draws_b, self.b, "second")
+        notes = *self.notes(verdicts), *self.notes_on(pairs, partners), *drawn[0], *drawn[1]
         names = _name(self.a.model), _name(self.b.model)
         return assembled(names, pairs, matching, notes, weights, every_call=bool(tolerances))
 
@@ -171,20 +174,23 @@ class Models:
         """What is kept of tensors that are put back to what they were."""
         return "copy" if self.keep == "tensor" else self.keep
 
-    def recorded(self, selection: Selection, inputs: Inputs) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
-        """A run of one of the models, its parameters' gradients by name, and the buffers that it updated."""
+    def recorded(
+        self, selection: Selection, inputs: Inputs
+    ) -> tuple[Run, dict[str, TensorInfo | None], Buffers, Draws]:
+        """A run of one of the models, its parameters' gradients by name, the buffers that it updated, and the calls
+        that drew random numbers in evaluation."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
         grads: bool | Any = "input" if self.loss else False
         with torch.inference_mode(False), torch.set_grad_enabled(bool(grads)), ExitStack() as stack:
             args, kwargs = copied_arguments(inputs)  # inside, since autograd takes no copy that inference mode makes
             held = stack.enter_context(as_it_was(model, (args, kwargs)))
-            with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
+            with drawing(selection) as draws, recording(selection, keep=keep, inputs=keep, grads=grads) as run:
                 output = model(*args, **kwargs)
                 buffers = buffers_of(held, keeper(self.kept, Pending()))
                 scalar = self.loss(output) if self.loss else None
                 if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                     torch.autograd.backward(scalar)
-            return run, _weight_gradients(selection, keep) if grads else {}, buffers
+            return run, _weight_gradients(selection, keep) if grads else {}, buffers, draws
 
     def rounding(self, pairs: list[Pair], matching: Matching, weights: list[Weight]) -> dict[int, float]:
         """The error that rounding explains in each pair, by number, where the models compute in other dtypes; none
