@@ -124,3 +124,19 @@ def test_rounded_weights_are_the_same() -> None:
     other.load_state_dict(one.state_dict())
 
     assert differing_weights({"": one}, {"": other}, {"": ""}) == []
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_classes_of_one_name_are_told_apart_by_module() -> None:
+    from torch.ao.nn.quantized import Linear
+
+    says = [str(cause) for cause in module_causes(nn.Linear(2, 2), Linear(2, 2)) if cause.kind == "class"]
+
+    assert says == ["is a torch.nn.Linear against a torch.ao.nn.quantized.Linear"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_transposed_weight_in_another_dtype_is_told(dtype: torch.dtype) -> None:
+    a = torch.randn(5, 5)
+
+    assert relation(a, a.t().to(dtype)) == "transposed"

@@ -167,3 +167,65 @@ def test_callee_that_fails_on_all_arguments_too_is_named() -> None:
     found = hookline.diff(Masks(Inner(), gives=True), Masks(Wrong(), gives=False), torch.randn(3, 4))
 
     assert found.culprit.path == "inner"
+
+
+DTYPES = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_rounding_explains_is_no_difference(dtype: torch.dtype, place: int) -> None:
+    model, port, ids = gpts()
+    one, other = [(model, port.to(dtype)), (port.to(dtype), model)][place]
+
+    found = hookline.diff(one, other, ids)
+
+    assert not found
+    assert found.culprit is None
+    assert "no difference in 23 calls beyond rounding" in found.summary
+    assert repr(found).count("rounding explains what") == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weight_that_rounding_does_not_explain_is_the_culprit(dtype: torch.dtype) -> None:
+    _, model, ids = gpts()
+    port = copy.deepcopy(model).to(dtype)
+    with torch.no_grad():
+        port.transformer.h[1].mlp.c_fc.weight.mul_(1.2)
+
+    found = hookline.diff(model, port, ids)
+
+    assert [pair.path for pair in found.culprits] == ["transformer.h.1.mlp.c_fc"]
+    assert found.culprit.why.startswith("weight differs")
+    assert "1.2 times as large" in found.culprit.why
+
+
+def test_code_that_rounding_does_not_explain_is_the_culprit() -> None:
+    _, model, ids = gpts()
+    port = copy.deepcopy(model).bfloat16()
+    block = port.transformer.h[1]
+    block.forward = lambda x: block.mlp(block.ln_2(x + block.attn(block.ln_1(x))))
+
+    assert [pair.path for pair in hookline.diff(model, port, ids).culprits] == ["transformer.h.1"]
+
+
+def test_runs_fold_what_rounding_explains() -> None:
+    _, model, ids = gpts()
+    runs = []
+    for each in (model, copy.deepcopy(model).bfloat16()):
+        with hookline.watch(each, keep=hookline.fingerprint, inputs=hookline.fingerprint) as run, torch.no_grad():
+            each(ids)
+        runs.append(run)
+
+    assert not hookline.diff(*runs)
+
+
+def test_square_weight_used_the_other_way_round_is_said_to_be_transposed() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    model, port = Conv1D(8, 8), nn.Linear(8, 8)
+    port.weight, port.bias = model.weight, model.bias
+
+    found = hookline.diff(nn.Sequential(model), nn.Sequential(port), torch.randn(3, 8))
+
+    assert found.culprit.why.startswith("weight is transposed")

@@ -30,12 +30,12 @@ class Inside:
     arguments: list[str]
 
 
-def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside]) -> list[Cause]:
+def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside], rounding: float = 0.0) -> list[Cause]:
     """What two calls tell of why they gave something else; `inside` are the pairs of calls that they made, in order.
     The first that is called with something else is named."""
     found = [Cause("error", f"raised {call.error}") for call in (a, b) if call.error is not None and a.error != b.error]
     for each in inside:
-        told = next(_other_inputs(each), None)
+        told = next(_other_inputs(each, rounding), None)
         if told is not None:
             found.append(Cause("arguments", told))
         if each.differs or told is not None:
@@ -43,13 +43,18 @@ def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside]) -> list[Caus
     return found + _order(inside)
 
 
-def _other_inputs(each: Inside) -> Iterator[str]:
+def beyond(found: Difference, rounding: float) -> bool:
+    """Whether something differs, and by more than an error that rounding explains."""
+    return found.differs and (not rounding or bool(found.nan) or not found.error <= rounding)
+
+
+def _other_inputs(each: Inside, rounding: float) -> Iterator[str]:
     """What a module is called with that is not the same, the first first."""
     one, other = named(each.one.args, each.one.kwargs), named(each.other.args, each.other.kwargs)
     infos = {key_text(keys): (ours, theirs) for keys, ours, theirs in paired_leaves(one, other, kind=TensorInfo)}
     absent: list[str] = []
     for key, difference in compare_values(one, other).items():
-        if not difference.differs:
+        if not beyond(difference, rounding):
             continue
         ours, theirs = infos[key]
         label = "" if len(infos) == 1 and key == "0" else f"{_argument(key, each.arguments)} "
@@ -123,11 +128,11 @@ def _numbers(info: TensorInfo) -> str | None:
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def other_inputs(a: CallRecord, b: CallRecord) -> list[str]:
+def other_inputs(a: CallRecord, b: CallRecord, rounding: float = 0.0) -> list[str]:
     """The arguments of two calls that differ, in words."""
     one, other = named(a.args, a.kwargs), named(b.args, b.kwargs)
     differences = compare_values(one, other)
-    found = [f"another argument {key}: {each}" for key, each in differences.items() if each.differs]
+    found = [f"another argument {key}: {each}" for key, each in differences.items() if beyond(each, rounding)]
     return found + [f"{key} = {ours!r} against {theirs!r}" for key, ours, theirs in other_arguments(one, other)]
 
 

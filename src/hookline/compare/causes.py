@@ -1,6 +1,7 @@
 """Why a module gives something else: what of two modules, and of the calls of them, is not the same."""
 
 import functools
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -47,11 +48,27 @@ def _of_modules(a: Module, b: Module, path: str) -> Iterator[Cause]:
     dtypes = [_dtype(module) for module in (a, b)]
     if all(dtypes) and dtypes[0] != dtypes[1]:
         yield Cause("dtype", f"{path + ' ' if path else ''}holds {dtypes[0]} against {dtypes[1]}")
-    classes = [type(module).__name__ for module in (a, b)]
+    classes = class_names(type(a), type(b))
     if classes[0] != classes[1] and "OptimizedModule" not in classes:
         yield Cause(
             "class", f"{path + ' ' if path else ''}is {with_article(classes[0])} against {with_article(classes[1])}"
         )
+
+
+def class_names(a: type, b: type) -> tuple[str, str]:
+    """The names of two classes; of two of one name with the module that each is imported from, as `torch.nn.Linear`."""
+    renamed = any(kind.__qualname__.rpartition(".")[2] != kind.__name__ for kind in (a, b))  # to pass for the other
+    if a.__name__ != b.__name__ or a is b or renamed:
+        return a.__name__, b.__name__
+    return _whole_name(a), _whole_name(b)
+
+
+def _whole_name(kind: type) -> str:
+    """A class with the nearest package to the top that exports it."""
+    parts = kind.__module__.split(".")
+    holders = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    exporting = (name for name in holders if getattr(sys.modules.get(name), kind.__name__, None) is kind)
+    return f"{next(exporting, kind.__module__)}.{kind.__qualname__}"
 
 
 def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str, str]]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch.nn import Module
 
 from hookline.compare.arguments import argument_names
-from hookline.compare.callers import Inside, call_causes, names_inside, other_inputs
+from hookline.compare.callers import Inside, beyond, call_causes, names_inside, other_inputs
 from hookline.compare.causes import module_causes, weight_causes
 from hookline.compare.isolate import Verdict
 from hookline.compare.match import Matching
@@ -24,23 +25,48 @@ def why_modules(
     modules: tuple[Selection, Selection],
     weights: list[Weight],
     verdict: Verdict | None,
+    *,
+    rounding: float = 0.0,
 ) -> tuple[Cause, ...]:
-    """Why a pair makes a difference, with both models at hand; `verdict` is what running it alone told."""
+    """Why a pair makes a difference, with both models at hand; `verdict` is what running it alone told, `rounding` the
+    error of arguments that rounding explains."""
     called = [path for path in matching.paths if path != pair.path_a]
     below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
     one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
     alone = verdict is not None and not verdict.reason
-    causes = _call_causes(pair, matching, alone=alone, modules=modules[0].modules)
+    causes = _call_causes(pair, matching, alone=alone, modules=modules[0].modules, rounding=rounding)
     if one is not None and other is not None:
         causes += weight_causes(weights, pair.path_a, called=called)
         causes += module_causes(one, other, called=below)
+    causes += _transposed(causes, verdict)
     return (*_in_order(causes), *_concluding(causes, verdict, _deed(pair)))
 
 
-def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
+def told_by_modules(
+    pair: Pair, matching: Matching, modules: tuple[Selection, Selection], weights: list[Weight]
+) -> bool:
+    """Whether weights, modes or attributes of two modules differ, and so tell more than rounding does."""
+    one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
+    if one is None or other is None:
+        return False
+    called = [path for path in matching.paths if path != pair.path_a]
+    below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
+    causes = module_causes(one, other, called=below)
+    found = any(cause.kind in ("mode", "attribute") and not _of_dtypes(cause) for cause in causes)
+    own = [weight for weight in weights if weight.relation != "transposed"]  # which may be used so: running it tells
+    return found or bool(weight_causes(own, pair.path_a, called=called))
+
+
+def _of_dtypes(cause: Cause) -> bool:
+    """Whether an attribute is a dtype, as a configuration holds it."""
+    words = [word.strip("'") for word in cause.message.partition(" is ")[2].split(" against ")]
+    return all(isinstance(getattr(torch, word.removeprefix("torch."), None), torch.dtype) for word in words)
+
+
+def why_records(pair: Pair, matching: Matching, *, rounding: float = 0.0) -> tuple[Cause, ...]:
     """Why, as far as the records of two runs tell."""
     one, other = matching.pairs[pair.number]
-    causes = _call_causes(pair, matching)
+    causes = _call_causes(pair, matching, rounding=rounding)
     if one.training != other.training:
         modes = ["training" if call.training else "evaluation" for call in (one, other)]
         causes.append(Cause("mode", f"is in {modes[0]} against {modes[1]} mode"))
@@ -54,29 +80,47 @@ def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
     return tuple(_in_order(causes))
 
 
+def _transposed(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]:
+    """A cause where the weights are the same, and are used the other way round."""
+    turned = () if verdict is None else verdict.transposed
+    if turned and not any(cause.kind == "weights" and "transposed" in cause.message for cause in causes):
+        yield Cause("weights", f"{', '.join(turned)} is transposed: the other way round it gives the same")
+
+
 def _call_causes(
-    pair: Pair, matching: Matching, *, alone: bool = False, modules: Mapping[str, Module] | None = None
+    pair: Pair,
+    matching: Matching,
+    *,
+    alone: bool = False,
+    modules: Mapping[str, Module] | None = None,
+    rounding: float = 0.0,
 ) -> list[Cause]:
     """What the calls tell; their own arguments tell nothing of a module that was run alone, on the reference's."""
     one, other = matching.pairs[pair.number]
-    given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other)]
-    inside = _inside(one, matching, modules or {})
+    given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other, rounding)]
+    inside = _inside(one, matching, modules or {}, rounding)
     strays = [
         Cause("calls", f"calls {call.path.rpartition('.')[2] or call.type}, which has no partner")
         for calls, holder in ((matching.only_a, one), (matching.only_b, other))
         for call in calls
         if call.parent is holder
     ]
-    return [*given, *call_causes(one, other, inside), *strays[:3]]
+    return [*given, *call_causes(one, other, inside, rounding), *strays[:3]]
 
 
-def _inside(holder: CallRecord, matching: Matching, modules: Mapping[str, Module]) -> list[Inside]:
+def _inside(holder: CallRecord, matching: Matching, modules: Mapping[str, Module], rounding: float) -> list[Inside]:
     """The pairs of calls that ran inside this one, with no other matched call between."""
     known = {id(one) for one, _ in matching.pairs}
     found = [(one, other) for one, other in matching.pairs if _nearest(one, known) is holder]
     names = names_inside([*dict.fromkeys(one.path for one, _ in found)], holder.path)
     return [
-        Inside(one, other, _gave_other(one, other), names[one.path] or one.type, argument_names(modules.get(one.path)))
+        Inside(
+            one,
+            other,
+            _gave_other(one, other, rounding),
+            names[one.path] or one.type,
+            argument_names(modules.get(one.path)),
+        )
         for one, other in found
     ]
 
@@ -89,8 +133,9 @@ def _nearest(call: CallRecord, known: set[int]) -> CallRecord | None:
     return around
 
 
-def _gave_other(one: CallRecord, other: CallRecord) -> bool:
-    return any(found.differs for found in compare_values(one.output, other.output, strict=False, plain=True).values())
+def _gave_other(one: CallRecord, other: CallRecord, rounding: float) -> bool:
+    found = compare_values(one.output, other.output, strict=False, plain=True).values()
+    return any(beyond(each, rounding) for each in found)
 
 
 def _in_order(causes: list[Cause]) -> list[Cause]:
@@ -105,10 +150,16 @@ def _deed(pair: Pair) -> str:
 
 def _concluding(causes: list[Cause], verdict: Verdict | None, deed: str) -> Iterator[Cause]:
     """What follows from running the module alone, with its own weights and with the reference's."""
-    if not causes:
+    if all(cause.kind == "class" and _of_one_name(cause) for cause in causes):
         yield Cause("code", f"given the same, and holding the same, its code {deed}")
     elif verdict is not None and verdict.only_weights is False and any(cause.kind == "weights" for cause in causes):
         yield Cause("code", "and with the reference's weights it gives something else too")
+
+
+def _of_one_name(cause: Cause) -> bool:
+    """Whether two classes of one name are told apart, which tells little of what they do."""
+    names = {words.rpartition(".")[2] for words in cause.message.split(" against ")}
+    return len(names) == 1
 
 
 def _is_inside(path: str, container: str) -> bool:

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from hookline.errors import CompareError
 from hookline.model.copies import copied_arguments
 from hookline.model.pick import as_arguments, named
+from hookline.model.telling import few
 from hookline.model.tensors import exchange, tensors
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,6 +40,17 @@ def fitted(inputs: Inputs, model: Module) -> tuple[Inputs, str]:
 
     exchange(given, fit, [])
     return as_arguments(given), ", ".join(dict.fromkeys(told))
+
+
+def refuse_partly_meta(model: Module, which: str, cause: Exception) -> None:
+    """CompareError where some parameters or buffers of a model have no data, on the meta device, and others have."""
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    empty = [name for name, tensor in held.items() if tensor.is_meta]
+    if empty and len(empty) < len(held):
+        what = f"{len(empty)} of {len(held)} parameters and buffers of the {which} have no data, on the meta device"
+        raise CompareError(
+            f"{what}: {few(empty)}; load them, or put the whole model there to compare shapes"
+        ) from cause
 
 
 def _changes(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> list[str]:

@@ -11,8 +11,9 @@ from torch.func import functional_call
 from torch.nn import Module
 
 from hookline.compare.arguments import adapted, in_full, rounded
-from hookline.compare.recorded import compare_values
-from hookline.compare.tensors import Tolerance
+from hookline.compare.recorded import compare_values, key_text, paired_leaves
+from hookline.compare.rounding import within
+from hookline.compare.tensors import Tolerance, dense, plain
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
@@ -22,16 +23,18 @@ from hookline.model.select import Selection
 from hookline.record.record import CallRecord
 
 FIRST = float("-inf")
+MOST = 4  # weights of a module that are transposed to see whether that helps
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """A call of the reference of which the partner gave something else: the partner's module, what is known of its
-    call, and the tolerance."""
+    call, and the tolerance; `rounding` is the error, as a share of the norm, that rounding explains."""
 
     module: Module
     record: CallRecord
     allowed: Tolerance | None
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,14 @@ class Verdict:
 
     - `makes_it`: whether it gave something else; None where it could not be run on them, and `reason` says why;
     - `only_weights`: whether it gives the same once it has the reference's weights; None where that was not to be
-      found out.
+      found out;
+    - `transposed`: its square weights with which it gives the same once they are transposed.
     """
 
     makes_it: bool | None
     only_weights: bool | None = None
     reason: str = ""
+    transposed: tuple[str, ...] = ()
 
 
 def isolate(
@@ -108,22 +113,35 @@ class Trial:
             if reason and whole is None:
                 return Verdict(None, reason=reason)
             wanted = _wanted(call, suspect, arguments, states)
-            if not reason and not _differ(wanted, again, suspect.allowed):
+            if not reason and not _differ(wanted, again, suspect):
                 return Verdict(makes_it=False)
             if whole is not None:  # its caller leaves an argument out, or adds one: that is not its own fault
                 again, unfit = _call(suspect, suspect.module, whole, states)
-                if not unfit and not _differ(wanted, again, suspect.allowed):
+                if not unfit and not _differ(wanted, again, suspect):
                     return Verdict(makes_it=False)
             if reason:
                 return Verdict(None, reason=reason)
-            return Verdict(makes_it=True, only_weights=_only_weights(wanted, call, suspect, arguments, states))
+            given = wanted, call, suspect, arguments, states
+            return Verdict(makes_it=True, only_weights=_only_weights(*given), transposed=_transposed(*given))
         finally:
             self.busy = False
 
 
-def _differ(one: Any, other: Any, allowed: Tolerance | None) -> bool:
-    found = compare_values(one, other, kind=Tensor, allowed=allowed, strict=False, plain=True)
-    return any(each.differs for each in found.values())
+def _differ(one: Any, other: Any, suspect: Suspect) -> bool:
+    """Whether two outputs differ by more than the tolerance, and by more than rounding explains."""
+    found = compare_values(one, other, kind=Tensor, allowed=suspect.allowed, strict=False, plain=True)
+    differing = {key for key, each in found.items() if each.differs}
+    if not differing or not suspect.rounding:
+        return bool(differing)
+    pairs = {key_text(keys): (a, b) for keys, a, b in paired_leaves(one, other, kind=Tensor)}
+    return not all(key in pairs and _rounded_only(*pairs[key], suspect.rounding) for key in differing)
+
+
+def _rounded_only(one: Tensor | None, other: Tensor | None, bound: float) -> bool:
+    if one is None or other is None or not (one.is_floating_point() and other.is_floating_point()):
+        return False
+    a, b = plain(one), plain(other)
+    return a is not None and b is not None and within(a, b, bound)
 
 
 def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
@@ -162,6 +180,8 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
     ours, theirs = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (call.module, suspect.module))
     if not ours or {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         return None
+    if any(dense(tensor) is not tensor for held in (ours, theirs) for tensor in held.values()):
+        return None  # a subclass, as of quantized weights, that cannot be lent
     lent = {name: tensor.detach().to(theirs[name], copy=True) for name, tensor in ours.items()}
     if all(torch.equal(lent[name], theirs[name]) for name in lent):
         return False
@@ -170,4 +190,22 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
         return functional_call(suspect.module, lent, args, kwargs)
 
     again, reason = _run(suspect, borrowing, copied_arguments(arguments), states)
-    return None if reason else not _differ(wanted, again, suspect.allowed)
+    return None if reason else not _differ(wanted, again, suspect)
+
+
+def _transposed(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> tuple[str, ...]:
+    """The square weights of the partner with which it gives the same once they are transposed."""
+    held = dict(suspect.module.named_parameters())
+    turned = {name: each.detach().t() for name, each in held.items() if each.dim() == 2 and _is_square(each)}
+
+    def turning(*args: Any, **kwargs: Any) -> Any:
+        return functional_call(suspect.module, turned, args, kwargs)
+
+    if not turned or len(held) > MOST:
+        return ()
+    again, reason = _run(suspect, turning, copied_arguments(arguments), states)
+    return () if reason or _differ(wanted, again, suspect) else tuple(turned)
+
+
+def _is_square(tensor: Tensor) -> bool:
+    return tensor.shape[0] == tensor.shape[1] > 1 and dense(tensor) is tensor

@@ -99,7 +99,7 @@ class Pair:
     @property
     def updates_other(self) -> bool:
         """Whether a buffer is another after the forward."""
-        return any(found.differs for found in self.buffers.values())
+        return self.excused != "rounding" and any(found.differs for found in self.buffers.values())
 
     @property
     def backs_other(self) -> bool:
@@ -257,11 +257,19 @@ class Diff(Sequence[Pair]):
 
     def _own_outputs(self) -> str:
         """Whether the models' own outputs agree, as the summary begins; nothing where these were not compared."""
+        own = [found for pair in self.pairs if pair.own for found in pair.outputs.values()]
+        if self.outputs_agree and own and all(found.basis == "shape" and None not in found.shapes for found in own):
+            return " outputs have the same shapes;"
         return {None: "", True: " outputs agree;", False: " outputs differ;"}[self.outputs_agree]
+
+    @property
+    def rounded(self) -> tuple[Pair, ...]:
+        """The calls whose difference is explained by rounding alone, of models that compute in other dtypes."""
+        return tuple(pair for pair in self.pairs if pair.excused == "rounding")
 
     def _though(self) -> str:
         """What else there is to say of calls that all agree."""
-        tolerated = "" if self.identical else " beyond the tolerance"
+        tolerated = " beyond rounding" if self.rounded else "" if self.identical else " beyond the tolerance"
         verb = "differs" if len(self.weights) == 1 else "differ"
         return f"{tolerated}, though {_count(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
 

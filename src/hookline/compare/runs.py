@@ -9,6 +9,7 @@ from hookline.compare.explain import why_records
 from hookline.compare.judge import Tolerances, allowing, compare_calls, judge, refuse_idle
 from hookline.compare.match import Matching, match
 from hookline.compare.result import Diff, Pair
+from hookline.compare.rounding import bounds, coarser_dtype, with_rounding, words_of_runs
 from hookline.errors import CompareError, SelectionError
 from hookline.model.select import Where, glob_to_regex
 from hookline.record.record import Run
@@ -20,11 +21,15 @@ def diff_of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None
     matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
     pairs = with_apart(compare_calls(first, matching, allowing(tolerances)))
     refuse_idle(tolerances, pairs)
-    pairs = judge(pairs, {})
+    dtype = coarser_dtype(pairs) if tolerances is None else None
+    words = words_of_runs(pairs, dtype) if dtype is not None else {}
+    pairs = with_rounding(judge(pairs, dict(words)), {number for number, word in words.items() if not word})
     told = {pair.number for pair in pairs if pair.makes_it}
     unjudged = Diff((a.model, b.model), tuple(pairs)).first
     told |= {unjudged.number} if not told and unjudged is not None else set()
-    pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
+    small = max(bounds(pairs, dtype).values(), default=0.0) if dtype is not None else 0.0
+    causes = {number: why_records(pairs[number], matching, rounding=small) for number in told}
+    pairs = [replace(pair, causes=causes.get(pair.number, ())) for pair in pairs]
     notes = _notes_on_runs(pairs, matching)
     return assembled((a.model, b.model), pairs, matching, notes, every_call=bool(tolerances))
 

@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import Parameter
 
 from hookline.compare.layout import same_layout
-from hookline.model.sharded import local_part
+from hookline.model.sharded import is_distributed, local_part
 
 Tolerance: TypeAlias = tuple[float, float]  # relative, absolute
 Basis: TypeAlias = Literal["elements", "samples", "statistics", "shape"]
@@ -191,7 +192,26 @@ def plain(tensor: Tensor) -> Tensor | None:
         return torch.cat([part.reshape(-1) for part in tensor.unbind()])
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
-    return tensor.resolve_conj().resolve_neg().reshape(-1)
+    readable = dense(tensor)
+    return None if readable is None else readable.resolve_conj().resolve_neg().reshape(-1)
+
+
+def dense(tensor: Tensor) -> Tensor | None:
+    """The tensor; of a subclass that knows few operations, as a quantized weight does, the numbers that it stands for;
+    None where it does not say these."""
+    if type(tensor) in (Tensor, Parameter) or tensor.is_meta or is_distributed(tensor):
+        return tensor
+    with torch.no_grad():
+        try:
+            tensor.detach().resolve_conj().resolve_neg().reshape(-1)
+            return tensor
+        except Exception:  # a subclass raises what it likes for an operation that it does not know
+            pass
+        try:
+            numbers: Tensor = tensor.detach().dequantize()
+            return numbers if type(numbers) is Tensor and numbers.shape == tensor.shape else None
+        except Exception:
+            return None
 
 
 def figures(a: Tensor, b: Tensor, allowed: Tolerance) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from hookline.compare.fingerprint import positions
 from hookline.compare.side import Side, by_values
-from hookline.compare.tensors import plain
+from hookline.compare.tensors import dense, plain
 
 ELEMENTS = 32  # of each weight that are looked at
 NEAR = 0.5  # the distance of twins, as a share of the norm, is less; of weights that are unlike it is some 1.4
@@ -77,6 +77,10 @@ def weight_print(module: Module, *, below: bool = False) -> Print | None:
 def _sampled(tensor: Tensor) -> Tensor | None:
     if tensor.is_meta or tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
         return None
+    readable = dense(tensor)
+    if readable is None:
+        return None
+    tensor = readable
     if tensor.dim() == 2:
         rows, columns = tensor.shape
         tensor = tensor.diagonal() if rows == columns else tensor.t() if rows < columns else tensor

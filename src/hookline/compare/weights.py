@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from hookline.compare.recorded import missing
 from hookline.compare.result import Weight
-from hookline.compare.tensors import EXACT, compare, plain
+from hookline.compare.tensors import EXACT, Tolerance, compare, dense, plain
 from hookline.model.telling import few
 
 MANY = 2**22  # elements beyond which their order is not looked into
@@ -66,11 +66,32 @@ def _compared(
         return
     if one is other:
         return
-    if one.dim() == 2 and one.shape != other.shape and one.shape == other.shape[::-1] and _equal(one.t(), other):
+    one, other = dense(one), dense(other)
+    if one is None or other is None:
+        return  # a subclass that does not say which numbers it stands for
+    allowed = rounding(one.dtype, other.dtype)
+    turned = one.dim() == 2 and one.shape != other.shape and one.shape == other.shape[::-1]
+    if turned and not compare(one.t(), other, allowed=allowed).differs:
         return  # held the other way round, as a Conv1D of GPT-2 holds what a Linear does
-    difference = compare(one, other, allowed=EXACT if one.dtype == other.dtype else None)
+    difference = compare(one, other, allowed=allowed)
     if difference.differs:
         yield Weight(names[0], names[1], kind, difference, relation(one, other))
+
+
+def rounding(one: torch.dtype, other: torch.dtype) -> Tolerance | None:
+    """The tolerance of weights in these dtypes: one unit in the last place of the coarser, none in one dtype; None for
+    that of the dtypes, where one of them is no float."""
+    if one == other:
+        return EXACT
+    if not (one.is_floating_point and other.is_floating_point):
+        return None
+    coarser = torch.finfo(coarser_of(one, other))
+    return coarser.eps, coarser.smallest_normal * coarser.eps
+
+
+def coarser_of(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """Of two floating dtypes the one of fewer digits."""
+    return max(one, other, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def relation(a: Tensor, b: Tensor) -> str:
@@ -81,10 +102,16 @@ def relation(a: Tensor, b: Tensor) -> str:
     >>> relation(a, a.t()), relation(a, a.flip(0)), relation(a, 3 * a)
     ('transposed', 'the same numbers in another order', '3 times as large')
     """
-    if a.is_meta or b.is_meta or a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+    if a.is_meta or b.is_meta or a.shape != b.shape or not (a.is_floating_point() and b.is_floating_point()):
         return ""
     with torch.no_grad():
         b = b.to(a.device)
+        if a.dtype != b.dtype:
+            coarser = coarser_of(a.dtype, b.dtype)
+            eps = torch.finfo(coarser).eps
+            a, b = a.to(coarser), b.to(coarser)
+            turned = "transposed" if a.dim() == 2 and _equal(a.t(), b) else "negated" if _equal(-a, b) else ""
+            return turned or _multiple(a.float(), b.float(), within=2 * eps)
         if a.dim() == 2 and _equal(a.t(), b):
             return "transposed"
         if _equal(-a, b):
@@ -96,12 +123,12 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
 
 
-def _multiple(a: Tensor, b: Tensor) -> str:
+def _multiple(a: Tensor, b: Tensor, within: float = 1e-4) -> str:
     length = float((a * a).sum())
     factor = float((a * b).sum()) / length if length and a.numel() > 1 else 0.0
-    if not factor or not math.isfinite(factor) or abs(factor - 1) <= 1e-3:
+    if not factor or not math.isfinite(factor) or abs(factor - 1) <= max(1e-3, within):
         return ""
-    near = torch.allclose(a * factor, b, rtol=1e-4, atol=1e-6 * float(b.abs().max()))
+    near = torch.allclose(a * factor, b, rtol=within, atol=1e-6 * float(b.abs().max()))
     return f"{factor:.4g} times as large" if near else ""
 
 

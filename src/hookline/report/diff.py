@@ -51,6 +51,12 @@ def footnotes(diff: Diff) -> list[str]:
     if diff.apart:
         shown = [f"{pair.path or '(the model)'} ({pair.worst})" for pair in {p.path: p for p in diff.apart}.values()]
         found.append(f"called with other shapes, not compared: {few(shown)}")
+    if diff.rounded:
+        most = max((pair.error for pair in diff.rounded if not math.isnan(pair.error)), default=math.nan)
+        dtypes = next((worst.dtypes for pair in diff.rounded if (worst := pair.worst) is not None), ("", ""))
+        number = len(diff.rounded)
+        told = f"rounding explains what {number:,} call{'s' if number > 1 else ''} differ{'' if number > 1 else 's'} by"
+        found.append(f"{told}: up to {most:.2g} of the norm ({dtypes[0]} against {dtypes[1]})")
     found += _unmatched(diff)
     if diff.weights:
         names = dict.fromkeys(_weight(weight) for weight in diff.weights)
@@ -112,8 +118,8 @@ def _count(pair: Pair, inside: dict[int | None, list[Pair]]) -> int:
 
 
 def _agreeing(pair: Pair) -> int:
-    """1, or 0 of one that was not compared: a footnote lists these."""
-    return 0 if pair.excused == "shape" else 1
+    """1, or 0 of one that is excused: a footnote tells of these."""
+    return 0 if pair.excused else 1
 
 
 def _folded(count: int, depth: int) -> tuple[tuple[str, ...], str]:

@@ -12,8 +12,8 @@ from torch.nn import Module
 from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
-from hookline.compare.explain import why_modules
-from hookline.compare.inputs import Inputs, fitted
+from hookline.compare.explain import told_by_modules, why_modules
+from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
     Allowed,
@@ -26,7 +26,9 @@ from hookline.compare.judge import (
 )
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
+from hookline.compare.randomness import drawing, random_notes
 from hookline.compare.result import Diff, Pair, Weight
+from hookline.compare.rounding import bounds, coarser_dtype, is_small, with_rounding
 from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights, held_otherwise
@@ -38,6 +40,7 @@ from hookline.model.loss import default_loss
 from hookline.model.paths import walk
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
+from hookline.record.draws import Draws
 from hookline.record.keep import Keep, keeper
 from hookline.record.measure import Pending
 from hookline.record.record import Run, TensorInfo
@@ -105,7 +108,14 @@ def diff(
     first, second = _selections(a, b, where, mapping)
     gradient = (loss or default_loss) if grads else None
     inputs = fitted((args, kwargs), a), fitted((args, kwargs), b)
-    return Models(first, second, inputs, gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
+    try:
+        return Models(first, second, inputs, gradient, keep, allowing(tolerances)).diff(mapping, tolerances)
+    except CompareError:
+        raise
+    except Exception as error:
+        for model, which in ((a, "first"), (b, "second")):  # only now: hooks may load them when a module is called
+            refuse_partly_meta(model, which, error)
+        raise
 
 
 # Two models
@@ -135,8 +145,8 @@ class Models:
 
     def diff(self, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
         """Both run, matched, compared and judged."""
-        run_a, grads_a, buffers_a = self.recorded(self.a, self.inputs[0][0])
-        run_b, grads_b, buffers_b = self.recorded(self.b, self.inputs[1][0])
+        run_a, grads_a, buffers_a, draws_a = self.recorded(self.a, self.inputs[0][0])
+        run_b, grads_b, buffers_b, draws_b = self.recorded(self.b, self.inputs[1][0])
         modules = self.a.modules, self.b.modules
         matching = match(run_a, run_b, mapping=mapping, modules=modules)
         pairs = with_apart(compare_calls(run_a, matching, self.allowed))
@@ -145,11 +155,17 @@ class Models:
         partners = _partners(self, matching)
         pairs = with_buffers(pairs, buffers_a, buffers_b, partners, keeper(self.kept, Pending()), self.allowed)
 
-        verdicts = self.verdicts(pairs, matching)
-        pairs = judge(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()})
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
-        pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
-        notes = *self.notes(verdicts), *self.notes_on(pairs, partners)
+        explained = self.rounding(pairs, matching, weights)
+        verdicts = self.verdicts(pairs, matching, explained)
+        words = {number: verdict.makes_it for number, verdict in verdicts.items()}
+        words |= {n: False for n, word in words.items() if word is None and is_small(pairs[n], explained.get(n, 0.0))}
+        pairs = judge(pairs, words)
+        pairs = with_rounding(pairs, {n for n in explained if words.get(n) is False})
+        small = max(explained.values(), default=0.0)
+        pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number), small) for pair in pairs]
+        drawn = random_notes(draws_a, self.a, "first"), random_notes(draws_b, self.b, "second")
+        notes = *self.notes(verdicts), *self.notes_on(pairs, partners), *drawn[0], *drawn[1]
         names = _name(self.a.model), _name(self.b.model)
         return assembled(names, pairs, matching, notes, weights, every_call=bool(tolerances))
 
@@ -158,26 +174,45 @@ class Models:
         """What is kept of tensors that are put back to what they were."""
         return "copy" if self.keep == "tensor" else self.keep
 
-    def recorded(self, selection: Selection, inputs: Inputs) -> tuple[Run, dict[str, TensorInfo | None], Buffers]:
-        """A run of one of the models, its parameters' gradients by name, and the buffers that it updated."""
+    def recorded(
+        self, selection: Selection, inputs: Inputs
+    ) -> tuple[Run, dict[str, TensorInfo | None], Buffers, Draws]:
+        """A run of one of the models, its parameters' gradients by name, the buffers that it updated, and the calls
+        that drew random numbers in evaluation."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
         grads: bool | Any = "input" if self.loss else False
         with torch.inference_mode(False), torch.set_grad_enabled(bool(grads)), ExitStack() as stack:
             args, kwargs = copied_arguments(inputs)  # inside, since autograd takes no copy that inference mode makes
             held = stack.enter_context(as_it_was(model, (args, kwargs)))
-            with recording(selection, keep=keep, inputs=keep, grads=grads) as run:
+            with drawing(selection) as draws, recording(selection, keep=keep, inputs=keep, grads=grads) as run:
                 output = model(*args, **kwargs)
                 buffers = buffers_of(held, keeper(self.kept, Pending()))
                 scalar = self.loss(output) if self.loss else None
                 if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                     torch.autograd.backward(scalar)
-            return run, _weight_gradients(selection, keep) if grads else {}, buffers
+            return run, _weight_gradients(selection, keep) if grads else {}, buffers, draws
 
-    def verdicts(self, pairs: list[Pair], matching: Matching) -> dict[int, Verdict]:
+    def rounding(self, pairs: list[Pair], matching: Matching, weights: list[Weight]) -> dict[int, float]:
+        """The error that rounding explains in each pair, by number, where the models compute in other dtypes; none
+        where a tolerance was given, or where something else of the modules differs that tells why."""
+        dtype = coarser_dtype(pairs)
+        found = {} if dtype is None else bounds(pairs, dtype)
+        return {
+            pair.number: found[pair.number]
+            for pair in pairs
+            if pair.number in found
+            and self.allowed(pair.path_a) is None
+            and not told_by_modules(pair, matching, (self.a, self.b), weights)
+        }
+
+    def verdicts(self, pairs: list[Pair], matching: Matching, rounding: Mapping[int, float]) -> dict[int, Verdict]:
         """What running alone told of each pair that gave something else, by number."""
         suspects = {
             (pair.path_a, pair.index): Suspect(
-                self.b.modules[pair.path_b], matching.pairs[pair.number][1], self.allowed(pair.path_a)
+                self.b.modules[pair.path_b],
+                matching.pairs[pair.number][1],
+                self.allowed(pair.path_a),
+                rounding.get(pair.number, 0.0),
             )
             for pair in pairs
             if pair.gives_other and pair.path_b in self.b.modules
@@ -188,11 +223,14 @@ class Models:
         found = isolate(self.a, suspects, lambda: self.a.model(*args, **kwargs))
         return {pair.number: found[key] for pair in pairs if (key := (pair.path_a, pair.index)) in found}
 
-    def explained(self, pair: Pair, matching: Matching, weights: list[Weight], verdict: Verdict | None) -> Pair:
+    def explained(
+        self, pair: Pair, matching: Matching, weights: list[Weight], verdict: Verdict | None, rounding: float
+    ) -> Pair:
         """The pair with its causes, where it makes a difference."""
         if not pair.makes_it:
             return pair
-        return replace(pair, causes=why_modules(pair, matching, (self.a, self.b), weights, verdict))
+        causes = why_modules(pair, matching, (self.a, self.b), weights, verdict, rounding=rounding)
+        return replace(pair, causes=causes)
 
     def notes(self, verdicts: Mapping[int, Verdict]) -> Iterator[str]:
         """What to know of the comparison."""

@@ -22,6 +22,7 @@ from hookline.model.paths import paths
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
 from hookline.model.unregistered import Unregistered, unregistered
+from hookline.record.draws import Draws
 from hookline.record.keep import version_of
 from hookline.record.measure import is_traced, unseen
 from hookline.record.record import Run
@@ -29,7 +30,6 @@ from hookline.record.spots import spots
 from hookline.tools.rules.evidence import Evidence, Place, Scored, Suspect, Trail, UnitFacts, Use
 from hookline.tools.rules.links import Links
 from hookline.tools.rules.locate import Locator
-from hookline.tools.rules.randomness import Draws
 from hookline.tools.rules.scored import Scores, maker, scored_in_graph
 from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, alike, largest_of, norm_of, tally_for, units_of
 

@@ -1,0 +1,117 @@
+"""What rounding explains: the differences of two models that compute in dtypes of other precision."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hookline.compare.recorded import largest
+from hookline.compare.result import Pair
+
+ARITHMETIC = 2.0  # errors of a module's own, in units of the coarser dtype's eps
+ELEMENT = 4.0  # times as much may be off in one element as in the norm
+FURTHER = 3.0  # times the error received that a module may give in runs, where none is run alone
+
+
+def coarser_dtype(pairs: Iterable[Pair]) -> torch.dtype | None:
+    """The coarser of the dtypes that most outputs have in two models; None where both compute in one precision."""
+    kinds = Counter(found.dtypes for pair in pairs for found in pair.outputs.values() if None not in found.dtypes)
+    floats = {names: count for names, count in kinds.items() if all(_eps(name) for name in names)}
+    if not floats:
+        return None
+    names = max(floats, key=lambda each: floats[each])
+    one, other = (_eps(name) for name in names)
+    if one == other:
+        return None
+    dtype: torch.dtype = getattr(torch, str(names[0] if one > other else names[1]))
+    return dtype
+
+
+def _eps(name: str | None) -> float:
+    dtype = getattr(torch, name or "", None)
+    is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    return torch.finfo(dtype).eps if is_float and dtype is not None else 0.0
+
+
+def bounds(pairs: list[Pair], dtype: torch.dtype) -> dict[int, float]:
+    """The error, as a share of the norm, that rounding to a dtype explains in each pair: that of one module's
+    arithmetic, and as the root of the number of calls inside, since errors of both signs add up so."""
+    inside: Counter[int] = Counter()
+    for pair in reversed(pairs):  # calls inside come after what holds them
+        if pair.parent is not None:
+            inside[pair.parent] += 1 + inside[pair.number]
+    eps = torch.finfo(dtype).eps
+    return {pair.number: eps * (ARITHMETIC + math.sqrt(1 + inside[pair.number])) for pair in pairs}
+
+
+def within(one: Tensor, other: Tensor, bound: float) -> bool:
+    """Whether two tensors are as near to each other as rounding explains: as a whole, and in each element, compared
+    with itself or with the root mean square of all, whichever is larger.
+
+    >>> a = torch.linspace(-1, 1, 100)
+    >>> within(a, a.bfloat16(), 0.02), within(a, 1.2 * a, 0.02)
+    (True, False)
+    """
+    if one.shape != other.shape and one.numel() != other.numel():
+        return False
+    a, b = one.detach().double().reshape(-1), other.detach().double().reshape(-1).to(one.device)
+    finite = a.isfinite() & b.isfinite()
+    if not bool(((a == b) | (a.isnan() & b.isnan()) | finite).all()):
+        return False
+    a, b = a[finite], b[finite]
+    if not a.numel():
+        return True
+    error, typical = (b - a).abs(), float(a.square().mean().sqrt())
+    whole = float(error.norm()) <= bound * float(a.norm())
+    return whole and bool((error <= ELEMENT * bound * a.abs().clamp(min=typical)).all())
+
+
+def is_small(pair: Pair, bound: float) -> bool:
+    """Whether the outputs of a pair, as they were recorded, are no further off than that in the norm."""
+    differing = [found for found in pair.outputs.values() if found.differs]
+    return not pair.failed and all(not found.nan and found.error <= bound for found in differing)
+
+
+def words_of_runs(pairs: list[Pair], dtype: torch.dtype) -> dict[int, bool]:
+    """Whether each pair of two runs makes a difference beyond rounding, as far as its inputs tell: one that gives an
+    error some times as large as that which it received, and larger than its own arithmetic explains."""
+    limits = bounds(pairs, dtype)
+    known = {pair.number: largest(pair.inputs) for pair in pairs if pair.inputs and pair.gives_other}
+    return {
+        number: not is_small(pairs[number], limits[number] + FURTHER * received)
+        for number, received in known.items()
+        if math.isfinite(received) and not any(found.nan for found in pairs[number].inputs.values())
+    }
+
+
+def with_rounding(pairs: list[Pair], cleared: set[int]) -> list[Pair]:
+    """The pairs after `judge`, those excused that differ by rounding alone. `cleared` are those that differ no more
+    than it explains, each judged by itself.
+
+    Until the first pair that makes a difference beyond that ends, whatever differs differs by rounding; after it a
+    pair shows what was passed on. What only the backward pass tells is left as it is.
+    """
+    made = [pair.ended for pair in pairs if pair.makes_it]
+    first = min(made, default=math.inf)
+    holding = _holders(pairs)
+    found = []
+    for pair in pairs:
+        by_rounding = pair.gives_other and not pair.makes_it and pair.number not in holding and pair.ended < first
+        excused = by_rounding and pair.number in cleared
+        found.append(replace(pair, excused="rounding", makes_it=None) if excused else pair)
+    return found
+
+
+def _holders(pairs: list[Pair]) -> set[int]:
+    """The numbers of the pairs around those that make a difference."""
+    around: set[int] = set()
+    parents: Mapping[int, int | None] = {pair.number: pair.parent for pair in pairs}
+    for pair in pairs:
+        above = pair.parent if pair.makes_it else None
+        while above is not None and above not in around:
+            around.add(above)
+            above = parents[above]
+    return around
