@@ -555,7 +555,7 @@ def test_a_diff_of_a_model_and_itself_finds_nothing() -> None:
     result = diff("demo", "demo")
 
     assert result.exit_code == 0
-    assert result.stdout == "DigitReader and DigitReader: no difference in 23 calls\n"
+    assert result.stdout == "DigitReader and DigitReader: outputs agree; no difference in 23 calls\n"
 
 
 def test_a_diff_of_two_models_has_exit_code_1_and_names_the_culprit() -> None:
@@ -623,7 +623,7 @@ def test_models_that_agree_have_exit_code_0_though_a_weight_differs() -> None:
     result = diff("net.py:seeded", "net.py:idle", "--inputs", "net.py:batch")
 
     assert result.exit_code == 0
-    assert "Net and Net: no difference in 3 calls, though 1 weight differs\n" in result.stdout
+    assert "Net and Net: outputs agree; no difference in 3 calls, though 1 weight differs\n" in result.stdout
 
 
 def test_a_model_that_raises_in_a_diff_is_told_with_exit_code_1() -> None:

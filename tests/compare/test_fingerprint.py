@@ -188,3 +188,10 @@ def test_runs_that_two_processes_saved_are_compared(tmp_path: object) -> None:
     assert found.culprit.path == "2.0"
     assert found.first is found.culprit
     assert {pair.path for pair in found if not pair.differs} == {"0", "1"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_negated_tensor_has_another_digest(dtype: torch.dtype) -> None:
+    for seed in range(100):
+        one = torch.randn(80, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        assert not same_elements(fingerprint(one), fingerprint(-one))

@@ -256,3 +256,15 @@ def test_infinity_of_the_other_sign_is_a_difference() -> None:
 
     assert (found.differs, found.nan, found.beyond) == (True, 1, 1)
     assert "or of the other sign" in str(found)
+
+
+@pytest.mark.parametrize("by", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(1, 6, 4), (2, 3, 4)])
+def test_leading_axes_do_not_matter(shape: tuple[int, ...], by: float) -> None:
+    tensor = torch.randn(6, 4)
+
+    found = compare(tensor, tensor.reshape(shape) + by)
+
+    assert found.differs is bool(by)
+    assert found.absolute == pytest.approx(by, abs=1e-6)
+    assert found.regrouped

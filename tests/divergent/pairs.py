@@ -283,7 +283,7 @@ def heads_joined_in_another_order() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("embeddings", "arguments", "gives positions another argument 0")
+@parts_at("embeddings", "arguments", "calls positions with 1..6, not 0..5")
 def positions_off_by_one() -> tuple[nn.Module, nn.Module, Inputs]:
     """Positions are counted from 1."""
     model, other, inputs = readers()

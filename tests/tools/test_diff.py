@@ -194,9 +194,11 @@ def test_it_prints_the_differing_branch_and_folds_what_agrees() -> None:
 
     assert "... 2 calls agree" in text
     assert "MAKES IT: bias differs" in text
-    assert text.splitlines()[0].startswith("Sequential and Sequential: 5 of 7 calls differ, first 2.0 (Linear)")
+    assert text.splitlines()[0].startswith(
+        "Sequential and Sequential: outputs differ; 5 of 7 calls differ, first 2.0 (Linear)"
+    )
     assert "weights that differ: 2.0.bias" in text
-    assert repr(hookline.diff(toy(), toy(), X)) == "Sequential and Sequential: no difference in 7 calls"
+    assert repr(hookline.diff(toy(), toy(), X)) == "Sequential and Sequential: outputs agree; no difference in 7 calls"
 
 
 def test_the_page_of_a_notebook_escapes_what_it_shows() -> None:
@@ -388,7 +390,7 @@ def test_models_whose_outputs_agree_are_said_to_though_weights_differ() -> None:
     found = hookline.diff(Held(weight, turned=False), Held(weight.t().contiguous(), turned=True), X, grads=False)
 
     assert not found
-    assert found.summary == "Held and Held: no difference in 1 call, though 1 weight differs"
+    assert found.summary == "Held and Held: outputs agree; no difference in 1 call, though 1 weight differs"
     assert found.weights[0].relation == "transposed"
     assert "weights that differ: weight" in repr(found)
 

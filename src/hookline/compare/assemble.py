@@ -4,12 +4,19 @@ from collections.abc import Iterable, Iterator
 
 from hookline.compare.match import Matching
 from hookline.compare.result import Diff, Pair, Unmatched, Weight
+from hookline.compare.tensors import kind_of
 from hookline.model.tensors import Opaque, leaves
 from hookline.record.record import CallRecord
 
 
 def assembled(
-    names: tuple[str, str], pairs: list[Pair], matching: Matching, notes: Iterable[str], weights: Iterable[Weight] = ()
+    names: tuple[str, str],
+    pairs: list[Pair],
+    matching: Matching,
+    notes: Iterable[str],
+    weights: Iterable[Weight] = (),
+    *,
+    every_call: bool = False,
 ) -> Diff:
     """The Diff of two models or runs of these names, with a note on the outputs that only one of two modules gives."""
     return Diff(
@@ -21,7 +28,15 @@ def assembled(
         mapping={path: to for path, to in matching.paths.items() if path != to},
         proposed=matching.proposed,
         notes=tuple(dict.fromkeys([*notes, *_spare_outputs(pairs), *_unseen_outputs(pairs, matching)])),
+        every_call=every_call or not _own_floats(pairs),
     )
+
+
+def _own_floats(pairs: list[Pair]) -> bool:
+    """Whether floats of the models' own outputs were compared: whole numbers, such as the index of the largest, agree
+    though the numbers that they were made of do not."""
+    own = [found for pair in pairs if pair.own for found in pair.outputs.values()]
+    return any(kind_of(found.dtypes[0]) in ("float", "complex") and None not in found.shapes for found in own)
 
 
 def only_shapes(pairs: list[Pair]) -> bool:

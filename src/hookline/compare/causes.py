@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.compare.recorded import compare_values, other_arguments
 from hookline.compare.result import Cause, Weight
 from hookline.compare.tensors import compare
 from hookline.model.paths import walk
-from hookline.model.pick import named
 from hookline.model.telling import with_article
 from hookline.model.tensors import SCALARS
-from hookline.record.record import CallRecord
 
 PLAIN = (*SCALARS, torch.dtype)
 MOST = 5  # of a kind that are told one by one
@@ -131,38 +128,3 @@ def _belongs(name: str, path: str, called: list[str]) -> bool:
 
 def _short(weight: Weight, path: str) -> str:
     return str(weight).removeprefix(f"{path}." if path else "")
-
-
-# What calls tell
-
-
-def call_causes(a: CallRecord, b: CallRecord, inside: list[tuple[CallRecord, CallRecord, bool]]) -> list[Cause]:
-    """What two calls tell of why they gave something else. `inside` are the pairs of calls right inside of them, and
-    whether these gave something else."""
-    found = [Cause("error", f"raised {call.error}") for call in (a, b) if call.error is not None and a.error != b.error]
-    for one, other, differs in inside:
-        given = other_inputs(one, other)
-        if given:
-            name = one.path.removeprefix(f"{a.path}.") or one.type
-            found.append(Cause("arguments", f"gives {name} {given[0]}"))
-        if differs or given:
-            break
-    return found + _order(inside)
-
-
-def other_inputs(a: CallRecord, b: CallRecord) -> list[str]:
-    """The arguments of two calls that differ, in words."""
-    one, other = named(a.args, a.kwargs), named(b.args, b.kwargs)
-    differences = compare_values(one, other)
-    found = [f"another argument {key}: {each}" for key, each in differences.items() if each.differs]
-    return found + [f"{key} = {ours!r} against {theirs!r}" for key, ours, theirs in other_arguments(one, other)]
-
-
-def _order(inside: list[tuple[CallRecord, CallRecord, bool]]) -> list[Cause]:
-    """Whether the calls right inside of two were made in another order."""
-    theirs = sorted(inside, key=lambda pair: pair[1].number)
-    names = [[pair[0].path.rpartition(".")[2] for pair in order] for order in (inside, theirs)]
-    if names[0] == names[1]:
-        return []
-    shown = [", ".join(order[:MOST]) for order in names]
-    return [Cause("order", f"calls its modules in another order: {shown[0]} against {shown[1]}")]

@@ -73,6 +73,7 @@ def from_document(document: Any, *, source: str = "the document of this diff") -
             mapping=member(document, "mapping", mapped(text)),
             proposed=member(document, "proposed", mapped(text)),
             notes=member(document, "notes", listed(text)),
+            every_call=member(document, "every_call", flag),
         )
         for place, each in enumerate(found.pairs):
             try:
@@ -98,6 +99,7 @@ def _pair(data: Any) -> Pair:
         **figures,
         parent=member(data, "parent", maybe(count)),
         failed=member(data, "failed", flag),
+        excused=member(data, "excused", one_of("", "shape", "rounding")),
         makes_it=member(data, "makes_it", maybe(flag)),
         causes=member(data, "causes", listed(_cause)),
     )

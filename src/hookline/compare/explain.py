@@ -1,8 +1,12 @@
 """Why a pair makes a difference, by its calls, its modules and how it ran alone; the likeliest cause first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from hookline.compare.causes import call_causes, module_causes, other_inputs, weight_causes
+from torch.nn import Module
+
+from hookline.compare.arguments import argument_names
+from hookline.compare.callers import Inside, call_causes, names_inside, other_inputs
+from hookline.compare.causes import module_causes, weight_causes
 from hookline.compare.isolate import Verdict
 from hookline.compare.match import Matching
 from hookline.compare.recorded import compare_values
@@ -25,7 +29,8 @@ def why_modules(
     called = [path for path in matching.paths if path != pair.path_a]
     below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
     one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
-    causes = _call_causes(pair, matching, alone=verdict is not None and not verdict.reason)
+    alone = verdict is not None and not verdict.reason
+    causes = _call_causes(pair, matching, alone=alone, modules=modules[0].modules)
     if one is not None and other is not None:
         causes += weight_causes(weights, pair.path_a, called=called)
         causes += module_causes(one, other, called=below)
@@ -49,11 +54,13 @@ def why_records(pair: Pair, matching: Matching) -> tuple[Cause, ...]:
     return tuple(_in_order(causes))
 
 
-def _call_causes(pair: Pair, matching: Matching, *, alone: bool = False) -> list[Cause]:
+def _call_causes(
+    pair: Pair, matching: Matching, *, alone: bool = False, modules: Mapping[str, Module] | None = None
+) -> list[Cause]:
     """What the calls tell; their own arguments tell nothing of a module that was run alone, on the reference's."""
     one, other = matching.pairs[pair.number]
     given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other)]
-    inside = [(x, y, _gave_other(x, y)) for x, y in matching.pairs if x.parent is one]
+    inside = _inside(one, matching, modules or {})
     strays = [
         Cause("calls", f"calls {call.path.rpartition('.')[2] or call.type}, which has no partner")
         for calls, holder in ((matching.only_a, one), (matching.only_b, other))
@@ -61,6 +68,25 @@ def _call_causes(pair: Pair, matching: Matching, *, alone: bool = False) -> list
         if call.parent is holder
     ]
     return [*given, *call_causes(one, other, inside), *strays[:3]]
+
+
+def _inside(holder: CallRecord, matching: Matching, modules: Mapping[str, Module]) -> list[Inside]:
+    """The pairs of calls that ran inside this one, with no other matched call between."""
+    known = {id(one) for one, _ in matching.pairs}
+    found = [(one, other) for one, other in matching.pairs if _nearest(one, known) is holder]
+    names = names_inside([*dict.fromkeys(one.path for one, _ in found)], holder.path)
+    return [
+        Inside(one, other, _gave_other(one, other), names[one.path] or one.type, argument_names(modules.get(one.path)))
+        for one, other in found
+    ]
+
+
+def _nearest(call: CallRecord, known: set[int]) -> CallRecord | None:
+    """The nearest call around one that has a partner."""
+    around = call.parent
+    while around is not None and id(around) not in known:
+        around = around.parent
+    return around
 
 
 def _gave_other(one: CallRecord, other: CallRecord) -> bool:

@@ -11,7 +11,7 @@ from hookline.compare.tensors import BITS, Difference, Tolerance, apart, figures
 
 Fingerprint: TypeAlias = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 SAMPLES = 256
 WORDS = 2**18  # words that are digested together
 ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, as Knuth takes it to scatter numbers
@@ -45,8 +45,11 @@ def fingerprint(tensor: Tensor) -> Fingerprint | None:
 
 
 def is_fingerprint(value: Any) -> bool:
-    """Whether a kept value is one of these."""
-    return isinstance(value, dict) and value.get("fingerprint") == VERSION
+    """Whether a kept value is one of these, whole."""
+    if not isinstance(value, dict) or value.get("fingerprint") != VERSION:
+        return False
+    counts = type(value.get("count")) is int and 0 <= value["count"] < 2**63
+    return counts and all(isinstance(value.get(name), Tensor) for name in ("digest", "samples", "moments"))
 
 
 def same_elements(one: Fingerprint, other: Fingerprint) -> bool:
@@ -96,7 +99,7 @@ def digest(values: Tensor) -> Tensor:
     step = max(1, WORDS * size // values.element_size())
     for start in range(0, values.numel(), step):
         part = _words(_in_equal_bits(values[start : start + step]), size).to(torch.int64)
-        part = _folded(part) * _weights(values.device)[: part.numel()]
+        part = _folded(part, 29) * _weights(values.device)[: part.numel()]
         found = found * _signed(ODD) + _folded(part).sum()
     return found
 
@@ -111,10 +114,11 @@ def _in_equal_bits(values: Tensor) -> Tensor:
     return values.nan_to_num_(nan=math.nan, posinf=math.inf, neginf=-math.inf)  # a tenth of the time of a mask
 
 
-def _folded(words: Tensor) -> Tensor:
-    """Each word with its upper half laid over the lower, so that what multiplying moves out at the top counts too; of
-    no two words the same."""
-    return words ^ ((words >> 32) & 0xFFFFFFFF)
+def _folded(words: Tensor, by: int = 32) -> Tensor:
+    """Each word with its upper bits laid over the lower, so that what multiplying moves out at the top counts too; of
+    no two words the same. Before multiplying `by` is no multiple of 8: the signs of two floats in a word would cancel
+    each other, and a tensor could have the digest of its negative."""
+    return words ^ ((words >> by) & ((1 << (64 - by)) - 1))
 
 
 def _words(values: Tensor, size: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Module
 
+from hookline.compare.arguments import adapted, in_full, rounded
 from hookline.compare.recorded import compare_values
 from hookline.compare.tensors import Tolerance
 from hookline.engine.attach import attach
@@ -17,10 +18,8 @@ from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.copies import copied_arguments
-from hookline.model.pick import as_arguments, named
 from hookline.model.select import Selection
-from hookline.model.tensors import SCALARS, exchange, leaves, tensors
-from hookline.record.record import CallRecord, TensorInfo
+from hookline.record.record import CallRecord
 
 FIRST = float("-inf")
 
@@ -105,11 +104,18 @@ class Trial:
         self.busy = True
         try:
             again, reason = _run(suspect, suspect.module, copied_arguments(arguments), states)
-            if reason:
+            whole = in_full(copied_arguments(arguments), call.module, suspect.module, suspect.record)
+            if reason and whole is None:
                 return Verdict(None, reason=reason)
             wanted = _wanted(call, suspect, arguments, states)
-            if not _differ(wanted, again, suspect.allowed):
+            if not reason and not _differ(wanted, again, suspect.allowed):
                 return Verdict(makes_it=False)
+            if whole is not None:  # its caller leaves an argument out, or adds one: that is not its own fault
+                again, unfit = _call(suspect, suspect.module, whole, states)
+                if not unfit and not _differ(wanted, again, suspect.allowed):
+                    return Verdict(makes_it=False)
+            if reason:
+                return Verdict(None, reason=reason)
             return Verdict(makes_it=True, only_weights=_only_weights(wanted, call, suspect, arguments, states))
         finally:
             self.busy = False
@@ -123,22 +129,30 @@ def _differ(one: Any, other: Any, allowed: Tolerance | None) -> bool:
 def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
     """What a function in the place of the partner gives, or why it gave nothing."""
     try:
-        args, kwargs = adapted(arguments, suspect.record)
+        fitting = adapted(arguments, suspect.record)
+    except Exception as error:  # the partner may take other arguments, or more than one call has to tell
+        return None, f"{type(error).__name__}: {error}"
+    return _call(suspect, function, fitting, states)
+
+
+def _call(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
+    args, kwargs = arguments
+    try:
         with as_it_was(suspect.module, (args, kwargs)):
             set_random_states(states)
             return function(*args, **kwargs), ""
-    except Exception as error:  # the partner may take other arguments, or more than one call has to tell
+    except Exception as error:
         return None, f"{type(error).__name__}: {error}"
 
 
 def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
     """What the reference's module gave; where the partner's dtypes hold less than its arguments, what it gives on as
     much of these as they hold, since the rest was lost before."""
-    rounded = _rounded(arguments, suspect.record)
-    if rounded is None:
+    fewer = rounded(arguments, suspect.record)
+    if fewer is None:
         return call.output
-    args, kwargs = rounded
-    with as_it_was(call.module, rounded):
+    args, kwargs = fewer
+    with as_it_was(call.module, fewer):
         set_random_states(states)
         return call.module(*args, **kwargs)
 
@@ -157,62 +171,3 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
 
     again, reason = _run(suspect, borrowing, copied_arguments(arguments), states)
     return None if reason else not _differ(wanted, again, suspect.allowed)
-
-
-# Arguments
-
-
-def adapted(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of the reference's call in the way that the partner was called: by its names, in its dtypes, on its
-    devices."""
-    given = named(*arguments)
-    wanted = named(record.args, record.kwargs)
-    if given.keys() == wanted.keys():
-        infos = [info for _, info in leaves(wanted, kind=TensorInfo)]
-        found = [tensor for _, tensor in tensors(given)]
-        fitting = dict(zip(map(id, found), infos, strict=True)) if len(found) == len(infos) else {}
-        exchange(given, lambda tensor: _fitted(tensor, fitting.get(id(tensor))), [])
-        return as_arguments(given)
-    left = iter([tensor for _, tensor in tensors(given)])
-    return as_arguments({key: _filled(part, left) for key, part in wanted.items()})
-
-
-def _filled(part: Any, left: Any) -> Any:
-    """A recorded argument with the next tensor for each that it stands for; TypeError for what is not known whole."""
-    if isinstance(part, TensorInfo):
-        tensor = next(left, None)
-        if tensor is None or tuple(tensor.shape) != tuple(part.shape):
-            raise TypeError("the partner is given other tensors")
-        return _fitted(tensor, part)
-    if isinstance(part, SCALARS):
-        return part
-    if type(part) in (tuple, list):
-        return type(part)(_filled(each, left) for each in part)
-    raise TypeError(f"the partner is given {part!r}, which was not kept")
-
-
-def _fitted(tensor: Tensor, info: TensorInfo | None) -> Tensor:
-    if info is None or tensor.is_floating_point() != info.dtype.is_floating_point:
-        return tensor
-    return tensor.to(info.device, info.dtype)
-
-
-def _rounded(arguments: Any, record: CallRecord) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The arguments, rounded to the dtypes that the partner was given and cast back; None where nothing is lost."""
-    given = named(*copied_arguments(arguments))
-    wanted = [info.dtype for _, info in leaves(named(record.args, record.kwargs), kind=TensorInfo)]
-    found = [tensor for _, tensor in tensors(given)]
-    fewer = {id(one): dtype for one, dtype in zip(found, wanted, strict=False) if _is_narrower(dtype, one.dtype)}
-    if len(wanted) != len(found) or not fewer:
-        return None
-
-    def there_and_back(tensor: Tensor) -> Tensor:
-        return tensor.to(fewer[id(tensor)]).to(tensor.dtype) if id(tensor) in fewer else tensor
-
-    exchange(given, there_and_back, [])
-    return as_arguments(given)
-
-
-def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
-    both = one.is_floating_point and other.is_floating_point
-    return both and torch.finfo(one).eps > torch.finfo(other).eps

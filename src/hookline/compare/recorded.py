@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hookline.compare.fingerprint import compare_fingerprints, fingerprint, is_fingerprint
+from hookline.compare.layout import same_layout
 from hookline.compare.tensors import (
     EQUAL,
     EXACT,
@@ -48,7 +49,7 @@ def compare_infos(a: TensorInfo, b: TensorInfo, *, allowed: Tolerance | None = N
         "shapes": (tuple(a.shape), tuple(b.shape)),
         "dtypes": (dtype_name(a.dtype), dtype_name(b.dtype)),
     }
-    if told["shapes"][0] != told["shapes"][1] or not alike(a.dtype, b.dtype):
+    if not same_layout(*told["shapes"]) or not alike(a.dtype, b.dtype):
         return Difference(**told, differs=True, identical=False, basis="shape", tolerance=allowed)
     one, other = _as_fingerprint(one), _as_fingerprint(other)
     if is_fingerprint(one) and is_fingerprint(other):

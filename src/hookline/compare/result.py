@@ -58,7 +58,9 @@ class Pair:
     - `grads`, `grad_inputs`: of the tensors' gradients, where these were recorded;
     - `error`: the largest error of the outputs as a share of their norm; `amplification`: that over the inputs' error;
     - `makes_it`: whether the module makes a difference itself, where one is; None where that is not known;
-    - `causes`: why, where it does.
+    - `causes`: why, where it does;
+    - `excused`: why a difference does not count: "shape", of a call that was made with other shapes, or "rounding",
+      where the models compute in other dtypes and these explain it; "" where it counts.
     """
 
     path_a: str
@@ -77,6 +79,12 @@ class Pair:
     failed: bool = False
     makes_it: bool | None = None
     causes: tuple[Cause, ...] = ()
+    excused: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the call of a model itself, so that its outputs are the model's own."""
+        return "" in (self.path_a, self.path_b)
 
     @property
     def path(self) -> str:
@@ -86,7 +94,7 @@ class Pair:
     @property
     def gives_other(self) -> bool:
         """Whether the modules gave something else, or only one of them raised."""
-        return self.failed or any(found.differs for found in self.outputs.values())
+        return self.failed or (not self.excused and any(found.differs for found in self.outputs.values()))
 
     @property
     def updates_other(self) -> bool:
@@ -96,7 +104,8 @@ class Pair:
     @property
     def backs_other(self) -> bool:
         """Whether a gradient differs."""
-        return any(found.differs for part in (self.grads, self.grad_inputs) for found in part.values())
+        found = (each for part in (self.grads, self.grad_inputs) for each in part.values())
+        return not self.excused and any(each.differs for each in found)
 
     @property
     def differs(self) -> bool:
@@ -132,20 +141,24 @@ class Pair:
     def __str__(self) -> str:
         name = f"{self.path or '(the model)'}{f' #{self.index}' if self.index else ''} ({self.type_a})"
         worst = self.worst
-        words = f"{name}: {worst}" if worst is not None and self.differs else f"{name}: the same"
+        shown = worst is not None and (self.differs or bool(self.excused))
+        words = f"{name}: {worst}" if shown else f"{name}: the same"
+        words += {"": "", "shape": "; not compared", "rounding": "; rounding explains it"}[self.excused]
         return f"{words}; {self.why}" if self.causes else words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diff(Sequence[Pair]):
-    """Where two models or runs part: a `Pair` for each call of the first, the reference, that has a partner. True where
-    one of them differs.
+    """Where two models or runs differ: a `Pair` for each call of the first, the reference, that has a partner. True
+    where the models' own outputs differ, or an updated buffer or a gradient; with `every_call`, where any call differs.
 
     - `pairs`: in call order; `weights`: each parameter and buffer that is not the same, where models were at hand;
     - `only_a`, `only_b`: (path, index, class) of the calls without a partner;
     - `mapping`: the partners whose paths differ; `proposed`: those of them that were proposed;
     - `notes`: what to know about this comparison, such as what could not be seen;
-    - `names`: of the two models.
+    - `names`: of the two models;
+    - `every_call`: whether a call inside that differs counts although the models' own outputs agree: where tolerances
+      were given, where the own outputs hold no floats, such as token ids, and where they were not compared.
 
     Printed it is a tree with the differing branch open.
     """
@@ -158,11 +171,26 @@ class Diff(Sequence[Pair]):
     mapping: Mapping[str, str] = field(default_factory=dict)
     proposed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    every_call: bool = False
 
     @property
     def same(self) -> bool:
-        """Whether no call differs by more than its tolerance; weights that differ may make none."""
-        return not any(pair.differs for pair in self.pairs)
+        """Whether the models' own outputs agree within the tolerance, and all updated buffers and gradients. Calls
+        inside may differ all the same, as `summary` and `first` say; weights that differ may make no difference."""
+        if self.every_call or self.outputs_agree is None:
+            return not any(pair.differs for pair in self.pairs)
+        return self.outputs_agree and not any(pair.updates_other or pair.backs_other for pair in self.pairs)
+
+    @property
+    def outputs_agree(self) -> bool | None:
+        """Whether the models' own outputs agree; None where the models themselves are not among the calls."""
+        own = [pair for pair in self.pairs if pair.own]
+        return not any(pair.gives_other for pair in own) if own else None
+
+    @property
+    def apart(self) -> tuple[Pair, ...]:
+        """The calls that were made with other shapes and so were not compared; they do not count as different."""
+        return tuple(pair for pair in self.pairs if pair.excused == "shape")
 
     @property
     def identical(self) -> bool:
@@ -215,15 +243,21 @@ class Diff(Sequence[Pair]):
         head = f"{one} and {other}"
         if not count:
             return f"{head}: no call of the one belongs to a call of the other"
+        head = f"{head}:{self._own_outputs()}"
         if not differing:
-            return f"{head}: no difference in {_count(count, 'call')}{self._though()}"
+            return f"{head} no difference in {_count(count - len(self.apart), 'call')}{self._though()}"
         first, culprit = self.first, self.culprit
-        told = f"{head}: {differing:,} of {count:,} calls differ, first {_name(first)}"
+        inside = " inside" if self.outputs_agree else ""
+        told = f"{head} {differing:,} of {count:,} calls{inside} differ, first {_name(first)}"
         if culprit is None:
             return f"{told}: {first.why}" if first is not None and first.why else told
         more = len({pair.path_a for pair in self.culprits}) - 1
         others = f" and by {more} more" if more else ""
         return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
+
+    def _own_outputs(self) -> str:
+        """Whether the models' own outputs agree, as the summary begins; nothing where these were not compared."""
+        return {None: "", True: " outputs agree;", False: " outputs differ;"}[self.outputs_agree]
 
     def _though(self) -> str:
         """What else there is to say of calls that all agree."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.explain import why_records
 from hookline.compare.judge import Tolerances, allowing, compare_calls, judge, refuse_idle
@@ -17,14 +18,15 @@ def diff_of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None
     """Where the second parts from the first, as far as both recorded."""
     first = _narrowed(a, where)
     matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
-    pairs = compare_calls(first, matching, allowing(tolerances))
+    pairs = with_apart(compare_calls(first, matching, allowing(tolerances)))
     refuse_idle(tolerances, pairs)
     pairs = judge(pairs, {})
     told = {pair.number for pair in pairs if pair.makes_it}
     unjudged = Diff((a.model, b.model), tuple(pairs)).first
     told |= {unjudged.number} if not told and unjudged is not None else set()
     pairs = [replace(pair, causes=why_records(pair, matching)) if pair.number in told else pair for pair in pairs]
-    return assembled((a.model, b.model), pairs, matching, _notes_on_runs(pairs, matching))
+    notes = _notes_on_runs(pairs, matching)
+    return assembled((a.model, b.model), pairs, matching, notes, every_call=bool(tolerances))
 
 
 def _narrowed(run: Run, where: Where) -> Run:

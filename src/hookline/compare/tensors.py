@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from hookline.compare.layout import same_layout
 from hookline.model.sharded import local_part
 
 Tolerance: TypeAlias = tuple[float, float]  # relative, absolute
@@ -65,13 +66,25 @@ class Difference:
     tolerance: Tolerance = EXACT
     text: str = ""
 
+    @property
+    def other_shape(self) -> bool:
+        """Whether the shapes rule a comparison out: they differ in more than leading axes of 1 and a merged batch."""
+        one, other = self.shapes
+        return one is not None and other is not None and one != other and not same_layout(one, other)
+
+    @property
+    def regrouped(self) -> bool:
+        """Whether the elements were compared although the shapes differ, which hold the same values."""
+        one, other = self.shapes
+        return one is not None and other is not None and one != other and same_layout(one, other)
+
     def __str__(self) -> str:
         one, other = self.shapes
         if self.text:
             return self.text
         if one is None or other is None:
             return f"only the {'second' if one is None else 'first'} has it"
-        if one != other:
+        if self.other_shape:
             return f"shape {shape_text(one)} against {shape_text(other)}"
         if kind_of(self.dtypes[0]) != kind_of(self.dtypes[1]):
             return f"dtype {self.dtypes[0]} against {self.dtypes[1]}"
@@ -101,9 +114,10 @@ def _of_small(dtype: torch.dtype) -> Tolerance:
 def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Difference:
     """The difference of `b` from the reference `a`; by default within `tolerance` of their dtypes.
 
-    Different shapes are a difference, as are dtypes of different kinds (integers against floats); float32 against
-    bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal; they have no figures, nor have
-    tensors without elements.
+    Different shapes are a difference, except for leading axes of 1 and a flattened batch (see `same_layout`): these
+    hold the same values, which are compared. Dtypes of different kinds are one (integers against floats); float32
+    against bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal; they have no figures,
+    nor have tensors without elements.
 
     >>> found = compare(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
     >>> found.differs, found.absolute, found.relative, found.beyond
@@ -114,7 +128,7 @@ def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Differ
         "shapes": (shape_of(a), shape_of(b)),
         "dtypes": (dtype_name(a.dtype), dtype_name(b.dtype)),
     }
-    if told["shapes"][0] != told["shapes"][1] or not alike(a.dtype, b.dtype):
+    if a.is_nested != b.is_nested or not same_layout(*told["shapes"]) or not alike(a.dtype, b.dtype):
         return Difference(**told, differs=True, identical=False, tolerance=allowed)
     one, other = plain(a), plain(b)
     if one is None or other is None or one.numel() != other.numel():

@@ -13,7 +13,7 @@ from hookline.report.html import table_html
 from hookline.report.text import figure
 
 if TYPE_CHECKING:
-    from hookline.compare.result import Diff, Pair
+    from hookline.compare.result import Diff, Pair, Weight
 
 MOST_ROWS = 400
 HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "why")
@@ -24,7 +24,7 @@ SPARE = ("snr dB", "ulps", "out/in", "max rel", "max abs", "class", "error")  # 
 def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
     """The diff as a rich table, a row for each call that differs, indented by the call it ran in, and one for the calls
     beside it that agree; at most `most` rows."""
-    rows = [*_rows(diff)] if diff else []
+    rows = [*_rows(diff)] if _any_differs(diff) else []
     last = len(HEAD) - 1
     table = Fitted(HEAD, [HEAD.index(name) for name in SPARE], left=(0, 1, last), wrapped=(1, last))
     for cells, style in rows[:most]:
@@ -36,7 +36,9 @@ def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
 
 def diff_html(diff: Diff) -> str:
     """The diff as an HTML table: the rows of the tree."""
-    rows = ((_depth(cells[0]), (cells[0].lstrip(), *cells[1:])) for cells, _ in (_rows(diff) if diff else ()))
+    rows = (
+        (_depth(cells[0]), (cells[0].lstrip(), *cells[1:])) for cells, _ in (_rows(diff) if _any_differs(diff) else ())
+    )
     return table_html(diff.summary, HEAD, rows, footnotes(diff))
 
 
@@ -46,14 +48,35 @@ def footnotes(diff: Diff) -> list[str]:
     if diff.proposed:
         shown = [f"{path or '(the model)'} → {to or '(the model)'}" for path, to in diff.proposed.items()]
         found.append(f"matched by weights, values, class, shape and order: {few(shown)}")
-    for whose, calls in zip(("first", "second"), (diff.only_a, diff.only_b), strict=True):
-        if calls:
-            names = dict.fromkeys(path or "(the model)" for path, _, _ in calls)
-            found.append(f"only the {whose} calls: {few([*names])}")
+    if diff.apart:
+        shown = [f"{pair.path or '(the model)'} ({pair.worst})" for pair in {p.path: p for p in diff.apart}.values()]
+        found.append(f"called with other shapes, not compared: {few(shown)}")
+    found += _unmatched(diff)
     if diff.weights:
-        names = dict.fromkeys(weight.name_a or weight.name_b or "" for weight in diff.weights)
+        names = dict.fromkeys(_weight(weight) for weight in diff.weights)
         found.append(f"weights that differ: {few([*names])}")
     return found
+
+
+def _unmatched(diff: Diff) -> Iterator[str]:
+    """The modules that only one of the models calls, and those that one calls more often."""
+    both = {pair.path_a for pair in diff}, {pair.path_b for pair in diff}
+    for whose, calls, shared in zip(("first", "second"), (diff.only_a, diff.only_b), both, strict=True):
+        names = dict.fromkeys(path or "(the model)" for path, _, _ in calls if path not in shared)
+        more = dict.fromkeys(path or "(the model)" for path, _, _ in calls if path in shared)
+        if names:
+            yield f"only the {whose} calls: {few([*names])}"
+        if more:
+            yield f"the {whose} calls more often: {few([*more])}"
+
+
+def _weight(weight: Weight) -> str:
+    name = weight.name_a or weight.name_b or ""
+    return f"{name} ({weight.relation})" if weight.relation == "transposed" else name
+
+
+def _any_differs(diff: Diff) -> bool:
+    return any(pair.differs for pair in diff)
 
 
 def _rows(diff: Diff, parent: int | None = None, depth: int = 0) -> Iterator[tuple[tuple[str, ...], str | None]]:
@@ -62,7 +85,7 @@ def _rows(diff: Diff, parent: int | None = None, depth: int = 0) -> Iterator[tup
     inside = _inside(diff)
     for pair in inside.get(parent, ()):
         if not pair.differs and not _holds_one(pair, inside):
-            agreeing += 1 + _count(pair, inside)
+            agreeing += _agreeing(pair) + _count(pair, inside)
             continue
         if agreeing:
             yield _folded(agreeing, depth)
@@ -85,7 +108,12 @@ def _holds_one(pair: Pair, inside: dict[int | None, list[Pair]]) -> bool:
 
 
 def _count(pair: Pair, inside: dict[int | None, list[Pair]]) -> int:
-    return sum(1 + _count(each, inside) for each in inside.get(pair.number, ()))
+    return sum(_agreeing(each) + _count(each, inside) for each in inside.get(pair.number, ()))
+
+
+def _agreeing(pair: Pair) -> int:
+    """1, or 0 of one that was not compared: a footnote lists these."""
+    return 0 if pair.excused == "shape" else 1
 
 
 def _folded(count: int, depth: int) -> tuple[tuple[str, ...], str]:
@@ -104,7 +132,7 @@ def _cells(pair: Pair, depth: int, parent: int | None, diff: Diff) -> tuple[str,
 
 def _figures(pair: Pair) -> tuple[str, ...]:
     worst = pair.worst
-    if worst is None or worst.shapes[0] != worst.shapes[1] or worst.basis == "shape":
+    if worst is None or worst.other_shape or None in worst.shapes or worst.basis == "shape":
         return ("",) * len(NUMBERS)
     known = (worst.absolute, worst.relative, worst.error, worst.snr, worst.ulps, pair.amplification)
     return tuple("" if math.isnan(value) else figure(value) for value in known)
@@ -116,7 +144,8 @@ def verdict(pair: Pair) -> str:
         return ""
     worst = pair.worst
     words = f"MAKES IT: {pair.why}" if pair.makes_it else pair.why
-    if worst is None or (worst.shapes[0] == worst.shapes[1] and not worst.nan and not worst.text):
+    compared = worst is None or not (worst.other_shape or None in worst.shapes or worst.nan or worst.text)
+    if worst is None or compared:
         return words if pair.gives_other or words else "buffer" if pair.updates_other else "gradient"
     return f"{words}; {worst}" if words else str(worst)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import why_modules
@@ -138,7 +139,7 @@ class Models:
         run_b, grads_b, buffers_b = self.recorded(self.b, self.inputs[1][0])
         modules = self.a.modules, self.b.modules
         matching = match(run_a, run_b, mapping=mapping, modules=modules)
-        pairs = compare_calls(run_a, matching, self.allowed)
+        pairs = with_apart(compare_calls(run_a, matching, self.allowed))
         refuse_idle(tolerances, pairs)
         pairs = with_weight_gradients(pairs, grads_a, grads_b, self.allowed)
         partners = _partners(self, matching)
@@ -149,7 +150,8 @@ class Models:
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number)) for pair in pairs]
         notes = *self.notes(verdicts), *self.notes_on(pairs, partners)
-        return assembled((_name(self.a.model), _name(self.b.model)), pairs, matching, notes, weights)
+        names = _name(self.a.model), _name(self.b.model)
+        return assembled(names, pairs, matching, notes, weights, every_call=bool(tolerances))
 
     @property
     def kept(self) -> Keep:

@@ -42,7 +42,7 @@ def _row(pair: Pair, names: Names, kinds: Names) -> Iterator[Any]:
     """One pair, a value for each of CALL and PARTS."""
     yield from (names(pair.path_a), pair.index, names(pair.type_a), pair.parent)
     yield from (names(pair.path_b), names(pair.type_b), pair.ended)
-    yield "makes it" if pair.makes_it else "differs" if pair.differs else "same"
+    yield "makes it" if pair.makes_it else "differs" if pair.differs else pair.excused or "same"
     yield from (number(pair.amplification), pair.why, verdict(pair))
     yield from ([*_tensors(getattr(pair, part), kinds)] for part in PARTS)
 

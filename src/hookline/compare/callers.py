@@ -1,0 +1,158 @@
+"""What two calls tell of why they gave something else: what they call their modules with, and in which order."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline.compare.fingerprint import SAMPLES, is_fingerprint
+from hookline.compare.recorded import compare_values, key_text, other_arguments, paired_leaves
+from hookline.compare.result import Cause
+from hookline.compare.tensors import Difference
+from hookline.compare.weights import relation
+from hookline.model.pick import named
+from hookline.record.record import CallRecord, TensorInfo
+
+MOST = 5  # of a kind that are told one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A pair of calls made by two others: both records, whether their outputs differ, the name by which it is told,
+    and the names of its positional arguments where the module is at hand."""
+
+    one: CallRecord
+    other: CallRecord
+    differs: bool
+    name: str
+    arguments: list[str]
+
+
+def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside]) -> list[Cause]:
+    """What two calls tell of why they gave something else; `inside` are the pairs of calls that they made, in order.
+    The first that is called with something else is named."""
+    found = [Cause("error", f"raised {call.error}") for call in (a, b) if call.error is not None and a.error != b.error]
+    for each in inside:
+        told = next(_other_inputs(each), None)
+        if told is not None:
+            found.append(Cause("arguments", told))
+        if each.differs or told is not None:
+            break
+    return found + _order(inside)
+
+
+def _other_inputs(each: Inside) -> Iterator[str]:
+    """What a module is called with that is not the same, the first first."""
+    one, other = named(each.one.args, each.one.kwargs), named(each.other.args, each.other.kwargs)
+    infos = {key_text(keys): (ours, theirs) for keys, ours, theirs in paired_leaves(one, other, kind=TensorInfo)}
+    absent: list[str] = []
+    for key, difference in compare_values(one, other).items():
+        if not difference.differs:
+            continue
+        ours, theirs = infos[key]
+        label = "" if len(infos) == 1 and key == "0" else f"{_argument(key, each.arguments)} "
+        if ours is None or theirs is None:
+            absent.append(f"calls {each.name} {_missing(label, key, ours=ours)}")
+            continue
+        told = _as_numbers(ours, theirs)
+        if told is None:
+            yield f"gives {each.name} another argument {key}: {_with_relation(difference, ours, theirs)}"
+        elif told[0] != told[1]:
+            yield f"calls {each.name} with {label}{told[1]}, not {told[0]}"
+    for key, mine, yours in other_arguments(one, other):
+        if key not in infos:
+            yield f"gives {each.name} {key} = {mine!r} against {yours!r}"
+    if each.differs:
+        yield from absent
+        yield from (f"calls {each.name} {text}" for text in _absent_plain(one, other, each.arguments))
+
+
+def _missing(label: str, key: str, *, ours: Any) -> str:
+    name = label.strip() or f"argument {key}"
+    return f"without {name}" if ours is not None else f"with {name}, which the first leaves out"
+
+
+def _absent_plain(one: Any, other: Any, names: list[str]) -> Iterator[str]:
+    """The numbers and texts that one call has and the other has not, as far as the others have the same keys."""
+    for mine, yours, verb in ((one, other, "without"), (other, one, "with")):
+        for key, part in mine.items():
+            if key not in yours and isinstance(part, bool | int | float | str) and len(mine) > len(yours):
+                name = _argument(str(key), names)
+                yield f"without {name}" if verb == "without" else f"with {name} = {part!r}, which the first leaves out"
+
+
+def _argument(key: str, names: list[str]) -> str:
+    """An argument by its name, where that is known."""
+    place, _, rest = key.partition(".")
+    if not place.isdigit():
+        return key
+    name = names[int(place)] if int(place) < len(names) else f"argument {place}"
+    return f"{name}.{rest}" if rest else name
+
+
+def _with_relation(difference: Difference, one: TensorInfo, other: TensorInfo) -> str:
+    """The difference, and what the one is of the other, where both are at hand."""
+    a, b = one.value, other.value
+    more = relation(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else ""
+    return f"{difference}; {more}" if more else str(difference)
+
+
+def _as_numbers(one: TensorInfo, other: TensorInfo) -> tuple[str, str] | None:
+    """Whole numbers of two tensors in a few words; None of other tensors, and where they were not kept."""
+    told = _numbers(one), _numbers(other)
+    return None if told[0] is None or told[1] is None else (told[0], told[1])
+
+
+def _numbers(info: TensorInfo) -> str | None:
+    """The whole numbers of a tensor: 0..15 where one follows the other, of equal rows the first alone."""
+    value: Any = info.value
+    if is_fingerprint(value):
+        value = value["samples"] if value["count"] <= SAMPLES else None
+    if not isinstance(value, Tensor) or value.is_meta or value.dtype not in WHOLE or not value.numel():
+        return None
+    rows = value.reshape(-1, info.shape[-1] if info.shape else 1).tolist()
+    row = rows[0] if all(each == rows[0] for each in rows) else [number for each in rows for number in each]
+    if len(row) > 1 and row == [*range(row[0], row[0] + len(row))]:
+        return f"{row[0]}..{row[-1]}"
+    shown = ", ".join(map(str, row[: MOST + 3]))
+    return f"{shown}, ... ({len(row):,} numbers)" if len(row) > MOST + 3 else shown
+
+
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def other_inputs(a: CallRecord, b: CallRecord) -> list[str]:
+    """The arguments of two calls that differ, in words."""
+    one, other = named(a.args, a.kwargs), named(b.args, b.kwargs)
+    differences = compare_values(one, other)
+    found = [f"another argument {key}: {each}" for key, each in differences.items() if each.differs]
+    return found + [f"{key} = {ours!r} against {theirs!r}" for key, ours, theirs in other_arguments(one, other)]
+
+
+def names_inside(paths: list[str], holder: str) -> dict[str, str]:
+    """The shortest ends of paths that tell them from each other, below what holds them.
+
+    >>> names_inside(["t.wpe", "t.h.0.ln", "t.h.1.ln"], "t")
+    {'t.wpe': 'wpe', 't.h.0.ln': 'h.0.ln', 't.h.1.ln': 'h.1.ln'}
+    """
+    found = {}
+    for path in paths:
+        parts = (path.removeprefix(f"{holder}.") if holder else path).split(".")
+        ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
+        fits: Callable[[str], bool] = lambda end: (  # noqa: E731
+            not end[0].isdigit() and sum(f".{other}".endswith(f".{end}") for other in paths) == 1
+        )
+        found[path] = next(filter(fits, ends), ".".join(parts))
+    return found
+
+
+def _order(inside: list[Inside]) -> list[Cause]:
+    """Whether the calls right inside of two were made in another order."""
+    theirs = sorted(inside, key=lambda each: each.other.number)
+    names = [[each.one.path.rpartition(".")[2] for each in order] for order in (inside, theirs)]
+    if names[0] == names[1]:
+        return []
+    shown = [", ".join(order[:MOST]) for order in names]
+    return [Cause("order", f"calls its modules in another order: {shown[0]} against {shown[1]}")]
