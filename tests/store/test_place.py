@@ -4,10 +4,12 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +84,23 @@ def test_a_living_writer_is_not_swept(tmp_path: Path) -> None:
         write(target, {"name": 1}, {})
 
         assert folder.is_dir()
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tempfile.mkdtemp
+
+    def swept_at_once(**options: Any) -> str:
+        folder = make(**options)
+        monkeypatch.setattr(tempfile, "mkdtemp", make)
+        staging.sweep(tmp_path / "run")
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept_at_once)
+    write(tmp_path / "run", {"name": 1}, {})
+
+    assert os.listdir(tmp_path) == ["run"]
 
 
 def interrupted(target: Path) -> None:

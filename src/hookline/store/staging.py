@@ -84,9 +84,10 @@ def _made(target: Path) -> tuple[Path, int | None]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         lock = _lock(folder, wait=True)
-        if lock is None or _is(lock, folder):
+        if folder.is_dir() and (lock is None or _is(lock, folder)):
             return folder, lock
-        os.close(lock)  # swept between the two lines above
+        if lock is not None:  # another process has swept it before it was locked
+            os.close(lock)
 
 
 def _lock(folder: Path, *, wait: bool = False) -> int | None:
