@@ -30,3 +30,15 @@ def test_a_dict_made_of_its_type_is_a_dict_of_its_own(module):
     assert torch.equal(module(X), X + 1)
     module._forward_hooks = made
     assert torch.equal(module(X), X + 2)
+
+
+def test_a_module_without_hooks_has_a_plan_after_its_first_call(module):
+    module(X)
+    assert module._forward_hooks.wiring.plan is not None
+
+
+def test_a_hook_registered_after_a_plan_was_made_has_one_after_the_next_call(module):
+    module(X)
+    module.register_forward_hook(lambda module, args, output: output + 1)
+    assert torch.equal(module(X), X + 1)
+    assert module._forward_hooks.wiring.plan is not None

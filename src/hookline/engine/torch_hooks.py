@@ -29,6 +29,7 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     except KeyError:
         return call_in_full(self, args, kwargs)
     if type(own) is not HookDict:  # asked outright: dynamo would not raise AttributeError
+        del own  # while somebody refers to the dict, it is not replaced by one of ours
         return call_in_full(self, args, kwargs)
     wiring = own.wiring
     plan = wiring.plan
