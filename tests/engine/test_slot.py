@@ -17,6 +17,12 @@ from hookline.engine.site import changing
 X = torch.ones(2, 3)
 
 
+@pytest.fixture(autouse=True)
+def no_graphs():
+    """No graph of another test knows the classes."""
+    torch._dynamo.reset()
+
+
 def ignore(call):
     pass
 
@@ -95,7 +101,10 @@ def test_a_stand_in_equals_its_original_in_tables_of_types():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps], ids=["deepcopy", "pickle"])
-def test_a_model_is_hooked_while_another_thread_copies_it(copied):
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "known to a graph"])
+def test_a_model_is_hooked_while_another_thread_copies_it(copied, compiled):
+    if compiled:
+        torch.compile(nn.Sequential(nn.Linear(3, 3)), backend="eager")(X)
     model, done = nn.Sequential(*(nn.Linear(3, 3) for _ in range(20))), threading.Event()
 
     def copy_all():
@@ -110,6 +119,15 @@ def test_a_model_is_hooked_while_another_thread_copies_it(copied):
         done.set()
         thread.join()
     assert len(run) == 30 * 21
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module)), copy.copy])
+def test_a_copy_of_a_module_with_a_stand_in_is_plain(copied):
+    module = OwnCall()
+    with hookline.on(module, "", before=ignore):
+        twin = copied(module)
+        assert type(twin) is OwnCall
+        assert [*twin.__dict__] == [*OwnCall().__dict__]
 
 
 def test_a_module_compiled_while_hooked_keeps_its_hooks():

@@ -149,8 +149,11 @@ def _bare(module: Module) -> Iterator[None]:
 
 
 def _reduce_ex(self: Module, protocol: Any) -> Any:
-    with _bare(self):
-        reduced = self.__reduce_ex__(protocol)
+    if _is_copied_plainly(self):
+        reduced = _without_site(self, object.__reduce_ex__(self, protocol))
+    else:
+        with _bare(self):
+            reduced = self.__reduce_ex__(protocol)
     if graphs.made and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
         # of `__newobj__` pickle compares the class with what __class__ says, which is the stand-in now
         return operator.methodcaller("__new__", *reduced[1]), reduced[1], *reduced[2:]
@@ -158,5 +161,24 @@ def _reduce_ex(self: Module, protocol: Any) -> Any:
 
 
 def _deepcopy(self: Module, memo: dict[int, Any]) -> Any:
+    if _is_copied_plainly(self) and not hasattr(original_class(self), "__deepcopy__"):
+        reduced = _without_site(self, object.__reduce_ex__(self, 4))
+        return copy._reconstruct(self, memo, *reduced)  # type: ignore[attr-defined]
     with _bare(self):
         return copy.deepcopy(self, memo)
+
+
+def _is_copied_plainly(module: Module) -> bool:
+    """Whether a module is copied as Python copies any object: then it keeps its hooks meanwhile, which another thread
+    may be calling."""
+    kind: Any = original_class(module)
+    site = site_of(module)
+    plain = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+    return plain and kind.__getstate__ is Module.__getstate__ and (site is None or not site.methods)
+
+
+def _without_site(module: Module, reduced: Any) -> Any:
+    """What a module is reduced to, of its own class and without the site."""
+    make, (_, *arguments), state, *rest = reduced
+    kept = {name: value for name, value in state.items() if name != SITE}
+    return make, (original_class(module), *arguments), kept, *rest
