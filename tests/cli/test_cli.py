@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -420,10 +421,11 @@ def test_ctrl_c_ends_a_process_with_130() -> None:
     with subprocess.Popen([sys.executable, "-m", "hookline", *arguments], stderr=subprocess.PIPE, text=True) as slow:
         assert slow.stderr is not None
         assert slow.stderr.readline() == "ready\n"
+        time.sleep(0.3)  # until it sleeps
         slow.send_signal(signal.SIGINT)
         last = slow.stderr.read().splitlines()
 
-    assert slow.returncode == 130
+    assert slow.returncode == 130, last
     assert len(last) == 1
     assert last[0].startswith("hookline: interrupted; recorded so far: Slow: 2 calls of 2 modules")
 
