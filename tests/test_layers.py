@@ -7,6 +7,7 @@ import hookline
 
 ROOT = Path(hookline.__file__).parent
 LAYERS = [
+    "torch_private",
     "errors",
     "model",
     "engine",

@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Parameter
 
 from hookline.compare.layout import same_layout
 from hookline.model.sharded import is_distributed, local_part
+from hookline.torch_private import FakeTensor
 
 Tolerance: TypeAlias = tuple[float, float]  # relative, absolute
 Basis: TypeAlias = Literal["elements", "samples", "statistics", "shape"]

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch._C import _get_tracing_state
 
 from hookline.edits.edit import Edit, Spot
 from hookline.errors import EditError
+from hookline.torch_private import get_tracing_state
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -181,7 +181,7 @@ def instead_of(tensor: Tensor, value: Any) -> Tensor:
 
 def keeps_graph(tensor: Tensor) -> bool:
     """Whether what takes the place of a tensor is to stay in its graph, as where one is traced."""
-    return tensor.requires_grad or _get_tracing_state() is not None
+    return tensor.requires_grad or get_tracing_state() is not None
 
 
 def combined(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, value: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection
 from typing import Any, SupportsIndex, TypeAlias
 from weakref import WeakKeyDictionary
 
-from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
 
 from hookline.edits.generation import Steps, generation_step
 from hookline.edits.segments import segment
 from hookline.engine.call import Call, Origin
+from hookline.torch_private import current_backward_pass
 
 When: TypeAlias = int | slice | Collection[int] | Callable[[Call], bool]
 
@@ -93,7 +93,7 @@ class Repeats:
 
     def next(self, module: int) -> int | None:
         """What was decided about the call that is repeated now."""
-        key = current_pass(), module
+        key = current_backward_pass(), module
         place = self.places[key] = self.places.get(key, -1) + 1
         calls = self.calls.get(module, [None])
         return calls[place % len(calls)]

@@ -5,9 +5,9 @@ from types import FrameType, GeneratorType
 from typing import Any
 
 from torch import is_grad_enabled
-from torch._C import _current_graph_task_id as current_pass
-from torch._C._autograd import _top_saved_tensors_default_hooks as top_hooks
 from torch.utils import checkpoint
+
+from hookline.torch_private import current_backward_pass, saved_tensor_hooks
 
 FILE = checkpoint.__file__
 CONTEXT: Any = checkpoint.CheckpointFunction._backward_cls
@@ -19,7 +19,9 @@ def segment() -> Any:
     It is found in PyTorch's own calls on the stack: without reentrant autograd its `_CheckpointFrame`, with it the
     context of its `CheckpointFunction`.
     """
-    if is_grad_enabled() and current_pass() == -1 and top_hooks(True) is None:  # no segment runs like this
+    if (
+        is_grad_enabled() and current_backward_pass() == -1 and saved_tensor_hooks(True) is None
+    ):  # no segment runs like this
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from torch import Tensor
-from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
 
 from hookline.model.paths import paths
+from hookline.torch_private import current_backward_pass
 
 
 class Call:
@@ -71,7 +71,7 @@ class Call:
         """Whether a backward pass makes this call."""
         if self._origin is not None:
             return self._origin.recompute
-        return current_pass() != -1
+        return current_backward_pass() != -1
 
     def around(self) -> "Iterator[Call]":
         """The hooked calls that this one runs inside of, the nearest first."""
@@ -93,7 +93,7 @@ class Call:
                 found.module, found.kept = weakref.ref(self.module), self.module
             found.index = self.index
             found.parent = None if parent is None else parent._origin or parent.origin()
-            found.recompute = current_pass() != -1
+            found.recompute = current_backward_pass() != -1
         return found
 
     def __repr__(self) -> str:

@@ -45,7 +45,7 @@ def is_known_to_graphs() -> Callable[[type], bool]:
 
 def _classes_in_guards(convert_frame: Any) -> set[int]:
     """The ids of the classes that the guards of graphs check, as the guards are printed."""
-    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list as entries_of
+    from hookline.torch_private.compiler import graphs_of_code as entries_of
 
     found: set[int] = set()
     for reference in convert_frame.input_codes.seen:

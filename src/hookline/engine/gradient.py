@@ -18,11 +18,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._C import _current_graph_task_id as current_pass
-from torch._C._functorch import TransformType, peek_interpreter_stack
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import Variable
-from torch.utils.hooks import unserializable_hook
 
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook
@@ -32,6 +27,15 @@ from hookline.engine.plan import Plan
 from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_at, hook_gradient, hook_new
 from hookline.errors import GradientError
 from hookline.model.tensors import Change, exchange_back, memory_of
+from hookline.torch_private import (
+    FakeTensor,
+    TransformType,
+    at_end_of_backward,
+    current_backward_pass,
+    peek_interpreter_stack,
+    unserializable_hook,
+    will_run_node,
+)
 
 Alias: TypeAlias = tuple[int, Tensor, Any, int]  # its place, itself, its autograd node, its version as it was given
 
@@ -183,7 +187,7 @@ class BackwardHalf:
     # Backward
 
     def _pass(self) -> Pass:
-        task = current_pass()
+        task = current_backward_pass()
         passes = self.passes
         if passes is None:
             passes = vars(self).setdefault("passes", {})  # the one dict, if several threads come at once
@@ -251,7 +255,7 @@ class BackwardHalf:
         now = self._pass()
         now.begun = True  # what the module made of the argument is an output of it too
         now.given[place] = sum_of(now.given[place], inner[0] if region is None else inner[0].as_strided(*region))
-        if self.inputs > 1 or torch._C._will_engine_execute_node(node):
+        if self.inputs > 1 or will_run_node(node):
             now.late = (*now.late, place)
             return None
         new = self._let_go(0, now)
@@ -410,7 +414,7 @@ def at_the_end_of(task: int, half: BackwardHalf) -> None:
         for stale in [task for task, halves in [*_waiting.items()] if not any(half() for half in [*halves])]:
             _waiting.pop(stale, None)  # of a pass that an error ended; another thread's may come meanwhile
         halves = _waiting[task] = []
-        Variable._execution_engine.queue_callback(partial(_end, task))
+        at_end_of_backward(partial(_end, task))
     halves.append(weakref.ref(half))
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call
 from hookline.engine.hints import hint
 from hookline.engine.hook import Hook
 from hookline.model.telling import few
 from hookline.model.tensors import mirror
+from hookline.torch_private import StopRecomputing
 
 PREFIX = "hookline: "
 LONGEST = 2000
@@ -27,7 +27,7 @@ def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
 
     Of the calls that a module's error goes through only the innermost hooked one says so.
     """
-    if isinstance(error, _StopRecomputationError):  # no failure: that is how a checkpoint ends its recomputing
+    if isinstance(error, StopRecomputing):  # no failure: that is how a checkpoint ends its recomputing
         return
     with suppress(Exception):  # a note never hides the error that it explains; some errors take none
         if hook is not None:

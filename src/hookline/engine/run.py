@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from torch import is_grad_enabled
-from torch._C import _is_tracing
 from torch.compiler import is_exporting
 
 from hookline.engine.call import Call, here
@@ -13,6 +12,7 @@ from hookline.engine.gradient import backward_half
 from hookline.engine.hook import Phase, Step
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
+from hookline.torch_private import is_tracing
 
 
 def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
@@ -34,7 +34,7 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         if call.instead is not None:
             inner, call.instead = partial(call.instead, inner), None  # what answers may hold the call
         half = None
-        if plan.gradients and is_grad_enabled() and not (is_exporting() or _is_tracing()):
+        if plan.gradients and is_grad_enabled() and not (is_exporting() or is_tracing()):
             half = backward_half(plan, call)
             aliases = half.of_inputs(call)
             if half.changes:

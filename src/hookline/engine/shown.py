@@ -40,7 +40,7 @@ def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
 
 def has_elements(tensor: Tensor) -> bool:
     """Whether a tensor is known to have elements: not where its data tell its size."""
-    from torch.fx.experimental.symbolic_shapes import guard_or_false
+    from hookline.torch_private.compiler import guard_or_false
 
     return guard_or_false(tensor.numel() != 0)
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
-from torch.jit import _trace
 from torch.nn import Module
 
 from hookline.engine.call import Call, here
@@ -30,6 +29,7 @@ from hookline.engine.run import run
 from hookline.engine.scope import scoped_call
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
 from hookline.engine.traced import traced_call
+from hookline.torch_private import tracing_to_script
 
 SLOT = CompiledCallSlot.name
 SITE = "_hookline"  # where a site stands in a module whose class is swapped
@@ -81,7 +81,7 @@ class Site:
                 or process["_global_forward_pre_hooks"]
                 or process["_global_backward_hooks"]
                 or process["_global_backward_pre_hooks"]
-                or _trace._trace_module_map is not None
+                or tracing_to_script._trace_module_map is not None
                 or "_call_impl" in namespace
             )
         except KeyError:  # a module without hook dicts is called as its class does it
@@ -184,7 +184,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
             or process["_global_forward_pre_hooks"]
             or process["_global_backward_hooks"]
             or process["_global_backward_pre_hooks"]
-            or _trace._trace_module_map is not None
+            or tracing_to_script._trace_module_map is not None
             or namespace.get("_compiled_call_impl", site) is not site
             or "_call_impl" in namespace
         )

@@ -23,15 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch._C import _current_graph_task_id as current_pass
-from torch.autograd import Variable
-from torch.utils._python_dispatch import _disable_current_modes
 
 from hookline.engine.call import Call, Running, here
 from hookline.engine.run import finish
 from hookline.engine.shown import packed, unpacked
 from hookline.engine.unseen import unseen
 from hookline.model.tensors import Fields, Opaque
+from hookline.torch_private import at_end_of_backward, current_backward_pass, disable_current_modes
 
 if TYPE_CHECKING:
     from hookline.engine.hook import Hook
@@ -65,7 +63,7 @@ def give_keys() -> None:
                 if getattr(site, "key", 0) is None:
                     number = next(numbers)
                     sites[number] = site
-                    with _disable_current_modes():
+                    with disable_current_modes():
                         site.key = torch.tensor(number, device="cpu")
 
 
@@ -117,7 +115,7 @@ class Tap:
     __slots__ = ("depth", "number", "of_pass", "ticket")
 
     def __init__(self, number: int, depth: int, ticket: Tensor) -> None:
-        self.number, self.depth, self.of_pass = number, depth, current_pass()
+        self.number, self.depth, self.of_pass = number, depth, current_backward_pass()
         self.ticket: Tensor | weakref.ref[Tensor] = ticket
 
 
@@ -139,7 +137,7 @@ def began(
         running.call = open_calls[number] = call
         tap = taps[call] = Tap(number, depth, ticket)
         if tap.of_pass != -1:  # a graph recomputes no more than it needs, so that a call may not end
-            Variable._execution_engine.queue_callback(Leaving(call, running))
+            at_end_of_backward(Leaving(call, running))
         try:
             with showing(given, rows):
                 for step in site.plan.compiled.tapped_before:
@@ -304,7 +302,7 @@ def above(running: Running, depth: int) -> Call | None:
     call = running.call
     while call is not None and call in taps:
         tap = taps[call]
-        same = depth or 0 < running.graph < tap.number or tap.of_pass == current_pass() != -1
+        same = depth or 0 < running.graph < tap.number or tap.of_pass == current_backward_pass() != -1
         if not same or tap.depth < depth:
             break
         left.append(call)
@@ -360,7 +358,7 @@ def fill(part: Any, tensor: Callable[[str], Any], integer: Callable[[], int]) ->
 @cache
 def operators() -> Any:
     """Have the operators, and let graphs hold them. PyTorch's compiler is loaded by then; it costs a second or two."""
-    from torch._higher_order_ops.effects import EffectType, _register_effectful_op  # type: ignore[attr-defined]
+    from hookline.torch_private.compiler import EffectType, register_effectful_op
 
     library = torch.library.Library("hookline", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name, function in (("began", began), ("ended", ended), ("graded", graded)):
@@ -369,7 +367,7 @@ def operators() -> Any:
     torch.library.register_fake("hookline::began", lambda *_: torch.empty((), dtype=torch.int64), lib=library)
     for name in ("ended", "graded"):
         torch.library.register_fake(f"hookline::{name}", lambda *_: None, lib=library)
-    _register_effectful_op("hookline::graded", EffectType.ORDERED)
+    register_effectful_op("hookline::graded", EffectType.ORDERED)
     torch.compiler.allow_in_graph(show_gradients)  # type: ignore[no-untyped-call]
     for taps_call in (began, ended, graded, _show, _gone, Leaving.__call__):
         unseen(taps_call)

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import unserializable_hook
 
 from hookline.engine.call import here
+from hookline.torch_private import unserializable_hook
 
 Gradient: TypeAlias = Tensor | None
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.modules.module import _WrappedHook
 from torch.utils.hooks import BackwardHook
 
 from hookline.engine.global_hooks import process
+from hookline.torch_private import WrappedHook
 
 
 def has_backward_hooks(module: Module) -> bool:
@@ -34,7 +34,7 @@ class BackwardHooks:
         pre = module._get_backward_pre_hooks()  # type: ignore[no-untyped-call]
         full, legacy = module._get_backward_hooks()  # type: ignore[no-untyped-call]
         self.full = BackwardHook(module, full, pre) if full or pre else None
-        self.legacy = tuple(_WrappedHook(hook, module) for hook in legacy)
+        self.legacy = tuple(WrappedHook(hook, module) for hook in legacy)
 
     def of_inputs(self, args: Any) -> Any:
         """The positional arguments, behind an autograd node where full hooks are to see their gradients."""

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from torch.jit import _trace
 from torch.nn import Module
 
 from hookline.engine.global_hooks import process, tell
 from hookline.engine.hook_dicts import HOOK_DICTS, HookDict, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
 from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
+from hookline.torch_private import get_tracing_state, tracing_to_script
 
 PYTORCHS_CALL_IMPL = Module._call_impl
 NAMES = frozenset(HOOK_DICTS)
@@ -33,7 +33,7 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
         return call_in_full(self, args, kwargs)
     wiring = own.wiring
     plan = wiring.plan
-    if plan is None or _trace._trace_module_map is not None:
+    if plan is None or tracing_to_script._trace_module_map is not None:
         return call_in_full(self, args, kwargs)
     run = plan.run
     if run is not None:
@@ -180,7 +180,7 @@ def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
     """The call with every hook looked up on the spot, global ones first."""
     namespace = self.__dict__
-    forward: Callable[..., Any] = self._slow_forward if torch._C._get_tracing_state() else self.forward
+    forward: Callable[..., Any] = self._slow_forward if get_tracing_state() else self.forward
     before = process["_global_forward_pre_hooks"] or namespace["_forward_pre_hooks"]
     backward = has_backward_hooks(self)
     if not (before or backward or process["_global_forward_hooks"] or namespace["_forward_hooks"]):

@@ -19,6 +19,7 @@ from hookline.engine.call import Call
 from hookline.engine.shown import kinds_of, packed
 from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradients, sites
 from hookline.model.tensors import DEEPEST
+from hookline.torch_private import get_interpreter_stack
 
 if TYPE_CHECKING:
     from hookline.engine.site import Site
@@ -37,12 +38,12 @@ class CarefulCompiler:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the backend makes of a graph."""
-        from torch.fx._lazy_graph_module import _LazyGraphModule
+        from hookline.torch_private.compiler import LazyGraphModule
 
         graph = self.backend(*args, **kwargs)
         owner = getattr(graph, "__self__", None)
-        if isinstance(owner, _LazyGraphModule):  # dynamo does the same with what a backend gives
-            _LazyGraphModule.force_recompile(owner)
+        if isinstance(owner, LazyGraphModule):  # dynamo does the same with what a backend gives
+            LazyGraphModule.force_recompile(owner)
             graph = owner.forward
         return careful(graph) if callable(graph) else graph
 
@@ -143,7 +144,7 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int], depth: int 
 
 def fits(value: int) -> bool:
     """Whether a tap takes a whole number as it comes; one that is not known when the graph is made, it does."""
-    from torch.fx.experimental.symbolic_shapes import guard_or_true
+    from hookline.torch_private.compiler import guard_or_true
 
     return guard_or_true(value >= LEAST) and guard_or_true(value <= MOST)
 
@@ -151,14 +152,14 @@ def fits(value: int) -> bool:
 def make_ready() -> bool:
     """Have the operators of the taps, and the modules' keys, before a graph names them; False where the graph is an
     export, which is to be as that of the bare model, and a warning says so."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
+    from hookline.torch_private.compiler import tracing
 
-    tracing: Any = InstructionTranslator.current_tx()
-    refuse_to_be_packaged(tracing.output)
+    trace = tracing()
+    refuse_to_be_packaged(trace.output)
     operators()
     graphs.made = True
     give_keys()
-    if not tracing.export:
+    if not trace.export:
         return True
     warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)
     return False
@@ -167,7 +168,7 @@ def make_ready() -> bool:
 def refuse_to_be_packaged(output: Any) -> None:
     """Raise where the code that is compiled is to be kept for other processes: our steps are of this one. (PyTorch
     would say so obscurely, once it fails to write down what the code depends on.)"""
-    from torch._dynamo.exc import PackageError
+    from hookline.torch_private.compiler import PackageError
 
     if output.package is None:
         return
@@ -182,10 +183,10 @@ def refuse_to_be_packaged(output: Any) -> None:
 def has_room_for_taps() -> bool:
     """Whether a graph may hold taps where it is made now: not inside of vmap, nor in a part that an operator such as
     torch.cond calls, which may change no tensor; a warning says so."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
+    from hookline.torch_private.compiler import tracing
 
-    tracer: Any = InstructionTranslator.current_tx().output.current_tracer
-    within = {interpreter.key().name.lower() for interpreter in torch._C._functorch.get_interpreter_stack() or ()}
+    tracer: Any = tracing().output.current_tracer
+    within = {interpreter.key().name.lower() for interpreter in get_interpreter_stack() or ()}
     while tracer is not None:
         within.add(str(tracer.source_target))
         tracer = tracer.parent
@@ -198,9 +199,9 @@ def has_room_for_taps() -> bool:
 
 def depth_in_graph() -> int:
     """How many calls of hooked modules the graph has around the one that is traced."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
+    from hookline.torch_private.compiler import tracing
 
-    frame: Any = InstructionTranslator.current_tx().output.current_tx
+    frame: Any = tracing().output.current_tx
     found = -1
     while frame is not None:
         found += frame.f_code is traced_call.__code__
@@ -210,9 +211,9 @@ def depth_in_graph() -> int:
 
 def clean_up_after_errors() -> None:
     """Have the graph that is made let go of the calls that it began when it raises."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
+    from hookline.torch_private.compiler import tracing
 
-    output: Any = InstructionTranslator.current_tx().output
+    output: Any = tracing().output
     if not isinstance(output.compiler_fn, CarefulCompiler):
         output.compiler_fn = CarefulCompiler(output.compiler_fn)
 
@@ -220,13 +221,12 @@ def clean_up_after_errors() -> None:
 def gradients_are_told() -> bool:
     """Whether a graph can tell the gradient of what a call gives: not under compiled autograd, nor where the module's
     code broke the graph, so that its output comes into this one from outside; a warning says so."""
-    from torch._dynamo.compiled_autograd import compiled_autograd_enabled
-    from torch._dynamo.symbolic_convert import InstructionTranslator
+    from hookline.torch_private.compiler import compiled_autograd, config, tracing
 
     why = ""
-    if compiled_autograd_enabled or torch._dynamo.config.compiled_autograd:
+    if compiled_autograd.compiled_autograd_enabled or config.compiled_autograd:
         why = "under compiled autograd a graph does not tell gradients"
-    elif is_from_outside(InstructionTranslator.current_tx().output.current_tx):
+    elif is_from_outside(tracing().output.current_tx):
         why = "where a module's code breaks the graph, the gradient of what it gives is not told"
     if why:
         warnings.warn(why, stacklevel=2)

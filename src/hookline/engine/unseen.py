@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from hookline.torch_private import FrameAction, FrameExecStrategy, set_code_exec_strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -12,5 +12,5 @@ def unseen(function: F) -> F:
     """The same function, which dynamo does not compile, nor what that calls: PyTorch calls it between graphs, where
     dynamo compiles whatever runs."""
     code: Any = function.__code__
-    set_code_exec_strategy(code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+    set_code_exec_strategy(code, FrameExecStrategy(FrameAction.SKIP, FrameAction.SKIP))
     return function

@@ -8,20 +8,20 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
 from torch.nn import Module, Parameter
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hookline.errors import RecordError
 from hookline.model.offload import hooks_left_out, take_own_forward
 from hookline.model.tensors import tensors
+from hookline.torch_private import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+    is_traceable_wrapper_subclass,
+)
 
 T = TypeVar("T")
 LONGEST = 160

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from hookline.torch_private import is_traceable_wrapper_subclass
 
 SCALARS = (bool, int, float, complex, str, type(None))
 DEEPEST = 64

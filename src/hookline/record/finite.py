@@ -7,12 +7,12 @@ from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from hookline.model.sharded import local_part
 from hookline.record.keep import version_of
 from hookline.record.measure import Pending, Stats, elements, fetch, is_traced, measure, unseen
 from hookline.record.record import CallRecord, TensorInfo
+from hookline.torch_private import is_functorch_wrapped_tensor
 
 AT_ONCE = {"cpu"}  # the kinds of device whose figures are read where they are made
 REDUCED_AS_THEY_ARE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

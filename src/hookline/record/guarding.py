@@ -14,9 +14,6 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, is_grad_enabled
-from torch._C import _current_graph_task_id as current_pass
-from torch.autograd import Variable
-from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
@@ -29,6 +26,7 @@ from hookline.record.finite import Look, can_be_unfinite, read, waits
 from hookline.record.keep import describe
 from hookline.record.record import CallRecord, Slot, TensorInfo
 from hookline.record.unfinite import failure, maker_of
+from hookline.torch_private import StopRecomputing, at_end_of_backward, current_backward_pass
 
 Then: TypeAlias = Literal["raise", "log"] | Callable[[NonFiniteError], Any]
 LAST = float("inf")
@@ -106,7 +104,7 @@ class Guard:
         """Open the record of a call, and see which of its arguments are known."""
         record = CallRecord()
         record.parent = self._around(call)
-        if record.parent is None and current_pass() == -1:
+        if record.parent is None and current_backward_pass() == -1:
             self._next_step()
         module = call.module
         record.path = self.paths.get(id(module)) or call.path
@@ -114,7 +112,7 @@ class Guard:
         record.number, record.thread = self.calls, get_ident()
         record.output = record.error = None
         record.seconds = 0.0
-        if current_pass() != -1:
+        if current_backward_pass() != -1:
             record.recompute = True
         self.calls += 1
 
@@ -133,7 +131,7 @@ class Guard:
             return
         record.seconds = time.perf_counter() - self.began - record.began
         if call.error is not None:
-            if not isinstance(call.error, _StopRecomputationError):  # that is how a checkpoint ends its recomputing
+            if not isinstance(call.error, StopRecomputing):  # that is how a checkpoint ends its recomputing
                 record.error = f"{type(call.error).__name__}: {call.error}"
             return
 
@@ -255,7 +253,7 @@ class Guard:
         if self.passing() is None:
             tell = partial(self._end_of_pass, step)
             self.passing = weakref.ref(tell)  # the pass alone holds it: one that an error ended holds it no more
-            Variable._execution_engine.queue_callback(tell)
+            at_end_of_backward(tell)
 
     def _end_of_pass(self, step: Step) -> None:
         try:
@@ -290,7 +288,7 @@ class Guard:
             step.waiting.append(look)
             if step not in self.unread:
                 self.unread.append(step)
-        if current_pass() != -1:
+        if current_backward_pass() != -1:
             self._await_end(step)
 
     def _read(self) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._C import _get_tracing_state, _is_tracing, _set_tracing_state  # type: ignore[attr-defined]
 
 from hookline.engine.call import here
 from hookline.engine.shown import Sees
@@ -14,6 +13,7 @@ from hookline.errors import RecordError
 from hookline.model.sharded import copy_of, part_of
 from hookline.record.measure import BINS, Pending, is_traced, measure, reduced, unseen
 from hookline.record.record import TensorInfo
+from hookline.torch_private import get_tracing_state, is_tracing, set_tracing_state
 
 Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]
 Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
@@ -51,7 +51,7 @@ def describe(tensor: Tensor) -> TensorInfo:
     info.dtype = tensor.dtype
     info.device = tensor.device
     info.requires_grad = tensor.requires_grad
-    if type(tensor) is Tensor and not _is_tracing():
+    if type(tensor) is Tensor and not is_tracing():
         try:
             info.shape = tensor.shape
         except RuntimeError:
@@ -63,7 +63,7 @@ def describe(tensor: Tensor) -> TensorInfo:
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
-    if _is_tracing():
+    if is_tracing():
         return _untraced(tensor)
     try:
         shape = tensor.shape
@@ -76,12 +76,12 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 def _untraced(tensor: Tensor) -> tuple[int, ...]:
     """The shape, while torch.jit.trace looks away: it would give tensors for sizes, and name values after ours."""
-    state = _get_tracing_state()
-    _set_tracing_state(None)
+    state = get_tracing_state()
+    set_tracing_state(None)
     try:
         return _shape(tensor)
     finally:
-        _set_tracing_state(state)
+        set_tracing_state(state)
 
 
 def _size(tensor: Tensor, dim: int) -> int:
@@ -129,7 +129,7 @@ def _with_reference(tensor: Tensor) -> TensorInfo:
     info = TensorInfo()
     info.requires_grad = tensor.requires_grad
     info._value = tensor
-    if type(tensor) is Tensor and not _is_tracing():
+    if type(tensor) is Tensor and not is_tracing():
         try:
             info.shape, info._version = tensor.shape, tensor._version
         except RuntimeError:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from hookline.model.sharded import local_part
+from hookline.torch_private import DisableTorchDispatch, DisableTorchFunction, FakeTensor, is_tracing
 
 BINS = 24  # of a histogram
 MANY = 2**17  # more squares than these lose digits when float32 adds them up
@@ -107,7 +107,7 @@ def measure(tensor: Tensor, pending: Pending, *, bins: int = 0) -> "Stats | Wait
 
 def is_traced(tensor: Tensor) -> bool:
     """Whether a graph is being made of what is done with a tensor: it would hold what is done to look at it."""
-    return bool(torch._C._is_tracing()) or isinstance(tensor, FakeTensor)
+    return bool(is_tracing()) or isinstance(tensor, FakeTensor)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def unseen(tensor: Tensor) -> Iterator[None]:
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         yield
         return
-    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+    with DisableTorchDispatch(), DisableTorchFunction():
         yield
 
 

@@ -12,9 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
-from torch._C import _current_graph_task_id as current_pass
 from torch.nn import Module
-from torch.utils.checkpoint import _StopRecomputationError
 
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook, make_hooks
@@ -25,6 +23,7 @@ from hookline.model.paths import PathTable
 from hookline.model.tensors import mirror
 from hookline.record.keep import Leaf, describe, version_of
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos
+from hookline.torch_private import StopRecomputing, current_backward_pass
 
 LAST = float("inf")
 
@@ -105,7 +104,7 @@ class Recorder:
             record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None
         record.seconds = 0.0
-        if current_pass() != -1:
+        if current_backward_pass() != -1:
             record.recompute = True
 
         parent, running = call.parent, self.running
@@ -147,7 +146,7 @@ class Recorder:
         if call.error is None:
             output = call.output
             record.output = self.output(output) if type(output) is Tensor else mirror(output, self.output)
-        elif not isinstance(call.error, _StopRecomputationError):  # that is how a checkpoint ends its recomputing
+        elif not isinstance(call.error, StopRecomputing):  # that is how a checkpoint ends its recomputing
             record.error = f"{type(call.error).__name__}: {call.error}"
 
     def see_inputs(self, call: Call) -> None:

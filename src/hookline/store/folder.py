@@ -11,15 +11,13 @@ from safetensors import SafetensorError
 from safetensors import torch as shelves
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hookline.errors import StoreError
 from hookline.store.file import expect_room, on_disk
 from hookline.store.opening import TRIES, close, opened, path_of, reason
 from hookline.store.place import put_in_place
 from hookline.store.staging import staging
+from hookline.torch_private import FakeTensor, is_functorch_wrapped_tensor, is_traceable_wrapper_subclass
 
 FORMAT = "hookline"
 VERSIONS = {"run": 2}  # of each kind; where none is said, 1. Older ones are read

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from hookline.tools.rules.evidence import Evidence, ParameterFacts
 from hookline.tools.rules.finding import Finding, Severity, rule
 from hookline.tools.rules.values import UNREDUCED
+from hookline.torch_private import BatchNorm
 
 INDICES = re.compile(r"Parameter indices which did not receive grad for rank \d+: (?P<numbers>[\d ]+)")
 MOST_NAMED = 5
@@ -26,7 +25,7 @@ def frozen_norm_updates(evidence: Evidence) -> Iterator[Finding]:
         return
     found: list[str] = []
     for path, module in (evidence.modules or {}).items():
-        keeps = isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None
+        keeps = isinstance(module, BatchNorm) and module.track_running_stats and module.running_mean is not None
         updated = keeps and any(call.training for call in evidence.run if call.path == path)
         if updated and _is_frozen(evidence, path):
             found.append(path)

@@ -32,6 +32,7 @@ from hookline.tools.rules.links import Links
 from hookline.tools.rules.locate import Locator
 from hookline.tools.rules.scored import Scores, maker, scored_in_graph
 from hookline.tools.rules.tally import NEVER, ParameterTally, UnitTally, alike, largest_of, norm_of, tally_for, units_of
+from hookline.torch_private import is_functorch_wrapped_tensor
 
 LAST = float("inf")
 SHORTEST, LARGE = 4, 1e4  # steps of a sequence, and the norm of the last, from which on growth says something
@@ -350,7 +351,7 @@ def _readable(tensor: Tensor) -> bool:
     plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and not tensor.is_meta
     if not plain or not tensor.is_floating_point() or not tensor.numel():
         return False
-    return not is_traced(tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not is_traced(tensor) and not is_functorch_wrapped_tensor(tensor)
 
 
 @contextmanager
@@ -383,7 +384,7 @@ def _count(count: list[int], _: Tensor) -> None:
 def _can_be_linked(tensor: Tensor) -> bool:
     """Whether a tensor is one of numbers, with an autograd graph that can be read."""
     plain = tensor.is_floating_point() or tensor.is_complex()
-    return plain and not is_traced(tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return plain and not is_traced(tensor) and not is_functorch_wrapped_tensor(tensor)
 
 
 def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, ParameterTally]:

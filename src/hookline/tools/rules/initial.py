@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from torch import nn
 from torch.nn import Module
-from torch.nn.modules.conv import _ConvNd
 
 from hookline.tools.rules.evidence import Evidence
 from hookline.tools.rules.finding import Finding, Severity, rule
+from hookline.torch_private import Convolution
 
-LAYERS = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.Embedding, nn.MultiheadAttention, _ConvNd)
+LAYERS = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.Embedding, nn.MultiheadAttention, Convolution)
 
 
 @rule(
@@ -54,4 +54,4 @@ def alike_rows(evidence: Evidence) -> Iterator[Finding]:
 
 def _mixes(module: Module | None) -> bool:
     """Whether each row of a module's weight takes all of its input: not a convolution of each channel by itself."""
-    return isinstance(module, LAYERS) and (not isinstance(module, _ConvNd) or module.groups == 1)
+    return isinstance(module, LAYERS) and (not isinstance(module, Convolution) or module.groups == 1)

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import Module
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from hookline.record.record import CallRecord
 from hookline.tools.rules.evidence import Evidence, Use, floating, is_below, starred
 from hookline.tools.rules.finding import Finding, Severity, rule
+from hookline.torch_private import BatchNorm, Dropout
 
 NOTHING_TO_TRAIN = "Where it was to be used, call it; else take it out of the model."
 HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
@@ -170,9 +169,9 @@ def _outermost(call: CallRecord) -> CallRecord:
 
 def _has_modes(module: Module) -> bool:
     """Whether a module does another thing in training than in evaluation."""
-    if isinstance(module, _DropoutNd):
+    if isinstance(module, Dropout):
         return module.p > 0
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
+    return isinstance(module, BatchNorm) and module.running_mean is not None
 
 
 @rule(
