@@ -12,6 +12,7 @@ from typing import Any
 import torch.nn.modules.module as torch_module
 
 from hookline.engine.hook_dicts import HookDict, Wiring, changing, drop_every_plan, is_alone
+from hookline.engine.unseen import unseen
 
 GLOBAL_HOOK_DICTS = (
     "_global_forward_pre_hooks",
@@ -60,6 +61,7 @@ class Telling(ModuleType):
         return importlib.import_module, (self.__name__,)
 
 
+@unseen
 def tell() -> bool:
     """Let the global dicts tell of their changes; False where one of them cannot, because others refer to it already
     (a handle of a global hook that is older than the engine)."""
@@ -73,6 +75,7 @@ def tell() -> bool:
         return True
 
 
+@unseen
 def tell_no_more() -> None:
     """Make the global dicts PyTorch's own again. One that others refer to stays as it is: it does all that PyTorch's
     does."""

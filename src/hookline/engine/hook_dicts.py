@@ -80,6 +80,7 @@ class Wiring:
 every_wiring: weakref.WeakSet[Wiring] = weakref.WeakSet()
 
 
+@unseen
 def drop_every_plan() -> None:
     """Forget what was decided of any module: from here on its class may not notice that a dict is replaced."""
     with changing:
@@ -207,6 +208,7 @@ class CompiledCallSlot(metaclass=_UnseenByDynamo):
 SLOTS = {CompiledCallSlot.name: CompiledCallSlot(), **{name: HookDictSlot(name) for name in HOOK_DICTS}}
 
 
+@unseen
 def can_be_wired(module: Module) -> bool:
     """Whether trying is worth the time: no handle from before the engine refers to the module's hooks."""
     get = module.__dict__.get
@@ -221,6 +223,7 @@ def can_be_wired(module: Module) -> bool:
     )
 
 
+@unseen
 def wire(module: Module) -> Wiring | None:
     """The wiring of the module's hook dicts, made where there is none; None where no plan may be kept.
 

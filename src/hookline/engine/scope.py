@@ -6,7 +6,6 @@ from contextvars import ContextVar
 from types import MethodType
 from typing import Any
 
-import torch
 from torch.nn import Module
 
 from hookline.engine.call import Call, PathsBelow, here
@@ -14,6 +13,7 @@ from hookline.engine.hook import Hook
 from hookline.engine.plan import Plan, decide
 from hookline.engine.run import run
 from hookline.engine.torch_hooks import call
+from hookline.engine.unseen import begin_no_graph, trace_as_pytorchs
 
 
 class Block:
@@ -88,8 +88,6 @@ def open_hooks() -> tuple[Hook, ...]:
 
 def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call while a block is open anywhere: with the steps of this thread's or task's blocks around it."""
-    if torch.compiler.is_dynamo_compiling():
-        return call(self, *args, **kwargs)
     scope = current.get()
     if scope is not None and scope.as_of != Block.left:
         scope = scope.without_closed()
@@ -113,3 +111,5 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
 
 
 scoped_call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+trace_as_pytorchs(scoped_call)
+begin_no_graph(globals())

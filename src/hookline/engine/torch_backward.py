@@ -8,6 +8,7 @@ from torch.nn import Module
 from torch.utils.hooks import BackwardHook
 
 from hookline.engine.global_hooks import process
+from hookline.engine.unseen import begin_no_graph
 from hookline.torch_private import WrappedHook
 
 
@@ -76,3 +77,6 @@ def _is_one_step(args: Any, output: Any, node: Any) -> bool:
         return False
     before = node.next_functions
     return len(before) == 1 and before[0][0] is args[0].grad_fn
+
+
+begin_no_graph(globals())

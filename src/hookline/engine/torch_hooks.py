@@ -10,12 +10,12 @@ import weakref
 from collections.abc import Callable, Collection
 from typing import Any
 
-import torch
 from torch.nn import Module
 
 from hookline.engine.global_hooks import process, tell
-from hookline.engine.hook_dicts import HOOK_DICTS, HookDict, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
+from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
 from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
+from hookline.engine.unseen import begin_no_graph, trace_as_pytorchs
 from hookline.torch_private import get_tracing_state, tracing_to_script
 
 PYTORCHS_CALL_IMPL = Module._call_impl
@@ -25,13 +25,11 @@ NAMES = frozenset(HOOK_DICTS)
 def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call: `__call__` of every module under `install()`, and of `hookline.Module`."""
     try:
-        own: Any = self.__dict__["_forward_hooks"]
-    except KeyError:
+        wiring = self.__dict__["_forward_hooks"].wiring
+    except (AttributeError, KeyError):  # a plain dict, or none
+        wiring = None
+    if wiring is None:  # asked out here: in there the error refers to the dict, which could not be wired
         return call_in_full(self, args, kwargs)
-    if type(own) is not HookDict:  # asked outright: dynamo would not raise AttributeError
-        del own  # while somebody refers to the dict, it is not replaced by one of ours
-        return call_in_full(self, args, kwargs)
-    wiring = own.wiring
     plan = wiring.plan
     if plan is None or tracing_to_script._trace_module_map is not None:
         return call_in_full(self, args, kwargs)
@@ -59,6 +57,7 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
 
 
 call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+trace_as_pytorchs(call)
 
 
 def run_few(before: tuple[PlannedHook, ...], after: tuple[PlannedHook, ...]) -> Callable[..., Any]:
@@ -164,9 +163,7 @@ def run_undecided(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: 
 
 
 def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call that something keeps off the straight path above: no plan, compiling, tracing, a call of its own."""
-    if torch.compiler.is_compiling():
-        return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+    """A call that something keeps off the straight path above: no plan, tracing, a call of its own."""
     compiled = self._compiled_call_impl
     if compiled is not None:
         return compiled(*args, **kwargs)
@@ -306,3 +303,6 @@ def _is_its_own(self: Module) -> bool:
     PyTorch's own has something to say."""
     namespace = self.__dict__
     return type(self)._call_impl is not PYTORCHS_CALL_IMPL or "_call_impl" in namespace or not namespace.keys() >= NAMES
+
+
+begin_no_graph(globals())
