@@ -13,7 +13,7 @@ from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import told_by_modules, why_modules
-from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta
+from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta, told_partly_meta
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
     Allowed,
@@ -37,8 +37,10 @@ from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
 from hookline.model.copies import copied_arguments
 from hookline.model.loss import default_loss
+from hookline.model.offload import held_elsewhere, updates_lost
 from hookline.model.paths import walk
 from hookline.model.select import Selection, Where, select
+from hookline.model.telling import few
 from hookline.model.tensors import tensors
 from hookline.record.draws import Draws
 from hookline.record.keep import Keep, keeper
@@ -242,6 +244,13 @@ class Models:
                 if is_compiled(module):
                     name = path or _name(module)
                     yield f"{name} is compiled: to find who makes a difference, its modules are run uncompiled"
+        for selection, which in ((self.a, "first"), (self.b, "second")):
+            told = told_partly_meta(selection.model, which)
+            if told:
+                yield f"{told}; these are not compared"
+            lost = updates_lost(selection.model)
+            if lost:
+                yield f"not compared: buffers of the {which} that accelerate reads from disk for each call: {few(lost)}"
         unfit = [verdict.reason for verdict in verdicts.values() if verdict.reason]
         if unfit:
             told = f"{len(unfit)} calls could not be run on the reference's inputs, and are judged by what was recorded"
@@ -253,6 +262,10 @@ class Models:
             yield "only shapes were compared: the tensors hold no numbers, or keep= kept none of them"
         if self.loss is None:
             return
+        for selection, which in ((self.a, "first"), (self.b, "second")):
+            brought = [name for name, each in selection.model.named_parameters() if each.requires_grad and each.is_meta]
+            if brought and held_elsewhere(selection.model):
+                yield f"not compared: gradients of parameters that accelerate offloads in the {which}: {few(brought)}"
         for place, which in enumerate(("first", "second")):
             found = (each for pair in pairs for part in (pair.grads, pair.grad_inputs) for each in part.values())
             if all(each.shapes[place] is None for each in found):
@@ -262,9 +275,14 @@ class Models:
 
 
 def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo | None]:
-    kept = keeper(keep, Pending())
+    kept, elsewhere = keeper(keep, Pending()), held_elsewhere(selection.model)
     own = ((path, module.named_parameters(recurse=False)) for path, module in selection)
-    named = ((f"{path}.{name}".lstrip("."), parameter.grad) for path, each in own for name, parameter in each)
+    named = (
+        (f"{path}.{name}".lstrip("."), parameter.grad)
+        for path, each in own
+        for name, parameter in each
+        if not (parameter.is_meta and elsewhere)  # of which accelerate keeps no gradient
+    )
     return {name: None if gradient is None else kept(gradient) for name, gradient in named}
 
 
