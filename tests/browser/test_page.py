@@ -1,5 +1,6 @@
 """Tests of the page in a browser, as a person uses it: by eye, by mouse, by keyboard, with and without JavaScript."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -591,3 +592,18 @@ def test_globs_mean_what_they_mean_to_select(browser: Any) -> None:
 
     assert found == [glob_to_regex(glob).fullmatch(path) is not None for glob, path in asked]
     page.close()
+
+
+def test_calls_that_rounding_explains_are_not_drawn_as_different(opened: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 8))
+    found = hookline.diff(model, copy.deepcopy(model).bfloat16(), torch.randn(8, 16))
+    assert found.rounded
+    page = opened(found)
+    page.click("#open-all")
+    page.click(f"#row-{found.rounded[-1].number}")
+
+    assert page.query_selector(".row.differs") is None
+    assert page.query_selector_all(".row.excused")
+    assert "≈ explained by rounding" in page.inner_text(f"#row-{found.rounded[-1].number}")
+    assert "≠ differs" not in page.inner_text("#details")

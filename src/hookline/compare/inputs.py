@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from hookline.errors import CompareError
 from hookline.model.copies import copied_arguments
+from hookline.model.offload import execution_devices, without_data
 from hookline.model.pick import as_arguments, named
 from hookline.model.telling import few
 from hookline.model.tensors import exchange, tensors
@@ -44,13 +45,20 @@ def fitted(inputs: Inputs, model: Module) -> tuple[Inputs, str]:
 
 def refuse_partly_meta(model: Module, which: str, cause: Exception) -> None:
     """CompareError where some parameters or buffers of a model have no data, on the meta device, and others have."""
+    told = told_partly_meta(model, which)
+    if told:
+        raise CompareError(f"{told}; load them, or put the whole model there to compare shapes") from cause
+
+
+def told_partly_meta(model: Module, which: str) -> str:
+    """Which parameters and buffers of a model have no data, where others have; "" where all or none have. Those that
+    accelerate brings in for a call have theirs."""
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    empty = [name for name, tensor in held.items() if tensor.is_meta]
-    if empty and len(empty) < len(held):
-        what = f"{len(empty)} of {len(held)} parameters and buffers of the {which} have no data, on the meta device"
-        raise CompareError(
-            f"{what}: {few(empty)}; load them, or put the whole model there to compare shapes"
-        ) from cause
+    empty = [name for name in without_data(model) if name in held]
+    if not empty or len(empty) == len(held):
+        return ""
+    what = f"{len(empty)} of {len(held)} parameters and buffers of the {which}"
+    return f"{what} have no data, on the meta device: {few(empty)}"
 
 
 def _changes(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> list[str]:
@@ -68,7 +76,8 @@ def _single(model: Module) -> tuple[torch.dtype | None, torch.device | None]:
     """The only dtype of a model's floating parameters, and the only device of these; None where it has several."""
     held = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
     dtypes = {parameter.dtype for parameter in held if parameter.is_floating_point()}
-    devices = {parameter.device for parameter in held}
+    moving = any(True for _ in execution_devices(model))  # accelerate takes the inputs where each module runs
+    devices = set() if moving else {parameter.device for parameter in held}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     device = devices.pop() if len(devices) == 1 else None
     return dtype if dtype in COMPUTED_IN else None, device

@@ -19,6 +19,7 @@ from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.copies import copied_arguments
+from hookline.model.offload import lent, with_data
 from hookline.model.select import Selection
 from hookline.record.record import CallRecord
 
@@ -177,17 +178,18 @@ def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
 
 def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> bool | None:
     """Whether the partner gives the same with the weights and buffers of the reference's module."""
-    ours, theirs = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (call.module, suspect.module))
+    ours, theirs = (dict(with_data(module)) for module in (call.module, suspect.module))
     if not ours or {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         return None
-    if any(dense(tensor) is not tensor for held in (ours, theirs) for tensor in held.values()):
-        return None  # a subclass, as of quantized weights, that cannot be lent
-    lent = {name: tensor.detach().to(theirs[name], copy=True) for name, tensor in ours.items()}
-    if all(torch.equal(lent[name], theirs[name]) for name in lent):
+    held = [*ours.values(), *theirs.values()]
+    if any(tensor.is_meta or dense(tensor) is not tensor for tensor in held):
+        return None  # without data, or a subclass, as of quantized weights, that cannot be lent
+    lending = {name: tensor.detach().to(theirs[name], copy=True) for name, tensor in ours.items()}
+    if all(torch.equal(lending[name], theirs[name]) for name in lending):
         return False
 
     def borrowing(*args: Any, **kwargs: Any) -> Any:
-        return functional_call(suspect.module, lent, args, kwargs)
+        return _with(suspect.module, lending, args, kwargs)
 
     again, reason = _run(suspect, borrowing, copied_arguments(arguments), states)
     return None if reason else not _differ(wanted, again, suspect)
@@ -195,16 +197,23 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
 
 def _transposed(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> tuple[str, ...]:
     """The square weights of the partner with which it gives the same once they are transposed."""
-    held = dict(suspect.module.named_parameters())
+    names = [name for name, _ in suspect.module.named_parameters()]
+    held = {name: tensor for name, tensor in with_data(suspect.module) if name in names}
     turned = {name: each.detach().t() for name, each in held.items() if each.dim() == 2 and _is_square(each)}
 
     def turning(*args: Any, **kwargs: Any) -> Any:
-        return functional_call(suspect.module, turned, args, kwargs)
+        return _with(suspect.module, turned, args, kwargs)
 
     if not turned or len(held) > MOST:
         return ()
     again, reason = _run(suspect, turning, copied_arguments(arguments), states)
     return () if reason or _differ(wanted, again, suspect) else tuple(turned)
+
+
+def _with(module: Module, values: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
+    """What a module gives with these weights and buffers in the place of its own."""
+    with lent(module, values) as own:
+        return functional_call(module, own, args, kwargs)
 
 
 def _is_square(tensor: Tensor) -> bool:

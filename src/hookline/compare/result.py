@@ -99,13 +99,19 @@ class Pair:
     @property
     def updates_other(self) -> bool:
         """Whether a buffer is another after the forward."""
-        return self.excused != "rounding" and any(found.differs for found in self.buffers.values())
+        return any(found.differs for found in self.buffers.values())
 
     @property
     def backs_other(self) -> bool:
         """Whether a gradient differs."""
         found = (each for part in (self.grads, self.grad_inputs) for each in part.values())
-        return not self.excused and any(each.differs for each in found)
+        return self.excused != "shape" and any(each.differs for each in found)
+
+    @property
+    def folded(self) -> Differences:
+        """The gradients and buffers that are beyond the tolerance, and that rounding explains."""
+        parts = {**self.grads, **self.grad_inputs, **self.buffers}
+        return {key: found for key, found in parts.items() if found.folded}
 
     @property
     def differs(self) -> bool:
@@ -264,8 +270,9 @@ class Diff(Sequence[Pair]):
 
     @property
     def rounded(self) -> tuple[Pair, ...]:
-        """The calls whose difference is explained by rounding alone, of models that compute in other dtypes."""
-        return tuple(pair for pair in self.pairs if pair.excused == "rounding")
+        """The calls of which rounding explains the difference of outputs, gradients or buffers, where models compute in
+        other dtypes; some of them may differ beside that."""
+        return tuple(pair for pair in self.pairs if pair.excused == "rounding" or pair.folded)
 
     def _though(self) -> str:
         """What else there is to say of calls that all agree."""

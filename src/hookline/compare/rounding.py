@@ -92,7 +92,7 @@ def with_rounding(pairs: list[Pair], cleared: set[int]) -> list[Pair]:
     than it explains, each judged by itself.
 
     Until the first pair that makes a difference beyond that ends, whatever differs differs by rounding; after it a
-    pair shows what was passed on. What only the backward pass tells is left as it is.
+    pair shows what was passed on. What only the backward pass tells is left as it is: see `noise`.
     """
     made = [pair.ended for pair in pairs if pair.makes_it]
     first = min(made, default=math.inf)

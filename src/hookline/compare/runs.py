@@ -8,6 +8,7 @@ from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.explain import why_records
 from hookline.compare.judge import Tolerances, allowing, compare_calls, judge, refuse_idle
 from hookline.compare.match import Matching, match
+from hookline.compare.noise import fold_excused
 from hookline.compare.result import Diff, Pair
 from hookline.compare.rounding import bounds, coarser_dtype, with_rounding, words_of_runs
 from hookline.errors import CompareError, SelectionError
@@ -23,7 +24,8 @@ def diff_of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None
     refuse_idle(tolerances, pairs)
     dtype = coarser_dtype(pairs) if tolerances is None else None
     words = words_of_runs(pairs, dtype) if dtype is not None else {}
-    pairs = with_rounding(judge(pairs, dict(words)), {number for number, word in words.items() if not word})
+    cleared = {number for number, word in words.items() if not word}
+    pairs = fold_excused(with_rounding(judge(pairs, dict(words)), cleared))
     told = {pair.number for pair in pairs if pair.makes_it}
     unjudged = Diff((a.model, b.model), tuple(pairs)).first
     told |= {unjudged.number} if not told and unjudged is not None else set()

@@ -79,6 +79,11 @@ class Difference:
         one, other = self.shapes
         return one is not None and other is not None and one != other and same_layout(one, other)
 
+    @property
+    def folded(self) -> bool:
+        """Whether elements are beyond the tolerance, and do not count since rounding explains them."""
+        return not self.differs and self.beyond > 0
+
     def __str__(self) -> str:
         one, other = self.shapes
         if self.text:

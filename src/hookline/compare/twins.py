@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from hookline.compare.fingerprint import positions
 from hookline.compare.side import Side, by_values
 from hookline.compare.tensors import dense, plain
+from hookline.model.offload import with_data
 
 ELEMENTS = 32  # of each weight that are looked at
 NEAR = 0.5  # the distance of twins, as a share of the norm, is less; of weights that are unlike it is some 1.4
@@ -63,8 +64,11 @@ def weight_print(module: Module, *, below: bool = False) -> Print | None:
 
     A matrix has the print of its transpose, as a Conv1D of GPT-2 holds what a Linear does.
     """
-    own = [*module.named_parameters(recurse=below), *module.named_buffers(recurse=below)]
-    held = [tensor.detach() for _, tensor in own if tensor.is_floating_point() and not is_lazy(tensor)]
+    held = [
+        tensor.detach()
+        for _, tensor in with_data(module, recurse=below)
+        if tensor.is_floating_point() and not is_lazy(tensor)
+    ]
     with torch.no_grad():
         rows = [_sampled(tensor) for tensor in held]
     known = [row.to(torch.float64) for row in rows if row is not None]

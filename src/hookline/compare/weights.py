@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from hookline.compare.recorded import missing
 from hookline.compare.result import Weight
 from hookline.compare.tensors import EXACT, Tolerance, compare, dense, plain
+from hookline.model.offload import Elsewhere, held_elsewhere, read_elsewhere
 from hookline.model.telling import few
 
 MANY = 2**22  # elements beyond which their order is not looked into
@@ -20,14 +21,27 @@ def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners
     """Each parameter and buffer that is not the same in both of two matched modules: in any element, or, where their
     dtypes differ, by more than these excuse."""
     found: list[Weight] = []
+    elsewhere = {id(model): held_elsewhere(model) for model in (a.get(""), b.get("")) if model is not None}
     for path, partner in partners.items():
         if path not in a or partner not in b:
             continue
         for kind in ("parameter", "buffer"):
             ours, theirs = _own(a[path], kind), _own(b[partner], kind)
             for name in {**ours, **theirs}:
-                found += _compared(kind, (path, partner), name, ours.get(name), theirs.get(name))
+                one = _read(elsewhere, a, path, name, ours.get(name))
+                other = _read(elsewhere, b, partner, name, theirs.get(name))
+                found += _compared(kind, (path, partner), name, one, other)
     return found
+
+
+def _read(
+    elsewhere: Mapping[int, Elsewhere], modules: Mapping[str, Module], path: str, name: str, tensor: Tensor | None
+) -> Tensor | None:
+    """The tensor, from where accelerate holds it if that brings it in for a call only."""
+    if tensor is None or not tensor.is_meta or "" not in modules:
+        return tensor
+    value = read_elsewhere(elsewhere[id(modules[""])], modules[path], name)
+    return tensor if value is None else value
 
 
 def held_otherwise(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> Iterator[str]:
@@ -38,12 +52,13 @@ def held_otherwise(a: Mapping[str, Module], b: Mapping[str, Module], partners: M
         if path in a and partner in b:
             ours, theirs = _own(a[path], "parameter"), _own(b[partner], "parameter")
             both |= {f"{path}.{name}".lstrip("."): (ours[name], theirs[name]) for name in ours if name in theirs}
+    real = {name: pair for name, pair in both.items() if not (pair[0].is_meta or pair[1].is_meta)}
     for place, which in enumerate(("first", "second")):
         names = [name for name, pair in both.items() if pair[place].requires_grad and not pair[1 - place].requires_grad]
         if names:
             yield f"a gradient is required in the {which} only: {few(names)}"
         shared: dict[int, str] = {}
-        for name, pair in both.items():
+        for name, pair in real.items():  # what accelerate brings in for a call is another parameter each time
             known = shared.setdefault(id(pair[place]), name)
             if both[known][1 - place] is not pair[1 - place]:
                 yield f"{known} and {name} are one parameter in the {which} only"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from hookline.model.offload import held_elsewhere, read_elsewhere
 from hookline.model.paths import walk
 from hookline.model.tensors import parts_of_wrapped, tensors
 from hookline.model.unregistered import unregistered
@@ -82,12 +83,17 @@ def as_it_was(model: Module, inputs: Any) -> Iterator[list[Held]]:
 
 def _changed_by_a_forward(model: Module) -> Iterator[Held]:
     """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows."""
+    elsewhere = held_elsewhere(model)
     for path, module in walk(model):
         held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
         if getattr(module, "max_norm", None) is not None:
             held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
         for holder, name, tensor in held:
-            if not is_lazy(tensor):
+            stored = read_elsewhere(elsewhere, module, name) if elsewhere and not is_lazy(tensor) else None
+            if stored is not None:  # accelerate brings in what it holds, and puts an empty one in its place afterwards
+                if stored is read_elsewhere(elsewhere, module, name):  # from disk it is another one each time
+                    yield Held(path, None, name, stored, copies_of(stored))
+            elif not is_lazy(tensor):
                 yield Held(path, holder, name, tensor, copies_of(tensor))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn import Module
 
 from hookline.errors import NonFiniteError
+from hookline.model.offload import with_data
 from hookline.model.telling import few
 from hookline.record.finite import Look, bounds_of, can_be_unfinite
 from hookline.record.record import CallRecord, Run
@@ -145,8 +146,7 @@ def _bad_parameters(module: Module | None) -> list[str]:
     if module is None:
         return []
     with torch.no_grad():
-        tensors = [*module.named_parameters(), *module.named_buffers()]
-        bad = [name for name, tensor in tensors if can_be_unfinite(tensor) and not _is_finite(tensor)]
+        bad = [name for name, tensor in with_data(module) if can_be_unfinite(tensor) and not _is_finite(tensor)]
     return [f"Its own {few(bad)} {'is' if len(bad) == 1 else 'are'} not finite already."] if bad else []
 
 

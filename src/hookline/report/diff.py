@@ -51,12 +51,17 @@ def footnotes(diff: Diff) -> list[str]:
     if diff.apart:
         shown = [f"{pair.path or '(the model)'} ({pair.worst})" for pair in {p.path: p for p in diff.apart}.values()]
         found.append(f"called with other shapes, not compared: {few(shown)}")
-    if diff.rounded:
-        most = max((pair.error for pair in diff.rounded if not math.isnan(pair.error)), default=math.nan)
-        dtypes = next((worst.dtypes for pair in diff.rounded if (worst := pair.worst) is not None), ("", ""))
-        number = len(diff.rounded)
+    rounded = [pair for pair in diff.rounded if pair.excused]
+    if rounded:
+        most = max((pair.error for pair in rounded if not math.isnan(pair.error)), default=math.nan)
+        dtypes = next((worst.dtypes for pair in rounded if (worst := pair.worst) is not None), ("", ""))
+        number = len(rounded)
         told = f"rounding explains what {number:,} call{'s' if number > 1 else ''} differ{'' if number > 1 else 's'} by"
         found.append(f"{told}: up to {most:.2g} of the norm ({dtypes[0]} against {dtypes[1]})")
+    folded = [each for pair in diff for each in pair.folded.values()]
+    if folded:
+        told = "1 gradient or buffer" if len(folded) == 1 else f"{len(folded):,} gradients and buffers"
+        found.append(f"rounding explains the difference of {told}: rounding one of the models changes them as much")
     found += _unmatched(diff)
     if diff.weights:
         names = dict.fromkeys(_weight(weight) for weight in diff.weights)

@@ -1,19 +1,21 @@
 """diff: where two models, or two runs, part; which module makes the difference, and why."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import Module
 
 from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
 from hookline.compare.explain import told_by_modules, why_modules
-from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta
+from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta, told_partly_meta
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.judge import (
     Allowed,
@@ -26,10 +28,12 @@ from hookline.compare.judge import (
 )
 from hookline.compare.keep import Once
 from hookline.compare.match import Matching, match
+from hookline.compare.noise import SCALES, Rounding, fold, rounded_parameters, rounding_outputs
 from hookline.compare.randomness import drawing, random_notes
 from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.rounding import bounds, coarser_dtype, is_small, with_rounding
 from hookline.compare.runs import diff_of_runs
+from hookline.compare.tensors import EXACT, Difference
 from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights, held_otherwise
 from hookline.engine.compiled import is_compiled
@@ -37,8 +41,10 @@ from hookline.errors import CompareError, SelectionError
 from hookline.model.as_it_was import as_it_was
 from hookline.model.copies import copied_arguments
 from hookline.model.loss import default_loss
+from hookline.model.offload import held_elsewhere, updates_lost
 from hookline.model.paths import walk
 from hookline.model.select import Selection, Where, select
+from hookline.model.telling import few
 from hookline.model.tensors import tensors
 from hookline.record.draws import Draws
 from hookline.record.keep import Keep, keeper
@@ -120,6 +126,8 @@ def diff(
 
 # Two models
 
+Made: TypeAlias = tuple[Run, dict[str, TensorInfo | None], Buffers]  # its gradients of parameters by name
+
 
 def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] | None) -> tuple[Selection, Selection]:
     """What is recorded of both: of the second all, where its paths may be others."""
@@ -155,6 +163,7 @@ class Models:
         partners = _partners(self, matching)
         pairs = with_buffers(pairs, buffers_a, buffers_b, partners, keeper(self.kept, Pending()), self.allowed)
 
+        pairs = self.folded(pairs, (run_a, grads_a, buffers_a), (run_b, grads_b, buffers_b))
         weights = differing_weights(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
         explained = self.rounding(pairs, matching, weights)
         verdicts = self.verdicts(pairs, matching, explained)
@@ -162,6 +171,7 @@ class Models:
         words |= {n: False for n, word in words.items() if word is None and is_small(pairs[n], explained.get(n, 0.0))}
         pairs = judge(pairs, words)
         pairs = with_rounding(pairs, {n for n in explained if words.get(n) is False})
+        pairs = judge(pairs, {n: word for n, word in words.items() if pairs[n].gives_other})  # of the rest the backward
         small = max(explained.values(), default=0.0)
         pairs = [self.explained(pair, matching, weights, verdicts.get(pair.number), small) for pair in pairs]
         drawn = random_notes(draws_a, self.a, "first"), random_notes(draws_b, self.b, "second")
@@ -174,23 +184,62 @@ class Models:
         """What is kept of tensors that are put back to what they were."""
         return "copy" if self.keep == "tensor" else self.keep
 
+    def folded(self, pairs: list[Pair], ours: Made, theirs: Made) -> list[Pair]:
+        """The pairs after folding the gradients and buffers that differ by rounding alone, where the models compute in
+        other dtypes and no tolerance was given: the model of the finer dtype is run once more, rounded."""
+        dtype = coarser_dtype(pairs)
+        if dtype is None or not any(each.differs for pair in pairs for each in _behind(pair)):
+            return pairs
+        own = Counter(found.dtypes for pair in pairs for found in pair.outputs.values() if None not in found.dtypes)
+        finer = int(own.most_common(1)[0][0][0] == str(dtype).removeprefix("torch."))
+        selection, made = ((self.a, ours), (self.b, theirs))[finer]
+        noise: dict[tuple[str, int], list[Pair]] = {}
+        with suppress(Exception):  # a model may not run so; then a few units in the last place are folded
+            for scale in SCALES:
+                for pair in self.rounded_pairs(selection, made, self.inputs[finer][0], Rounding(dtype, scale)):
+                    noise.setdefault((pair.path_a, pair.index), []).append(pair)
+        known = {
+            pair.number: noise[key]
+            for pair in pairs
+            if (key := ((pair.path_a, pair.path_b)[finer], pair.index)) in noise
+        }
+        judged = [pair.number for pair in pairs if self.allowed(pair.path_a) is None]
+        done = fold(pairs, known, dtype)
+        return [done[pair.number] if pair.number in judged else pair for pair in pairs]
+
+    def rounded_pairs(self, selection: Selection, made: Made, inputs: Inputs, rounding: Rounding) -> list[Pair]:
+        """The pairs of the calls that a model made, and of those that it makes rounded."""
+        run, grads, buffers, _ = self.recorded(selection, inputs, rounding=rounding)
+        matching = match(made[0], run, modules=(selection.modules, selection.modules))
+        found = compare_calls(made[0], matching, lambda _: EXACT)
+        found = with_weight_gradients(found, made[1], grads, lambda _: EXACT)
+        same = {path: path for path in matching.paths}
+        return with_buffers(found, made[2], buffers, same, keeper(self.kept, Pending()), lambda _: EXACT)
+
     def recorded(
-        self, selection: Selection, inputs: Inputs
+        self, selection: Selection, inputs: Inputs, *, rounding: Rounding | None = None
     ) -> tuple[Run, dict[str, TensorInfo | None], Buffers, Draws]:
         """A run of one of the models, its parameters' gradients by name, the buffers that it updated, and the calls
-        that drew random numbers in evaluation."""
+        that drew random numbers in evaluation; with `rounding` of the model with weights, outputs and gradients
+        rounded."""
         model, keep = selection.model, Once(self.keep) if callable(self.keep) or self.keep == "copy" else self.keep
         grads: bool | Any = "input" if self.loss else False
         with torch.inference_mode(False), torch.set_grad_enabled(bool(grads)), ExitStack() as stack:
             args, kwargs = copied_arguments(inputs)  # inside, since autograd takes no copy that inference mode makes
             held = stack.enter_context(as_it_was(model, (args, kwargs)))
             with drawing(selection) as draws, recording(selection, keep=keep, inputs=keep, grads=grads) as run:
-                output = model(*args, **kwargs)
+                parameters = {} if rounding is None else rounded_parameters(model, rounding)
+                if rounding is None:
+                    output = model(*args, **kwargs)
+                else:
+                    stack.enter_context(rounding_outputs(selection, rounding))
+                    output = functional_call(model, parameters, args, kwargs)
                 buffers = buffers_of(held, keeper(self.kept, Pending()))
                 scalar = self.loss(output) if self.loss else None
                 if scalar is not None and any(tensor.requires_grad for _, tensor in tensors(output)):
                     torch.autograd.backward(scalar)
-            return run, _weight_gradients(selection, keep) if grads else {}, buffers, draws
+            gradients = _weight_gradients(selection, keep, parameters) if grads else {}
+            return run, gradients, buffers, draws
 
     def rounding(self, pairs: list[Pair], matching: Matching, weights: list[Weight]) -> dict[int, float]:
         """The error that rounding explains in each pair, by number, where the models compute in other dtypes; none
@@ -242,6 +291,13 @@ class Models:
                 if is_compiled(module):
                     name = path or _name(module)
                     yield f"{name} is compiled: to find who makes a difference, its modules are run uncompiled"
+        for selection, which in ((self.a, "first"), (self.b, "second")):
+            told = told_partly_meta(selection.model, which)
+            if told:
+                yield f"{told}; these are not compared"
+            lost = updates_lost(selection.model)
+            if lost:
+                yield f"not compared: buffers of the {which} that accelerate reads from disk for each call: {few(lost)}"
         unfit = [verdict.reason for verdict in verdicts.values() if verdict.reason]
         if unfit:
             told = f"{len(unfit)} calls could not be run on the reference's inputs, and are judged by what was recorded"
@@ -253,6 +309,10 @@ class Models:
             yield "only shapes were compared: the tensors hold no numbers, or keep= kept none of them"
         if self.loss is None:
             return
+        for selection, which in ((self.a, "first"), (self.b, "second")):
+            brought = [name for name, each in selection.model.named_parameters() if each.requires_grad and each.is_meta]
+            if brought and held_elsewhere(selection.model):
+                yield f"not compared: gradients of parameters that accelerate offloads in the {which}: {few(brought)}"
         for place, which in enumerate(("first", "second")):
             found = (each for pair in pairs for part in (pair.grads, pair.grad_inputs) for each in part.values())
             if all(each.shapes[place] is None for each in found):
@@ -261,10 +321,22 @@ class Models:
             yield from held_otherwise(dict(walk(self.a.model)), dict(walk(self.b.model)), partners)
 
 
-def _weight_gradients(selection: Selection, keep: Any) -> dict[str, TensorInfo | None]:
-    kept = keeper(keep, Pending())
+def _behind(pair: Pair) -> Iterator[Difference]:
+    """The differences of what is not an output: gradients and buffers."""
+    for part in (pair.grads, pair.grad_inputs, pair.buffers):
+        yield from part.values()
+
+
+def _weight_gradients(selection: Selection, keep: Any, lent: Mapping[str, Tensor]) -> dict[str, TensorInfo | None]:
+    """The gradients of the parameters by name; of those that were lent in their place, where some were."""
+    kept, elsewhere = keeper(keep, Pending()), held_elsewhere(selection.model)
     own = ((path, module.named_parameters(recurse=False)) for path, module in selection)
-    named = ((f"{path}.{name}".lstrip("."), parameter.grad) for path, each in own for name, parameter in each)
+    named = (
+        (full := f"{path}.{name}".lstrip("."), lent.get(full, parameter).grad)
+        for path, each in own
+        for name, parameter in each
+        if not (parameter.is_meta and elsewhere)  # of which accelerate keeps no gradient
+    )
     return {name: None if gradient is None else kept(gradient) for name, gradient in named}
 
 

@@ -52,7 +52,8 @@ def _tensors(found: Differences, kinds: Names) -> Iterator[list[Any]]:
     for name, difference in found.items():
         pairs = zip(difference.shapes, difference.dtypes, strict=True)
         sides = [None if shape is None else kinds((shape, dtype)) for shape, dtype in pairs]
-        state = "identical" if difference.identical else "differs" if difference.differs else "within tolerance"
+        agrees = "explained by rounding" if difference.folded else "within tolerance"
+        state = "identical" if difference.identical else "differs" if difference.differs else agrees
         yield cut((name, sides, state, *(number(getattr(difference, key)) for key in FIGURES)))
 
 

@@ -65,6 +65,9 @@ function runView(data, calls) {
 // The figures of a difference, by the words of the table in the terminal.
 const COMPARED = [["max abs", "absolute"], ["max rel", "relative"], ["error", "error"], ["snr dB", "snr"], ["ulps", "ulps"]];
 
+// Calls whose difference does not count, and the word for it.
+const EXCUSED = { shape: "≈ other shape, not compared", rounding: "≈ explained by rounding" };
+
 function diffView(data, calls) {
   const read = ([name, kinds, state, ...figures]) => ({ name, kinds: kinds.map((kind) => (kind === null ? null : withNames(data.columns.kind, data.kinds[kind]))), state, ...withNames(data.columns.tensor.slice(3), figures) });
   for (const call of calls) for (const part of ["inputs", "outputs", "grads", "grad_inputs", "buffers"]) call[part] = call[part].map(read);
@@ -80,9 +83,9 @@ function diffView(data, calls) {
       { title: "class", width: 100, grow: 1, cell: (call) => (call.class === call.class_b ? call.class : `${call.class} | ${call.class_b}`) },
       ...COMPARED.map(([title, name]) => ({ title, width: name === "snr" ? 62 : 88, right: true, cell: (call) => known(of(name)(call)), ...(name === "error" ? { size: onLog(calls, of("error")), style: "two" } : {}) })),
       { title: "out/in", width: 64, right: true, cell: ({ amplification }) => known(amplification) },
-      { title: "why", width: 200, grow: 5, cell: ({ verdict }) => verdict },
+      { title: "why", width: 200, grow: 5, cell: ({ verdict, state }) => verdict || EXCUSED[state] || "" },
     ],
-    className: ({ state }) => (state === "same" ? "same" : "differs"),
+    className: ({ state }) => (EXCUSED[state] ? "same excused" : state === "same" ? "same" : "differs"),
     flow: {
       title: "Error by call order", label: "Relative error of the outputs and gradients by call order, log axis. Arrow keys go from call to call, Enter goes to one.",
       series: [{ name: "error of the output, as a share of its norm", value: outputError }, ...(calls.some((call) => gradError(call) !== null) ? [{ name: "error of its gradient", value: gradError }] : [])],
@@ -90,19 +93,20 @@ function diffView(data, calls) {
       marked: data.marks.filter(({ level, call }) => level === "culprit" && call !== null).slice(0, 8).map(({ call }) => ({ call: calls[call], word: `◆ ${calls[call].path || "the model"}` })),
     },
     details: (call) => [
-      facts([["state", call.state], ["why", call.why], ["partner", call.path_b === call.path ? "" : call.path_b || "(the model)"], ["out/in", known(call.amplification)]]),
+      facts([["state", EXCUSED[call.state] ?? call.state], ["why", call.why], ["partner", call.path_b === call.path ? "" : call.path_b || "(the model)"], ["out/in", known(call.amplification)]]),
       ...[["gave", "outputs"], ["took", "inputs"], ["gradients of what it gave", "grads"], ["gradients of what it took", "grad_inputs"], ["buffers that it changed", "buffers"]].map(([title, part]) =>
-        call[part].length ? element("div", {}, element("h3", {}, title), call[part].map(differenceCard)) : null),
+        call[part].length ? element("div", {}, element("h3", {}, title), call[part].map((each) => differenceCard(each, part === "inputs" || part === "outputs" ? call.state : ""))) : null),
     ],
   };
 }
 
-function differenceCard(difference) {
+function differenceCard(difference, state) {
   const sides = difference.kinds.map((kind) => (kind ? `${kind.dtype} [${kind.shape.join(", ")}]` : "nothing"));
   const shown = [...COMPARED, ["cosine", "cosine"], ["beyond tolerance", "beyond"]].map(([title, name]) => [title, known(difference[name])]).concat([["NaN or Inf on one side", known(difference.nan || null)]]).filter(([, text]) => text !== "");
+  const differs = difference.state === "differs" && !EXCUSED[state];
   return element("div", { class: "tensor" },
     element("div", {}, difference.name ? [element("code", {}, difference.name), " "] : "", difference.text || (sides[0] === sides[1] ? sides[0] : sides.join(" against "))),
-    element("div", { class: `level-${difference.state === "differs" ? "differs" : "note"}` }, difference.state === "differs" ? "≠ differs" : difference.state),
+    element("div", { class: `level-${differs ? "differs" : "note"}` }, differs ? "≠ differs" : difference.state === "differs" ? EXCUSED[state] : difference.state),
     difference.state === "identical" ? null : element("div", { class: "figures" }, shown.map(([title, text]) => element("div", {}, element("span", {}, `${title} `), text))));
 }
 

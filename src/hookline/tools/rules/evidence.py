@@ -37,7 +37,8 @@ class ParameterFacts:
       bfloat16 and float16 alone;
     - `alike`: what its rows were like before anything ran: "equal" to one another, each "constant", or "";
     - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
-      own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step.
+      own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step;
+    - `elsewhere`: whether accelerate offloads it: it is in its module only during a call, and keeps no gradient.
     """
 
     path: str
@@ -61,6 +62,7 @@ class ParameterFacts:
     alike: Literal["equal", "constant", ""]
     moved: bool | None
     ratio: float | None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

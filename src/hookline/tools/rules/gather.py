@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
+from hookline.model.offload import held_elsewhere, read_elsewhere
 from hookline.model.paths import paths
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
@@ -190,7 +191,7 @@ class Gathering:
             self.parameters[name] = tally
         for tally in self.parameters.values():
             parameter = tally.parameter
-            if not parameter.requires_grad:
+            if not parameter.requires_grad or tally.elsewhere:
                 continue
             if tally.asked is None and self.begun and torch.is_grad_enabled():
                 tally.asked = self.begun
@@ -392,19 +393,30 @@ def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, Pa
     the start. A parameter in the place of another of its class has a new one."""
     found: dict[str, ParameterTally] = {}
     seen: set[int] = set()
+    elsewhere = held_elsewhere(model)
     for module, own in paths(model):
         for name, parameter in module._parameters.items():
             if parameter is None or is_lazy(parameter) or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            name = f"{own[0]}.{name}".removeprefix(".")
-            old = known.get(name)
-            if old is not None and (old.parameter is parameter or type(old.parameter) is not type(parameter)):
+            full = f"{own[0]}.{name}".removeprefix(".")
+            old = known.get(full)
+            if old is not None and _still(old, parameter):
                 continue
-            found[name] = tally = ParameterTally(own[0], parameter, norm=norm_of(parameter), alike=alike(parameter))
-            largest = largest_of(parameter)
+            stored = read_elsewhere(elsewhere, module, name)
+            values = parameter if stored is None else stored
+            found[full] = tally = ParameterTally(own[0], parameter, norm=norm_of(values), alike=alike(values))
+            tally.elsewhere = stored is not None
+            largest = largest_of(values)
             if largest is not None and not bool(largest.isfinite()):
-                tally.nan, tally.inf = int(parameter.isnan().sum()), int(parameter.isinf().sum())
-                found_at = spots(parameter)
+                tally.nan, tally.inf = int(values.isnan().sum()), int(values.isinf().sum())
+                found_at = spots(values)
                 tally.where = "" if found_at is None else found_at.where
     return found
+
+
+def _still(old: ParameterTally, parameter: Tensor) -> bool:
+    """Whether a tally is of this parameter, or of one that accelerate has replaced it with, or that is of another
+    class."""
+    replaced = old.elsewhere and parameter.is_meta
+    return old.parameter is parameter or replaced or type(old.parameter) is not type(parameter)

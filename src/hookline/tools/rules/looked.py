@@ -38,6 +38,9 @@ def _not_judged(evidence: Evidence) -> Iterator[str]:
         yield "parameters, units, modes and optimizer steps, which a recorded run does not hold"
     if evidence.run.calls and not evidence.backward_ran:
         yield "gradients, and torch.relu, since no backward pass ran"
+    offloaded = sum(facts.elsewhere for facts in (evidence.parameters or {}).values())
+    if offloaded:
+        yield f"gradients of {_many(offloaded, 'parameter')} that accelerate offloads, which it does not keep"
     if evidence.parameters is not None and not evidence.steps:
         yield "updates, since no optimizer stepped"
 

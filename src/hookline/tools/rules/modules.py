@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import Module
 
+from hookline.model.offload import execution_devices, hooks_of
 from hookline.record.record import CallRecord
-from hookline.tools.rules.evidence import Evidence, Use, floating, is_below, starred
+from hookline.tools.rules.evidence import Evidence, ParameterFacts, Use, floating, is_below, starred
 from hookline.tools.rules.finding import Finding, Severity, rule
 from hookline.torch_private import BatchNorm, Dropout
 
@@ -48,8 +49,15 @@ def _never_called(evidence: Evidence) -> Iterator[str]:
     for path in missing if called and not evidence.ended_early else ():
         inside = any(other != path and is_below(path, other) for other in missing)
         in_use = any(is_below(other, path) for other in called)
-        if not inside and not in_use and not any(facts.gradients for facts in evidence.below(path).values()):
+        own = evidence.below(path).values()
+        if not inside and not in_use and not any(facts.gradients or _brought(evidence, facts) for facts in own):
             yield path
+
+
+def _brought(evidence: Evidence, facts: ParameterFacts) -> bool:
+    """Whether accelerate brings in a parameter for a call of a module around its own, which then uses it."""
+    module = (evidence.modules or {}).get(facts.path)
+    return facts.elsewhere and module is not None and not hooks_of(module)
 
 
 def _severity_uncalled(evidence: Evidence, path: str) -> Severity:
@@ -255,8 +263,11 @@ def _innermost_changes(evidence: Evidence, name: str) -> list[tuple[CallRecord, 
         held |= {
             getattr(facts.parameter, name)
             for facts in evidence.below(call.path).values()
-            if facts.parameter.is_floating_point()
+            if facts.parameter.is_floating_point() and not (facts.elsewhere and name == "device")
         }
+        module = (evidence.modules or {}).get(call.path)
+        if name == "device" and module is not None:
+            held |= {*execution_devices(module)} if held or hooks_of(module) else set()
         gave = {getattr(info, name) for info in floating(call.outputs)[:1]}
         if held and gave - held:
             found[call.path] = call, held

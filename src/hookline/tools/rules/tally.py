@@ -57,6 +57,7 @@ class ParameterTally:
     before: Tensor | None = None
     gradients_before: int = 0
     gradients_after: int = 0
+    elsewhere: bool = False
 
     def expect_gradient(self) -> None:
         """Just before a gradient is added to what is there: see whether that is 0, or gone."""
@@ -127,7 +128,7 @@ class ParameterTally:
         """What came of it."""
         bad_pass = None if self.bad_pass is None else int(self.bad_pass)
         bad_gradient = None if self.bad_gradient is None else int(self.bad_gradient)
-        now = norm_of(self.parameter)
+        now = self.norm if self.elsewhere else norm_of(self.parameter)
         return ParameterFacts(
             path=self.path,
             parameter=self.parameter,
@@ -150,6 +151,7 @@ class ParameterTally:
             alike=self._alike(),
             moved=None if self.moved is None else bool(self.moved),
             ratio=None if self.ratio is None else float(self.ratio),
+            elsewhere=self.elsewhere,
         )
 
 
