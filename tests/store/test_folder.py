@@ -29,6 +29,10 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def test_the_tensors_are_as_readable_as_the_document(saved: Path) -> None:
+    assert (saved / TENSORS).stat().st_mode == (saved / DOCUMENT).stat().st_mode
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,14 @@ def unpack(text: str, tensors: bytes) -> tuple[dict[str, Any], dict[str, Tensor]
 
 def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor], kind: str) -> None:
     text = json.dumps({"format": FORMAT, "version": VERSIONS.get(kind, 1), **document}, allow_nan=False)
-    (fresh / f"{kind}.json").write_text(text, encoding="utf-8")
+    written = fresh / f"{kind}.json"
+    written.write_text(text, encoding="utf-8")
     if not tensors:
         return
     dense = _dense(tensors)
     try:
         save_file(dense, fresh / TENSORS)
+        (fresh / TENSORS).chmod(stat.S_IMODE(written.stat().st_mode))  # safetensors lets only the owner read it
     except KeyError as error:
         names = [name for name, tensor in dense.items() if tensor.dtype == error.args[0]]
         raise StoreError(

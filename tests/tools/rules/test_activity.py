@@ -132,6 +132,22 @@ def test_dead_units_of_torch_relu_are_found_in_the_input_of_what_takes_them(make
     assert "after torch.relu, as last receives them" in found.message
 
 
+@pytest.mark.parametrize("make", [F.relu6, lambda x: F.relu6(x, inplace=True), lambda x: F.dropout(F.relu6(x), 0.1)])
+def test_dead_units_of_relu6_are_found_in_the_input_of_what_takes_them(make: Any) -> None:
+    (found,) = hookline.check(after_first(make), X).of("dead-units")
+
+    assert (found.path, found.evidence["dead"]) == ("first", 16)
+    assert "after F.relu6, as last receives them" in found.message
+
+
+@pytest.mark.parametrize("make", [F.relu6, lambda x: F.hardtanh(x, -1, 1)])
+def test_live_units_of_hardtanh_are_fine(make: Any) -> None:
+    model = after_first(make)
+    nn.init.constant_(model.first.bias, 0)
+
+    assert not hookline.check(model, X).of("dead-units")
+
+
 def test_dead_units_of_torch_relu_are_found_in_what_a_module_returns() -> None:
     model = nn.Sequential(Held(lambda self, x: self.inner(x).relu(), inner=nn.Linear(8, 8)), nn.Linear(8, 8))
     nn.init.constant_(model[0].inner.bias, -100)

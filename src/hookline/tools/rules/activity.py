@@ -29,8 +29,8 @@ FEWEST_ROWS = 8
     "initialization before them, or take a leaky activation.",
 )
 def dead_units(evidence: Evidence) -> Iterator[Finding]:
-    """Rectifier units that were 0 each time, at one place of call; also of torch.relu, where gradients are on and a
-    module receives or returns it. A warning where half of them were, or all in a saved run."""
+    """Rectifier units that were 0 each time, at one place of call; also of torch.relu and F.relu6, where gradients are
+    on and a module receives or returns it. A warning where half of them were, or all in a saved run."""
     if evidence.units is None:
         yield from _silent_banks(evidence)
         return

@@ -176,12 +176,12 @@ class Gathering:
         self.growth[call.path] = growth if known is None else torch.maximum(known, growth)
 
     def _see_rectified(self, tensor: Tensor, where: str) -> None:
-        """The same of torch.relu, which is no module: its units are those of the module whose output it takes."""
+        """The same of torch.relu and F.relu6, which are no modules: their units are those of the module before."""
         found = self.links.rectified_of(tensor) if _readable(tensor) else None
         if found is None:
             return
-        (path, *_), values = found
-        tally = UnitTally("rectifier", path, f"after torch.relu, {where}", functional=True)
+        (path, *_), name, values = found
+        tally = UnitTally("rectifier", path, f"after {name}, {where}", functional=True)
         with unseen(tensor), torch.no_grad():
             self.units.setdefault((path, where, units_of(values)), tally).see(self.selection.model, values)
 

@@ -174,9 +174,10 @@ class Links:
             if tensor is not None and tensor.grad_fn is not None and version_of(tensor) == known.version:
                 self.edges.setdefault((tensor.grad_fn, tensor.output_nr), (known.source,))
 
-    def rectified_of(self, tensor: Tensor) -> tuple[Source, Tensor] | None:
-        """The output that torch.relu was applied to, and its result, where a tensor is that: itself, or a view of it,
-        pooled or under a mask. None of anything else, and of what was asked about before."""
+    def rectified_of(self, tensor: Tensor) -> tuple[Source, str, Tensor] | None:
+        """The output that torch.relu or F.relu6 was applied to, which of the two, and its result, where a tensor is
+        that: itself, or a view of it, pooled or under a mask. None of anything else, and of what was asked about
+        before."""
         node: Any = tensor.grad_fn
         if node is None or self.source_of(tensor) is not None:
             return None
@@ -186,14 +187,15 @@ class Links:
             node = node.next_functions[0][0]
         while node is not None and _keeps_zeros(node):
             node = node.next_functions[0][0]
-        if node is None or operation(node) != "Relu" or node in self.rectified:
+        name = None if node is None else rectifier(node)
+        if name is None or node in self.rectified:
             return None
         self.rectified.add(node)
         edge = node.next_functions[0]
         while edge[0] is not None and edge not in self.edges and operation(edge[0]) in SAME_UNITS:
             edge = edge[0].next_functions[0]
         source = next(iter(self.edges.get(edge, ())), None)
-        return None if source is None else (source, values)
+        return None if source is None else (source, name, values)
 
     def source_of(self, tensor: Tensor) -> Source | None:
         """The output that a tensor is, unchanged since; None where no call made it."""
@@ -270,6 +272,19 @@ class Links:
         taken = [_flow(way, "input") for ways in self.taken.values() for way in ways if way.sources]
         used = [_flow(way, "operation") for ways in self.used.values() for way in ways]
         return (*taken, *used)
+
+
+def rectifier(node: Any) -> str | None:
+    """The rectifier function that a node of the graph is the backward of; None of any other.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> [rectifier(f(x).grad_fn) for f in (torch.relu, torch.nn.functional.relu6, torch.nn.functional.hardtanh)]
+    ['torch.relu', 'F.relu6', None]
+    """
+    kind = operation(node)
+    if kind == "Hardtanh" and node._saved_min_val == 0:
+        return "F.relu6"
+    return "torch.relu" if kind == "Relu" else None
 
 
 def _keeps_zeros(node: Any) -> bool:
