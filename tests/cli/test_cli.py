@@ -415,10 +415,16 @@ def test_wrong_input_leaves_no_traceback_in_a_process() -> None:
     assert result.stderr == "hookline: cannot import nosuch.module: ModuleNotFoundError: No module named 'nosuch'\n"
 
 
+def listen_to_sigint() -> None:
+    """Undo what a shell does to processes that it starts in the background: they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_a_process_with_130() -> None:
     arguments = ["watch", "net.py:Slow", "--inputs", "net.py:batch"]
-    with subprocess.Popen([sys.executable, "-m", "hookline", *arguments], stderr=subprocess.PIPE, text=True) as slow:
+    command = [sys.executable, "-m", "hookline", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_sigint) as slow:
         assert slow.stderr is not None
         assert slow.stderr.readline() == "ready\n"
         time.sleep(0.3)  # until it sleeps
