@@ -10,7 +10,7 @@ from torch import nn
 import hookline
 from benchmarks.ratios import Row, compare, once_set_up
 from benchmarks.watching import backward, forward, minilm
-from hookline.record.timeline import Timeline
+from hookline.profiling.timeline import Timeline
 
 
 def rows() -> list[Row]:

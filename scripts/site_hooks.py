@@ -79,7 +79,7 @@ def commands() -> Iterator[str]:
     """A section of Markdown for each command: what its --help says."""
     from typer.main import get_command
 
-    from hookline.cli import app
+    from hookline.cli.app import app
 
     group: Any = get_command(app)
     for name, command in group.commands.items():

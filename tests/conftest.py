@@ -32,6 +32,6 @@ def without_gc() -> Iterator[None]:
 def simulated(monkeypatch: pytest.MonkeyPatch) -> toys.Simulated:
     """Time that only sleeping takes, in profiles and in the modules of `toys`."""
     time = toys.Simulated()
-    monkeypatch.setattr("hookline.record.clock.time", time)
+    monkeypatch.setattr("hookline.profiling.clock.time", time)
     monkeypatch.setattr(toys, "time", time)
     return time

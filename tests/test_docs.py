@@ -68,7 +68,7 @@ def site_hooks():
 
 
 def test_the_help_of_every_command_is_on_the_command_lines_page(site_hooks):
-    from hookline.cli import app
+    from hookline.cli.app import app
 
     text = "\n".join(site_hooks.commands())
     names = [command.name or command.callback.__name__ for command in app.registered_commands]

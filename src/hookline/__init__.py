@@ -25,33 +25,33 @@ from hookline.errors import (
 from hookline.model.select import Selection, select
 from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
-from hookline.tools.inventory import HookInfo, Hooks, hooks
+from hookline.tools.hooks import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch
 
 if TYPE_CHECKING:
     from hookline import edits
-    from hookline.compare.fingerprint import fingerprint
-    from hookline.compare.result import Diff, Pair
-    from hookline.compare.tensors import Difference
-    from hookline.record.profile import Cost, Profile
+    from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
+    from hookline.compare.difference import Diff, Pair
+    from hookline.matching.fingerprint import fingerprint
+    from hookline.matching.tensors import Difference
+    from hookline.profiling.profiled import Cost, Profile
     from hookline.tools.check import check
     from hookline.tools.diff import diff
     from hookline.tools.edit import edit
     from hookline.tools.explain import explain
     from hookline.tools.guard import guard
     from hookline.tools.profile import profile
-    from hookline.tools.rules import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.tools.stop import stop_after
     from hookline.tools.sweep import Sweep, sweep
 
 ON_DEMAND = {  # what is imported when it is first asked for, so that importing hookline costs little
-    "hookline.compare.fingerprint": ("fingerprint",),
-    "hookline.compare.result": (
+    "hookline.matching.fingerprint": ("fingerprint",),
+    "hookline.compare.difference": (
         "Diff",
         "Pair",
     ),
-    "hookline.compare.tensors": ("Difference",),
-    "hookline.record.profile": (
+    "hookline.matching.tensors": ("Difference",),
+    "hookline.profiling.profiled": (
         "Cost",
         "Profile",
     ),
@@ -61,7 +61,7 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
     "hookline.tools.explain": ("explain",),
     "hookline.tools.guard": ("guard",),
     "hookline.tools.profile": ("profile",),
-    "hookline.tools.rules": (
+    "hookline.checking": (
         "RULES",
         "Evidence",
         "Finding",

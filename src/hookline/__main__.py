@@ -1,5 +1,5 @@
 """`python -m hookline`: the command line."""
 
-from hookline.cli import main
+from hookline.cli.app import main
 
 main()

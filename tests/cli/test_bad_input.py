@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hookline.cli import app
+from hookline.cli.app import app
 from hookline.testing import recorded, toy
 
 NAMES = {
@@ -154,7 +154,7 @@ def test_an_error_that_nobody_expected_is_not_told_as_a_difference(monkeypatch: 
     def broken(*_: object, **__: object) -> None:
         raise KeyError("of ours")
 
-    monkeypatch.setattr("hookline.sources.load", broken)
+    monkeypatch.setattr("hookline.cli.sources.load", broken)
     result = CliRunner().invoke(app, ["watch"])
 
     assert result.exit_code == 2

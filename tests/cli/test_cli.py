@@ -14,7 +14,7 @@ from toys import save_tiny_bert
 from typer.testing import CliRunner, Result
 
 import hookline
-from hookline.cli import app
+from hookline.cli.app import app
 
 NET = """
 import torch

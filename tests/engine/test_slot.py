@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import hookline
-from hookline.engine.site import changing
+from hookline.engine.site import hooks_lock
 
 X = torch.ones(2, 3)
 
@@ -173,7 +173,7 @@ def test_a_child_forked_while_another_thread_adds_hooks_can_add_its_own():
     held, forked = threading.Event(), threading.Event()
 
     def hold():
-        with changing:
+        with hooks_lock:
             held.set()
             forked.wait(0.2)
 

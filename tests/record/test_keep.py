@@ -12,7 +12,7 @@ import hookline
 from hookline import ChangedTensorError, RecordError, TensorInfo
 from hookline.record import keep as keeping
 from hookline.record.keep import describe, keeper
-from hookline.record.measure import Pending
+from hookline.record.statistics import Pending
 
 
 def kept(tensor: Tensor, keep: Any) -> TensorInfo:

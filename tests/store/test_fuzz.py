@@ -15,10 +15,10 @@ from torch import nn
 import hookline
 import hookline.testing
 from hookline import CompareError, StoreError, edits
-from hookline.compare.result import Diff
+from hookline.compare.difference import Diff
 from hookline.report.page import page
-from hookline.report.page.diff import diff_document
-from hookline.report.page.run import run_document
+from hookline.report.page.diff_page import diff_document
+from hookline.report.page.run_page import run_document
 from hookline.report.trace import run_events
 
 

@@ -600,7 +600,7 @@ def test_on_a_device_selecting_some_layers_still_waits_once_a_step(deferred: lis
 def test_on_a_device_graphs_that_get_no_backward_are_read_in_the_end(
     deferred: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.record.guarding.MOST_WAITING", 20)
+    monkeypatch.setattr("hookline.guarding.guard.MOST_WAITING", 20)
     model = toy()
     with hookline.guard(model):
         for _ in range(20):

@@ -403,7 +403,7 @@ def test_where_all_has_a_formula_nothing_is_uncounted():
 
 
 def test_times_of_a_busy_machine_add_up_and_it_is_told(monkeypatch):
-    from hookline.record.profile import Profile
+    from hookline.profiling.profiled import Profile
 
     found = hookline.profile(network(), torch.ones(8, 16), repeat=5)
     of_all = Profile(found, model="M", device="cpu", repeat=5, backward=True, steps=[0.03, 0.031, 0.05, 0.08, 0.09])

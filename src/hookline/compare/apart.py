@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hookline.compare.result import Pair
-from hookline.compare.tensors import Difference
+from hookline.compare.difference import Pair
+from hookline.matching.tensors import Difference
 
 
 def with_apart(pairs: list[Pair]) -> list[Pair]:

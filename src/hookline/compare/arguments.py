@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.model.copies import copied_arguments
-from hookline.model.pick import as_arguments, named
+from hookline.model.keypath import as_arguments, named
 from hookline.model.tensors import SCALARS, exchange, leaves, tensors
 from hookline.record.record import CallRecord, TensorInfo
 

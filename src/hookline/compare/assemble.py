@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from hookline.compare.match import Matching
-from hookline.compare.result import Diff, Pair, Unmatched, Weight
-from hookline.compare.tensors import kind_of
+from hookline.compare.difference import Diff, Pair, Unmatched, Weight
+from hookline.matching.match import Matching
+from hookline.matching.tensors import kind_of
 from hookline.model.tensors import Opaque, leaves
 from hookline.record.record import CallRecord
 

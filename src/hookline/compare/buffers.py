@@ -7,11 +7,11 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.nn import Parameter
 
-from hookline.compare.judge import Allowed
+from hookline.compare.culprits import Allowed
+from hookline.compare.difference import Pair
 from hookline.compare.recorded import compare_infos
-from hookline.compare.result import Pair
-from hookline.compare.tensors import Difference
-from hookline.model.as_it_was import Held
+from hookline.matching.tensors import Difference
+from hookline.model.restored import Held
 from hookline.record.keep import Leaf
 from hookline.record.record import TensorInfo
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hookline.compare.fingerprint import SAMPLES, is_fingerprint
+from hookline.compare.difference import Cause
 from hookline.compare.recorded import compare_values, key_text, other_arguments, paired_leaves
-from hookline.compare.result import Cause
-from hookline.compare.tensors import Difference
 from hookline.compare.weights import relation
-from hookline.model.pick import named
+from hookline.matching.fingerprint import SAMPLES, is_fingerprint
+from hookline.matching.tensors import Difference
+from hookline.model.keypath import named
 from hookline.record.record import CallRecord, TensorInfo
 
 MOST = 5  # of a kind that are told one by one

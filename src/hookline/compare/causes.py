@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.compare.result import Cause, Weight
-from hookline.compare.tensors import compare
+from hookline.compare.difference import Cause, Weight
+from hookline.matching.tensors import compare
+from hookline.messages import with_article
 from hookline.model.paths import walk
-from hookline.model.telling import with_article
 from hookline.model.tensors import SCALARS
 
 PLAIN = (*SCALARS, torch.dtype)

@@ -8,12 +8,12 @@ from torch.nn import Module
 from hookline.compare.arguments import argument_names
 from hookline.compare.callers import Inside, beyond, call_causes, names_inside, other_inputs
 from hookline.compare.causes import module_causes, weight_causes
+from hookline.compare.difference import Cause, Pair, Weight
 from hookline.compare.isolate import Verdict
-from hookline.compare.match import Matching
 from hookline.compare.recorded import compare_values
-from hookline.compare.result import Cause, Pair, Weight
+from hookline.matching.match import Matching
+from hookline.messages import with_article
 from hookline.model.select import Selection
-from hookline.model.telling import with_article
 from hookline.record.record import CallRecord
 
 ORDER = ("error", "arguments", "mode", "weights", "buffers", "attribute", "order", "calls", "dtype", "class", "code")

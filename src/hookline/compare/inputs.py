@@ -8,10 +8,10 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from hookline.errors import CompareError
+from hookline.messages import few
 from hookline.model.copies import copied_arguments
+from hookline.model.keypath import as_arguments, named
 from hookline.model.offload import execution_devices, without_data
-from hookline.model.pick import as_arguments, named
-from hookline.model.telling import few
 from hookline.model.tensors import exchange, tensors
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]

@@ -13,13 +13,13 @@ from torch.nn import Module
 from hookline.compare.arguments import adapted, in_full, rounded
 from hookline.compare.recorded import compare_values, key_text, paired_leaves
 from hookline.compare.rounding import within
-from hookline.compare.tensors import Tolerance, dense, plain
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
-from hookline.model.as_it_was import as_it_was, random_states, set_random_states
+from hookline.matching.tensors import Tolerance, dense, plain
 from hookline.model.copies import copied_arguments
 from hookline.model.offload import lent, with_data
+from hookline.model.restored import random_states, restored, set_random_states
 from hookline.model.select import Selection
 from hookline.record.record import CallRecord
 
@@ -66,7 +66,7 @@ def isolate(
     modules = [(path, module) for path, module in reference if path in wanted]
     trial = Trial(suspects, {id(module): (path, itertools.count()) for path, module in modules})
     hooks = make_hooks(before=trial.begin, always=trial.end, order=FIRST, compiled="outside")
-    with attach(modules, hooks), as_it_was(reference.model, ()), torch.inference_mode(False), torch.no_grad():
+    with attach(modules, hooks), restored(reference.model, ()), torch.inference_mode(False), torch.no_grad():
         run()
     return trial.verdicts
 
@@ -157,7 +157,7 @@ def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states:
 def _call(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
     args, kwargs = arguments
     try:
-        with as_it_was(suspect.module, (args, kwargs)):
+        with restored(suspect.module, (args, kwargs)):
             set_random_states(states)
             return function(*args, **kwargs), ""
     except Exception as error:
@@ -171,7 +171,7 @@ def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
     if fewer is None:
         return call.output
     args, kwargs = fewer
-    with as_it_was(call.module, fewer):
+    with restored(call.module, fewer):
         set_random_states(states)
         return call.module(*args, **kwargs)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import Module
 
+from hookline.compare.difference import Pair
 from hookline.compare.recorded import Differences
-from hookline.compare.result import Pair
 from hookline.compare.rounding import ARITHMETIC, ELEMENT
-from hookline.compare.tensors import Difference
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
+from hookline.matching.tensors import Difference
 from hookline.model.select import Selection
 from hookline.model.tensors import exchange
 

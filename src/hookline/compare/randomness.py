@@ -8,8 +8,8 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.compiled import is_compiled
 from hookline.engine.hook import make_hooks
+from hookline.messages import few
 from hookline.model.select import Selection
-from hookline.model.telling import few
 from hookline.record.draws import Draws, modeless_dropout
 
 LAST = float("inf")

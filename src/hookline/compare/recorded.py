@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from hookline.compare.fingerprint import compare_fingerprints, fingerprint, is_fingerprint
-from hookline.compare.layout import same_layout
-from hookline.compare.tensors import (
+from hookline.matching.fingerprint import compare_fingerprints, fingerprint, is_fingerprint
+from hookline.matching.layout import same_layout
+from hookline.matching.tensors import (
     EQUAL,
     EXACT,
     SAME,
@@ -25,8 +25,8 @@ from hookline.compare.tensors import (
     tolerance,
 )
 from hookline.model.tensors import SCALARS, leaves, mirror
-from hookline.record.measure import Stats
 from hookline.record.record import TensorInfo
+from hookline.record.statistics import Stats
 
 Keys: TypeAlias = tuple[str | int, ...]
 Differences: TypeAlias = dict[str, Difference]

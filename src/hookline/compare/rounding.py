@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hookline.compare.difference import Pair
 from hookline.compare.recorded import largest
-from hookline.compare.result import Pair
 
 ARITHMETIC = 2.0  # errors of a module's own, in units of the coarser dtype's eps
 ELEMENT = 4.0  # times as much may be off in one element as in the norm

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
+from hookline.compare.culprits import Tolerances, allowing, compare_calls, judge, refuse_idle
+from hookline.compare.difference import Diff, Pair
 from hookline.compare.explain import why_records
-from hookline.compare.judge import Tolerances, allowing, compare_calls, judge, refuse_idle
-from hookline.compare.match import Matching, match
 from hookline.compare.noise import fold_excused
-from hookline.compare.result import Diff, Pair
 from hookline.compare.rounding import bounds, coarser_dtype, with_rounding, words_of_runs
 from hookline.errors import CompareError, SelectionError
+from hookline.matching.match import Matching, match
 from hookline.model.select import Where, glob_to_regex
 from hookline.record.record import Run
 

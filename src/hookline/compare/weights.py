@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from hookline.compare.difference import Weight
 from hookline.compare.recorded import missing
-from hookline.compare.result import Weight
-from hookline.compare.tensors import EXACT, Tolerance, compare, dense, plain
+from hookline.matching.tensors import EXACT, Tolerance, compare, dense, plain
+from hookline.messages import few
 from hookline.model.offload import Elsewhere, held_elsewhere, read_elsewhere
-from hookline.model.telling import few
 
 MANY = 2**22  # elements beyond which their order is not looked into
 

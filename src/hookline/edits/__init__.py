@@ -6,8 +6,8 @@ that an optimizer trains.
 
 from hookline.edits.arithmetic import add, clamp, noise, replace, scale, swap, zero
 from hookline.edits.directions import low_rank, project_on, project_out, vector
-from hookline.edits.document import load, save
 from hookline.edits.edit import Edit, Spot, apply, chain
+from hookline.edits.edit_document import load, save
 from hookline.edits.generation import generation_step
 from hookline.edits.places import at
 from hookline.edits.recorded import mean, patch, resample

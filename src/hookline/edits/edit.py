@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hookline.engine.notes import describe
 from hookline.errors import EditError
-from hookline.model.pick import Keys
-from hookline.record.document import to_document
+from hookline.model.keypath import Keys
 from hookline.record.record import Run
+from hookline.record.run_document import to_document
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from hookline.engine.call import Call
 from hookline.errors import EditError
-from hookline.model.pick import named
+from hookline.model.keypath import named
 
 TOKENS = ("decoder_input_ids", "input_ids", "decoder_inputs_embeds", "inputs_embeds", "tokens", "idx", 0)
 CACHES = (

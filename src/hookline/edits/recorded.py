@@ -9,7 +9,7 @@ from torch import Tensor
 from hookline.edits.arithmetic import generator_for, instead_of, misfit
 from hookline.edits.edit import Edit, Spot
 from hookline.errors import EditError
-from hookline.model.pick import named, part_at, what_is_in
+from hookline.model.keypath import named, part_at, what_is_in
 from hookline.model.tensors import leaves
 from hookline.record.record import CallRecord, Run, TensorInfo
 

@@ -15,8 +15,8 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, Step, make_hooks, together
 from hookline.errors import EditError
+from hookline.model.keypath import as_arguments, named, part_at, pick, with_part
 from hookline.model.paths import PathTable, outermost
-from hookline.model.pick import as_arguments, named, part_at, pick, with_part
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
 

@@ -21,8 +21,8 @@ from hookline.engine.site import (
     SLOT,
     Kind,
     Site,
-    changing,
     close,
+    hooks_lock,
     no_call_half_way,
     put_in_slot,
     site_of,
@@ -43,7 +43,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
     paths: list[str] = []
 
     def undo() -> None:
-        with changing:
+        with hooks_lock:
             for hook in hooks:
                 hook.active = False
             no_call_half_way()
@@ -53,7 +53,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
                     _take_off(module, hooks)
 
     try:
-        with changing:
+        with hooks_lock:
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
             known = is_known_to_graphs()
@@ -80,7 +80,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 
 def detach(module: TorchModule, hook: Hook) -> None:
     """Take one hook off one module; where it is not on, nothing happens."""
-    with changing:
+    with hooks_lock:
         no_call_half_way()
         _take_off(module, (hook,))
 
@@ -296,7 +296,7 @@ def _everywhere(hooks: tuple[Hook, ...]) -> Iterator[None]:
 
 
 def _use(reason: object) -> None:
-    with changing:
+    with hooks_lock:
         _in_use.add(reason)
         try:
             _settle()
@@ -306,7 +306,7 @@ def _use(reason: object) -> None:
 
 
 def _leave(reason: object) -> None:
-    with changing:
+    with hooks_lock:
         if reason not in _in_use:
             return
         _in_use.discard(reason)

@@ -21,7 +21,7 @@ from weakref import WeakSet
 from torch.nn import Module
 
 from hookline.engine.hook import Hook
-from hookline.engine.site import Site, changing, site_of
+from hookline.engine.site import Site, hooks_lock, site_of
 from hookline.engine.stand_in import keep_for_graphs, swap
 
 attached: WeakSet[Hook] = WeakSet()  # one for each time hooks were added, with the modules that got them
@@ -74,7 +74,7 @@ def hear_of_tracing() -> None:
 
 def swap_all() -> None:
     """Give every hooked module its stand-in class."""
-    with changing:
+    with hooks_lock:
         for hook in [*attached]:
             for reference in hook.modules:
                 module = reference()

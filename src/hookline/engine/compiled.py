@@ -10,8 +10,8 @@ import torch
 from torch.nn import Module
 
 from hookline.engine.site import Site
+from hookline.messages import few, outside
 from hookline.model.paths import walk
-from hookline.model.telling import few, outside
 
 
 def compiled_call_of(module: Module) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.nn.modules.module as torch_module
 
-from hookline.engine.hook_dicts import HookDict, Wiring, changing, drop_every_plan, is_alone
+from hookline.engine.hook_dicts import HookDict, Wiring, dicts_lock, drop_every_plan, is_alone
 from hookline.engine.unseen import unseen
 
 GLOBAL_HOOK_DICTS = (
@@ -65,7 +65,7 @@ class Telling(ModuleType):
 def tell() -> bool:
     """Let the global dicts tell of their changes; False where one of them cannot, because others refer to it already
     (a handle of a global hook that is older than the engine)."""
-    with changing:
+    with dicts_lock:
         plain = [name for name in GLOBAL_HOOK_DICTS if type(process.get(name)) is not HookDict]
         if not all(name in process and is_alone(process, name) for name in plain):
             return False
@@ -79,7 +79,7 @@ def tell() -> bool:
 def tell_no_more() -> None:
     """Make the global dicts PyTorch's own again. One that others refer to stays as it is: it does all that PyTorch's
     does."""
-    with changing:
+    with dicts_lock:
         torch_module.__class__ = ModuleType
         for name in GLOBAL_HOOK_DICTS:
             if type(process.get(name)) is HookDict and is_alone(process, name):

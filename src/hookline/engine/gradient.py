@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import Hook
-from hookline.engine.nesting import FIRST, NO_KWARGS, ONE, Places, assigned, fill
+from hookline.engine.nested_gradients import FIRST, NO_KWARGS, ONE, Places, assigned, fill
 from hookline.engine.notes import note_failure, note_gradient
 from hookline.engine.plan import Plan
 from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_at, hook_gradient, hook_new

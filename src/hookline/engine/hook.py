@@ -11,9 +11,9 @@ from typing import Any, Literal, Self, TypeAlias, cast
 from torch.nn import Module
 
 from hookline.engine.call import Call
-from hookline.engine.shown import Sees
+from hookline.engine.graph_values import Sees
 from hookline.errors import AttachError
-from hookline.model.telling import outside
+from hookline.messages import outside
 
 Step: TypeAlias = Callable[[Call], Any]
 Phase: TypeAlias = Literal["before", "after", "always", "ended", "backward_before", "backward"]

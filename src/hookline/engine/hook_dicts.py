@@ -32,7 +32,7 @@ HOOK_DICTS = (
     "_backward_hooks",
 )
 CHANGES = ("__setitem__", "__delitem__", "__ior__", "clear", "move_to_end", "pop", "popitem", "setdefault", "update")
-changing = lock()  # held while a dict changes, is replaced, or a plan is made of it
+dicts_lock = lock()  # held while a dict changes, is replaced, or a plan is made of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ every_wiring: weakref.WeakSet[Wiring] = weakref.WeakSet()
 @unseen
 def drop_every_plan() -> None:
     """Forget what was decided of any module: from here on its class may not notice that a dict is replaced."""
-    with changing:
+    with dicts_lock:
         for wiring in every_wiring:
             wiring.plan = None
 
@@ -119,7 +119,7 @@ def _dropping_the_plan(change: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(change)
     @unseen
     def changed(self: HookDict, *args: Any, **kwargs: Any) -> Any:
-        with changing:
+        with dicts_lock:
             try:
                 return change(self, *args, **kwargs)
             finally:
@@ -165,7 +165,7 @@ class HookDictSlot(metaclass=_UnseenByDynamo):
     @unseen
     def __set__(self, module: Module, hooks: Any) -> None:
         namespace = module.__dict__
-        with changing:
+        with dicts_lock:
             if type(namespace.get(self.name)) is HookDict:
                 wiring = namespace[self.name].wiring
                 wiring.plan = None
@@ -231,7 +231,7 @@ def wire(module: Module) -> Wiring | None:
     hook in it.
     """
     namespace = module.__dict__
-    with changing:
+    with dicts_lock:
         wirings = _wirings(namespace)
         for wiring in wirings:
             if wiring.owner() is not module:

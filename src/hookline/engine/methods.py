@@ -15,7 +15,7 @@ from hookline.engine.call import Call, here
 from hookline.engine.hook import Handle, Hook
 from hookline.engine.plan import NO_STEPS, Plan, decide
 from hookline.engine.run import run
-from hookline.engine.site import changing, site_of
+from hookline.engine.site import hooks_lock, site_of
 from hookline.engine.stand_in import swap
 from hookline.engine.traced import tell_of_method
 
@@ -126,12 +126,12 @@ def attach_methods(modules: Iterable[tuple[str, Module]], names: Iterable[str], 
     put: list[tuple[weakref.ref[Module], Method]] = []
 
     def undo() -> None:
-        with changing:
+        with hooks_lock:
             for reference, method in reversed(put):
                 _take_off(reference(), method, hooks)
 
     try:
-        with changing:
+        with hooks_lock:
             for path, module in modules:
                 for name in names:
                     if has_method(module, name):

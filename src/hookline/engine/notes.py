@@ -10,7 +10,7 @@ from torch.nn import Module
 from hookline.engine.call import Call
 from hookline.engine.hints import hint
 from hookline.engine.hook import Hook
-from hookline.model.telling import few
+from hookline.messages import few
 from hookline.model.tensors import mirror
 from hookline.torch_private import StopRecomputing
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hookline.engine.graph_values import MORE, Sees
 from hookline.engine.hook import Hook, Phase, Step, in_order
-from hookline.engine.shown import MORE, Sees
 
 
 @dataclass(frozen=True, slots=True)

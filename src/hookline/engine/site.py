@@ -35,7 +35,7 @@ SLOT = CompiledCallSlot.name
 SITE = "_hookline"  # where a site stands in a module whose class is swapped
 PYTORCHS_CALL = Module.__call__
 CALLS = (PYTORCHS_CALL, call, scoped_call)  # those that look into the slot
-changing = lock()  # held while hooks are added or removed
+hooks_lock = lock()  # held while hooks are added or removed
 
 
 class Site:

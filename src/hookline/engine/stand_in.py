@@ -25,9 +25,9 @@ from hookline.engine.site import (
     SLOT,
     Kind,
     Site,
-    changing,
     close,
     hooked_call,
+    hooks_lock,
     site_of,
     take_from_slot,
 )
@@ -126,7 +126,7 @@ def _set_class(self: Module, wanted: type[Module]) -> None:
 @contextmanager
 def _bare(module: Module) -> Iterator[None]:
     """The module as it is without hooks of ours, for as long as it is copied."""
-    with changing:
+    with hooks_lock:
         site = module.__dict__.pop(SITE, None)
         methods = () if site is None or site.methods is None else [*site.methods.values()]
         for method in methods:

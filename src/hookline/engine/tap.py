@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from hookline.engine.call import Call, Running, here
+from hookline.engine.graph_values import packed, unpacked
 from hookline.engine.run import finish
-from hookline.engine.shown import packed, unpacked
 from hookline.engine.unseen import unseen
 from hookline.model.tensors import Fields, Opaque
 from hookline.torch_private import at_end_of_backward, current_backward_pass, disable_current_modes

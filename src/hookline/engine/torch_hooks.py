@@ -13,7 +13,7 @@ from typing import Any
 from torch.nn import Module
 
 from hookline.engine.global_hooks import process, tell
-from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, can_be_wired, changing, wire
+from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, can_be_wired, dicts_lock, wire
 from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
 from hookline.engine.unseen import begin_no_graph, trace_as_pytorchs
 from hookline.torch_private import get_tracing_state, tracing_to_script
@@ -267,7 +267,7 @@ def new_arguments(result: Any, kwargs: Any, with_kwargs: bool) -> tuple[Any, Any
 def decide(self: Module) -> None:
     """Sort the module's hooks and the global ones into a plan that holds until they change, where the hook dicts can
     tell of it."""
-    with changing:
+    with dicts_lock:
         wiring = wire(self)
         if wiring is None:
             return

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.engine.call import Call
-from hookline.engine.shown import kinds_of, packed
+from hookline.engine.graph_values import kinds_of, packed
 from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradients, sites
 from hookline.model.tensors import DEEPEST
 from hookline.torch_private import get_interpreter_stack

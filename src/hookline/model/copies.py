@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from hookline.model.pick import as_arguments, named
+from hookline.model.keypath import as_arguments, named
 from hookline.model.tensors import tensors
 
 

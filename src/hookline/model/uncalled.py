@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from torch.nn import Module, MultiheadAttention
 
-from hookline.model.telling import outside
+from hookline.messages import outside
 
 
 def warn_of_uncalled(named: Iterable[tuple[Module, tuple[str, ...]]], picked: Collection[str]) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hookline.model.sharded import local_part
 from hookline.record.keep import version_of
-from hookline.record.measure import Pending, Stats, elements, fetch, is_traced, measure, unseen
 from hookline.record.record import CallRecord, TensorInfo
+from hookline.record.statistics import Pending, Stats, elements, fetch, is_traced, measure, unseen
 from hookline.torch_private import is_functorch_wrapped_tensor
 
 AT_ONCE = {"cpu"}  # the kinds of device whose figures are read where they are made

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from hookline.engine.call import here
-from hookline.engine.shown import Sees
+from hookline.engine.graph_values import Sees
 from hookline.errors import RecordError
 from hookline.model.sharded import copy_of, part_of
-from hookline.record.measure import BINS, Pending, is_traced, measure, reduced, unseen
 from hookline.record.record import TensorInfo
+from hookline.record.statistics import BINS, Pending, is_traced, measure, reduced, unseen
 from hookline.torch_private import get_tracing_state, is_tracing, set_tracing_state
 
 Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]

@@ -2,8 +2,8 @@
 
 import os
 
-from hookline.record.document import from_document
 from hookline.record.record import Run
+from hookline.record.run_document import from_document
 from hookline.store.folder import read
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from hookline.errors import RecordError
 from hookline.model.sharded import PER_RANK, Part
 from hookline.model.tensors import mirror
-from hookline.record.measure import Stats
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos
-from hookline.record.reduce import alike, whole
+from hookline.record.statistics import Stats, alike, whole
 
 SAME = ("path", "index", "type", "began", "seconds", "thread", "training", "recompute")
 

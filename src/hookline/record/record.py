@@ -14,7 +14,7 @@ from hookline.errors import ChangedTensorError, RecordError
 from hookline.model.select import glob_to_regex
 from hookline.model.sharded import Part
 from hookline.model.tensors import leaves, mirror
-from hookline.record.measure import BINS, Pending, Stats, Waiting, measure
+from hookline.record.statistics import BINS, Pending, Stats, Waiting, measure
 from hookline.store.folder import write
 
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ class Run:
         Raises StoreError where the folder holds something else, or a kept value cannot be written, and
         ChangedTensorError where a tensor kept by reference was changed in place since.
         """
-        from hookline.record.document import to_document
+        from hookline.record.run_document import to_document
 
         write(folder, *to_document(self))
 
@@ -395,7 +395,7 @@ class Run:
         What travels is the document of `save` and the tensors that were kept, nothing of the user's classes. Raises
         RecordError where torch.distributed is not initialised, and where a rank has what cannot be saved.
         """
-        from hookline.record.gather import gathered
+        from hookline.record.processes import gathered
 
         return gathered(self)
 
@@ -407,7 +407,7 @@ class Run:
         """
         from hookline.report.html import run_html
         from hookline.report.page import write_page
-        from hookline.report.page.run import run_document
+        from hookline.report.page.run_page import run_document
 
         write_page(path, run_document(self), run_html(self))
 
@@ -443,7 +443,7 @@ class Run:
     def _repr_html_(self) -> str:
         from hookline.report.html import run_html
         from hookline.report.page import inline
-        from hookline.report.page.run import run_document
+        from hookline.report.page.run_page import run_document
 
         return inline(run_document(self), run_html(self))
 

@@ -1,28 +1,34 @@
-"""The recorder: the steps that turn each Call into a CallRecord."""
+"""The recorder: the hooks that turn calls into records, and recording(), the block in which a run fills."""
 
 import itertools
 import operator
 import weakref
 from _thread import get_ident
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, is_grad_enabled
 from torch.nn import Module
 
+from hookline.engine.attach import attach
 from hookline.engine.call import Call, Origin
-from hookline.engine.hook import Hook, make_hooks
-from hookline.engine.methods import MethodCall, method_path
-from hookline.engine.shown import Sees
+from hookline.engine.graph_values import Sees
+from hookline.engine.hook import Hook, make_hooks, together
+from hookline.engine.methods import MethodCall, attach_methods, has_method, method_path
 from hookline.engine.tensor_hooks import on_gradient
+from hookline.errors import RecordError, SelectionError
 from hookline.model.paths import PathTable
+from hookline.model.select import Selection
+from hookline.model.sharded import rank_and_world
 from hookline.model.tensors import mirror
-from hookline.record.keep import Leaf, describe, version_of
+from hookline.record.keep import Keep, Leaf, describe, keeper, seen, version_of
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos
+from hookline.record.statistics import Pending
 from hookline.torch_private import StopRecomputing, current_backward_pass
 
 LAST = float("inf")
@@ -202,3 +208,83 @@ class Recorder:
             self.leaves.append(undo)  # of a parameter or an input, which outlives the graph
         self.last_slot = weakref.ref(tensor), version, place
         return slot
+
+
+def recording(
+    selection: Selection,
+    *,
+    keep: Keep = "stats",
+    inputs: Keep | None = None,
+    grads: bool | Literal["input"] = False,
+    methods: Sequence[str] = (),
+) -> AbstractContextManager[Run]:
+    """A `with` block in which every call of the selected modules is recorded, as `hookline.watch` says."""
+    pending = Pending()
+    output = keeper(keep, pending)
+    if grads not in (True, False, "input"):
+        raise RecordError(f"grads={grads!r} is not known; it is True, False or 'input'")
+    given = None if inputs is None and keep == "tensor" and grads != "input" else keeper(inputs or "shape", pending)
+    names = [methods] if isinstance(methods, str) else [*methods]
+    settings = {"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads}
+    rank, world_size = rank_and_world()
+    run = Run(
+        model=type(selection.model).__name__,
+        modules=_modules(selection, names),
+        aliases=selection.aliases,
+        settings={**settings, "methods": names} if names else settings,
+        rank=rank,
+        world_size=world_size,
+    )
+    recorder = Recorder(
+        run,
+        selection,
+        output=output,
+        inputs=given,
+        gradient=output if grads else None,
+        input_gradients=grads == "input",
+        sees_inputs=seen(inputs or "shape"),
+        sees_outputs=seen(keep),
+    )
+    return _watching(selection, recorder, recorder.hooks(), names)
+
+
+def _modules(selection: Selection, methods: Sequence[str]) -> dict[str, str]:
+    """The class of each module by path, and of each of its methods that are watched."""
+    found: dict[str, str] = {}
+    missing = dict.fromkeys(methods)
+    for path, module in selection:
+        found[path] = type(module).__name__
+        for name in methods:
+            if has_method(module, name):
+                found[method_path(path, name)] = found[path]
+                missing.pop(name, None)
+    if missing:
+        name = next(iter(missing))
+        raise SelectionError(f"none of the {len(selection)} selected modules has a method {name!r}")
+    return found
+
+
+@contextmanager
+def _watching(
+    selection: Selection, recorder: Recorder, hooks: tuple[Hook, ...], methods: Sequence[str]
+) -> Iterator[Run]:
+    run = recorder.run
+    handle = attach(selection, hooks)
+    if methods:
+        try:
+            handle = together(handle, attach_methods(selection, methods, hooks))
+        except BaseException:
+            handle.remove()
+            raise
+    del selection  # which would keep modules that are deleted from the model meanwhile
+    try:
+        yield run
+    finally:
+        handle.remove()
+        if run.rank is None:  # the processes may have found each other meanwhile
+            run.rank, run.world_size = rank_and_world()
+        recorder.close()
+
+
+def _name(keep: Any) -> str:
+    return keep if isinstance(keep, str) else getattr(keep, "__qualname__", type(keep).__name__)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hookline.model.sharded import local_part
-from hookline.record.measure import is_traced, unseen
+from hookline.record.statistics import is_traced, unseen
 
 MOST_SHOWN = 4  # indices, or stretches of them, that are written out for one dimension
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hookline.model.sharded import Part
 from hookline.model.tensors import SCALARS, Fields, Opaque
-from hookline.record.measure import BINS, Stats
 from hookline.record.record import Slot, TensorInfo
+from hookline.record.statistics import BINS, Stats
 from hookline.store.members import (
     NOT_FINITE,
     MemberError,

@@ -18,9 +18,9 @@ from hookline.report.text import (
 )
 
 if TYPE_CHECKING:
+    from hookline.checking import Findings
     from hookline.record.record import Run
-    from hookline.tools.inventory import Hooks
-    from hookline.tools.rules import Findings
+    from hookline.tools.hooks import Hooks
 
 LEFT = " style='text-align:left'"
 

@@ -7,15 +7,15 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from hookline.messages import few
 from hookline.model.console import Console, Group, Text
-from hookline.model.telling import few
 from hookline.report.fit import Fitted
 from hookline.report.plain import for_stdout
 
 if TYPE_CHECKING:
+    from hookline.checking import Finding, Findings
     from hookline.record.record import CallRecord, Run, TensorInfo
-    from hookline.tools.inventory import HookInfo, Hooks
-    from hookline.tools.rules import Finding, Findings
+    from hookline.tools.hooks import HookInfo, Hooks
 
 MOST_ROWS = 400
 SEEN = ("call", "class", "in", "out", "ms")

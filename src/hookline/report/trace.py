@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hookline.store.file import write_text
 
 if TYPE_CHECKING:
-    from hookline.record.profile import Profile
+    from hookline.profiling.profiled import Profile
+    from hookline.profiling.timeline import Span
     from hookline.record.record import Run
-    from hookline.record.timeline import Span
 
 FORWARD, BACKWARD = "forward", "backward"
 

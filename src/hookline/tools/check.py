@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.checking import RULES, Evidence, Findings, Rule
+from hookline.checking.fold import fold
+from hookline.checking.gather import Gathering, gathering
+from hookline.checking.looked import looked
 from hookline.engine.compiled import uncompiled
 from hookline.errors import HooklineError, RecordError
-from hookline.model.as_it_was import as_it_was
 from hookline.model.loss import default_loss
+from hookline.model.restored import restored
 from hookline.model.select import Selection, Where, select
 from hookline.model.tensors import tensors
 from hookline.record.record import Run
-from hookline.record.recording import recording
-from hookline.tools.rules import RULES, Evidence, Findings, Rule
-from hookline.tools.rules.fold import fold
-from hookline.tools.rules.gather import Gathering, gathering
-from hookline.tools.rules.looked import looked
+from hookline.record.recorder import recording
 
 
 def check(
@@ -116,7 +116,7 @@ def _run_once(
     model = selection.model
     with (
         uncompiled(model, "checked uncompiled, since a graph does not show all that the rules ask for"),
-        as_it_was(model, (args, kwargs)),
+        restored(model, (args, kwargs)),
         torch.inference_mode(False),
         torch.enable_grad(),
         recording(selection, inputs="stats", grads=True) as run,

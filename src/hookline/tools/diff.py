@@ -14,10 +14,7 @@ from torch.nn import Module
 from hookline.compare.apart import with_apart
 from hookline.compare.assemble import assembled, only_shapes
 from hookline.compare.buffers import Buffers, buffers_of, with_buffers
-from hookline.compare.explain import told_by_modules, why_modules
-from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta, told_partly_meta
-from hookline.compare.isolate import Suspect, Verdict, isolate
-from hookline.compare.judge import (
+from hookline.compare.culprits import (
     Allowed,
     Tolerances,
     allowing,
@@ -26,31 +23,34 @@ from hookline.compare.judge import (
     refuse_idle,
     with_weight_gradients,
 )
+from hookline.compare.difference import Diff, Pair, Weight
+from hookline.compare.explain import told_by_modules, why_modules
+from hookline.compare.inputs import Inputs, fitted, refuse_partly_meta, told_partly_meta
+from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.keep import Once
-from hookline.compare.match import Matching, match
 from hookline.compare.noise import SCALES, Rounding, fold, rounded_parameters, rounding_outputs
 from hookline.compare.randomness import drawing, random_notes
-from hookline.compare.result import Diff, Pair, Weight
 from hookline.compare.rounding import bounds, coarser_dtype, is_small, with_rounding
 from hookline.compare.runs import diff_of_runs
-from hookline.compare.tensors import EXACT, Difference
 from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights, held_otherwise
 from hookline.engine.compiled import is_compiled
 from hookline.errors import CompareError, SelectionError
-from hookline.model.as_it_was import as_it_was
+from hookline.matching.match import Matching, match
+from hookline.matching.tensors import EXACT, Difference
+from hookline.messages import few
 from hookline.model.copies import copied_arguments
 from hookline.model.loss import default_loss
 from hookline.model.offload import held_elsewhere, updates_lost
 from hookline.model.paths import walk
+from hookline.model.restored import restored
 from hookline.model.select import Selection, Where, select
-from hookline.model.telling import few
 from hookline.model.tensors import tensors
 from hookline.record.draws import Draws
 from hookline.record.keep import Keep, keeper
-from hookline.record.measure import Pending
 from hookline.record.record import Run, TensorInfo
-from hookline.record.recording import recording
+from hookline.record.recorder import recording
+from hookline.record.statistics import Pending
 
 
 def diff(
@@ -226,7 +226,7 @@ class Models:
         grads: bool | Any = "input" if self.loss else False
         with torch.inference_mode(False), torch.set_grad_enabled(bool(grads)), ExitStack() as stack:
             args, kwargs = copied_arguments(inputs)  # inside, since autograd takes no copy that inference mode makes
-            held = stack.enter_context(as_it_was(model, (args, kwargs)))
+            held = stack.enter_context(restored(model, (args, kwargs)))
             with drawing(selection) as draws, recording(selection, keep=keep, inputs=keep, grads=grads) as run:
                 parameters = {} if rounding is None else rounded_parameters(model, rounding)
                 if rounding is None:

@@ -6,8 +6,8 @@ from torch.nn import Module
 
 from hookline.engine.hook import Handle
 from hookline.errors import AttachError
+from hookline.guarding.guard import Then, guarding
 from hookline.model.select import Where, select
-from hookline.record.guarding import Then, guarding
 
 
 def guard(

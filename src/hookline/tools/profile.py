@@ -14,18 +14,18 @@ from torch.nn import Module, Parameter
 
 from hookline.engine.compiled import uncompiled
 from hookline.errors import RecordError
-from hookline.model.as_it_was import as_it_was, random_states, set_random_states
 from hookline.model.copies import copied_arguments
-from hookline.model.dataless import dataless
+from hookline.model.fake import fake_copies
 from hookline.model.loss import default_loss
 from hookline.model.offload import execution_devices, without_weights
+from hookline.model.restored import random_states, restored, set_random_states
 from hookline.model.select import Selection, Where, select
 from hookline.model.sharded import is_distributed
 from hookline.model.tensors import parts_of_wrapped, tensors
-from hookline.record.clock import Clock, Off, Times, cost_of_reading, times_of
-from hookline.record.costs import Costs, costs_of
-from hookline.record.profile import Cost, Profile, median, spread
-from hookline.record.timeline import Span, Timeline
+from hookline.profiling.clock import Clock, Off, Times, cost_of_reading, times_of
+from hookline.profiling.costs import Costs, costs_of
+from hookline.profiling.profiled import Cost, Profile, median, spread
+from hookline.profiling.timeline import Span, Timeline
 
 HOST = ("cpu", "meta")
 TIMES = ("forward", "forward_self", "backward", "backward_self")
@@ -82,12 +82,12 @@ def profile(
     inputs = args, kwargs
     states = random_states((inputs, [*model.parameters()]))
     counts_only = meta or any(True for _ in without_weights(model))
-    data = dataless(model, inputs) if counts_only else nullcontext((model, inputs))
+    data = fake_copies(model, inputs) if counts_only else nullcontext((model, inputs))
     why = "profiled uncompiled, since the kernels of a graph are no one module's"
     with (
         uncompiled(model, why),
         gradients(wanted=backward),
-        as_it_was(model, inputs),
+        restored(model, inputs),
         without_gc(),
         data as (subject, given),
     ):

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.edits.digest import fingerprint
 from hookline.edits.edit import Edit, as_edit
-from hookline.edits.fingerprint import fingerprint
 from hookline.edits.steps import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import EditError, StoreError
-from hookline.model.as_it_was import as_it_was
 from hookline.model.paths import PathTable
+from hookline.model.restored import restored
 from hookline.model.select import Where, select
 from hookline.store.folder import read, write
 from hookline.store.members import damage_told, expect_object, expected, listed, member, number_text, one_of
@@ -184,7 +184,7 @@ def sweep(
 
     def measure() -> tuple[float, ...]:
         values = []
-        with torch.no_grad(), as_it_was(model, ()):
+        with torch.no_grad(), restored(model, ()):
             for place, batch in enumerate(held):
                 refuse_other_batch(prints, place, fingerprint(batch))
                 values.append(number(metric((call or call_with)(model, batch), batch), metric))

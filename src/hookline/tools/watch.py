@@ -9,7 +9,7 @@ from torch.nn import Module
 from hookline.model.select import Where, select
 from hookline.record.keep import Keep
 from hookline.record.record import Run
-from hookline.record.recording import recording
+from hookline.record.recorder import recording
 
 
 def watch(

@@ -14,9 +14,9 @@ import hookline
 from hookline import Run
 from hookline.errors import StoreError
 from hookline.record.merge import merged
-from hookline.report.diff import diff_html
-from hookline.report.page.document import number
-from hookline.report.profile import profile_html
+from hookline.report.diff_table import diff_html
+from hookline.report.page.build import number
+from hookline.report.profile_table import profile_html
 
 EVIL = "</script><img src=x onerror=alert(1)>&<!--"
 

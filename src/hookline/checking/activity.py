@@ -1,0 +1,159 @@
+"""Rules on activity: units that never speak, that always shout, and outputs that say the same whatever comes in."""
+
+from collections.abc import Iterator
+from math import isfinite
+
+from hookline.checking.evidence import (
+    Evidence,
+    ParameterFacts,
+    UnitFacts,
+    by_path,
+    by_place,
+    floating,
+    is_below,
+    is_models_own,
+    passes,
+)
+from hookline.checking.finding import Finding, Severity, rule
+from hookline.record.record import CallRecord
+
+ENOUGH = 64  # values seen of a unit, or of a whole bank, before its silence says something
+MOST_DEAD = 0.5
+MOST_FLAT = 0.95
+FEWEST_ROWS = 8
+
+
+@rule(
+    "dead-units",
+    advice="No gradient reaches them, so they stay dead: lower the learning rate, look at the bias and the "
+    "initialization before them, or take a leaky activation.",
+)
+def dead_units(evidence: Evidence) -> Iterator[Finding]:
+    """Rectifier units that were 0 each time, at one place of call; also of torch.relu and F.relu6, where gradients are
+    on and a module receives or returns it. A warning where half of them were, or all in a saved run."""
+    if evidence.units is None:
+        yield from _silent_banks(evidence)
+        return
+    for facts in evidence.units:
+        if facts.dead is None:
+            continue
+        values = facts.observations * facts.units
+        all_dead = facts.dead == facts.units and values >= ENOUGH
+        if facts.dead and (all_dead or facts.observations >= ENOUGH):
+            share = facts.dead / facts.units
+            message = f"{facts.dead} of {facts.units} units were never active in {facts.observations} values each"
+            yield Finding(
+                facts.path,
+                message + _there(facts),
+                call=facts.call,
+                evidence={"dead": facts.dead, "units": facts.units, "observations": facts.observations},
+                severity="warning" if share >= MOST_DEAD else "note",
+            )
+
+
+def _there(facts: UnitFacts) -> str:
+    return f", {facts.where}" if facts.where else ""
+
+
+def _silent_banks(evidence: Evidence) -> Iterator[Finding]:
+    for (path, *_), calls in by_place(evidence.run, lambda call: "relu" in call.type.lower()).items():
+        stats = [info.stats for call in calls for info in call.outputs if info.stats is not None]
+        count = sum(each.count for each in stats)
+        call = None if len(calls) == len(evidence.run.calls_of(path)) else calls[0].index
+        if count >= ENOUGH and all(each.zeros == 1.0 for each in stats):
+            yield Finding(path, f"all {count} values that it gave are 0", call=call, evidence={"values": count})
+
+
+@rule(
+    "saturated",
+    advice="Its gradient is next to 0 there: scale down what it is given (initialization, normalization, learning "
+    "rate).",
+)
+def saturated(evidence: Evidence) -> Iterator[Finding]:
+    """A sigmoid or tanh of which 95% of the values lie within 0.01 of the ends of its range."""
+    for facts in evidence.units or ():
+        share, path = facts.saturated, facts.path
+        if share is not None and share >= MOST_FLAT and facts.observations >= ENOUGH:
+            message = f"{share:.0%} of its values lie within 0.01 of the ends of its range"
+            figures = {"share": share, "values": facts.observations}
+            severity = _unless_confident(evidence, path)
+            yield Finding(path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
+
+
+@rule(
+    "collapsed-softmax",
+    advice="It passes on next to no gradient: scale the scores down (by the root of the width, a temperature), or look "
+    "at what made them so large.",
+)
+def collapsed_softmax(evidence: Evidence) -> Iterator[Finding]:
+    """A softmax of which 95% of the rows give more than 0.999 to one place."""
+    for facts in evidence.units or ():
+        share, path = facts.collapsed, facts.path
+        if share is not None and share >= MOST_FLAT and facts.observations >= FEWEST_ROWS:
+            message = f"{share:.0%} of its {facts.observations} rows give more than 0.999 to one place"
+            figures = {"share": share, "rows": facts.observations}
+            severity = _unless_confident(evidence, path)
+            yield Finding(path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
+
+
+def _unless_confident(evidence: Evidence, path: str) -> Severity:
+    """A note where a trained model may be as sure as that: in evaluation, or as its own output."""
+    training = any(call.training for call in evidence.run if call.path == path)
+    return "warning" if training and not is_models_own(evidence.run, path) else "note"
+
+
+@rule(
+    "constant-output",
+    advice="It tells nothing of what it was given: look for a softmax over one class or the wrong dimension, weights "
+    "of 0, or a clamp.",
+)
+def constant_output(evidence: Evidence) -> Iterator[Finding]:
+    """A module that gave one and the same number everywhere, of inputs that were not; a model that gave every sample of
+    a batch the same. A note where that number is 0, or the weight of that layer, or of the last one, starts at 0."""
+    flat = {path: calls for path, calls in by_path(evidence.run, _may_vary).items() if all(map(_is_flat, calls))}
+    for path, calls in flat.items():
+        if any(other != path and is_below(other, path) for other in flat):
+            continue  # it passes on what one of its own gives
+        value = calls[0].outputs[0].stats
+        assert value is not None
+        count = sum(call.outputs[0].stats.count for call in calls if call.outputs[0].stats is not None)
+        yield Finding(
+            path,
+            f"gave {value.min:g} in all {count} places",
+            evidence={"value": value.min, "count": count},
+            severity="note" if value.min == 0 or _starts_at_zero(evidence, path) else None,
+        )
+    if evidence.same_samples and not flat:
+        message = "gives every sample of a batch the same, though the samples differ"
+        yield Finding("", message, severity="note" if _starts_at_zero(evidence, _last_weighted(evidence)) else None)
+
+
+def _starts_at_zero(evidence: Evidence, path: str | None) -> bool:
+    """Whether a module holds a weight, and all its weights were 0 before anything ran."""
+    weights = [facts for facts in (evidence.parameters or {}).values() if facts.path == path and _is_weight(facts)]
+    return bool(weights) and all(facts.norm == 0 for facts in weights)
+
+
+def _last_weighted(evidence: Evidence) -> str | None:
+    """The module with a weight of its own that the model called last: its head."""
+    holders = {facts.path for facts in (evidence.parameters or {}).values() if _is_weight(facts)}
+    first = next((calls for calls in passes(evidence.run) if calls[-1].path == ""), [])
+    called = [call for call in first if call.path in holders]
+    return max(called, key=lambda call: call.number).path if called else None
+
+
+def _is_weight(facts: ParameterFacts) -> bool:
+    return facts.parameter.dim() > 1
+
+
+def _may_vary(call: CallRecord) -> bool:
+    """Whether a call is one to judge: not of dropout or of a rectifier, which have rules of their own."""
+    name = call.type.lower()
+    return "drop" not in name and "relu" not in name
+
+
+def _is_flat(call: CallRecord) -> bool:
+    given = [info.stats for info in floating(call.inputs) if info.stats is not None]
+    out = call.outputs[0].stats if floating(call.outputs[:1]) else None
+    varied = any(each.min < each.max for each in given)
+    return varied and out is not None and out.count >= 4 and out.min == out.max and isfinite(out.min)

@@ -1,0 +1,381 @@
+"""Diff, Pair, Weight, Cause: what a comparison gives back."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from hookline.compare.recorded import Differences, largest
+from hookline.errors import CompareError
+from hookline.matching.tensors import Difference
+from hookline.store.folder import read, write
+
+if TYPE_CHECKING:
+    import pandas
+
+Unmatched: TypeAlias = tuple[tuple[str, int, str], ...]  # path, index, class
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason why a module gives something else: of which `kind` ("weights", "buffers", "mode", "attribute",
+    "arguments", "order", "calls", "dtype", "class", "error", "code"), and in words."""
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One parameter or buffer that differs: its names in both models (None where one has it not), "parameter" or
+    "buffer", by how much, and what else the one is of the other, such as "transposed"."""
+
+    name_a: str | None
+    name_b: str | None
+    kind: str
+    difference: Difference
+    relation: str = ""
+
+    def __str__(self) -> str:
+        words = f"{self.name_a or self.name_b} differs: {self.difference}"
+        return f"{words}; {self.relation}" if self.relation else words
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One call of the reference, and its partner.
+
+    - `path_a`, `path_b`, `type_a`, `type_b`: the modules and their classes; `index`: which call of them;
+    - `number`: the pair's place in call order; `parent`: that of the pair it ran inside of, None at the top; `ended`:
+      its place in the order in which calls end, in which containers come after what they hold;
+    - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it,
+      and of each number, text or None that is not the same;
+    - `buffers`: of the buffers that the forward updated, by name, as they were after it, where models were at hand;
+    - `grads`, `grad_inputs`: of the tensors' gradients, where these were recorded;
+    - `error`: the largest error of the outputs as a share of their norm; `amplification`: that over the inputs' error;
+    - `makes_it`: whether the module makes a difference itself, where one is; None where that is not known;
+    - `causes`: why, where it does;
+    - `excused`: why a difference does not count: "shape", of a call that was made with other shapes, or "rounding",
+      where the models compute in other dtypes and these explain it; "" where it counts.
+    """
+
+    path_a: str
+    path_b: str
+    index: int
+    type_a: str
+    type_b: str
+    number: int
+    parent: int | None
+    ended: int
+    inputs: Differences = field(default_factory=dict)
+    outputs: Differences = field(default_factory=dict)
+    buffers: Differences = field(default_factory=dict)
+    grads: Differences = field(default_factory=dict)
+    grad_inputs: Differences = field(default_factory=dict)
+    failed: bool = False
+    makes_it: bool | None = None
+    causes: tuple[Cause, ...] = ()
+    excused: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the call of a model itself, so that its outputs are the model's own."""
+        return "" in (self.path_a, self.path_b)
+
+    @property
+    def path(self) -> str:
+        """The path in the reference."""
+        return self.path_a
+
+    @property
+    def gives_other(self) -> bool:
+        """Whether the modules gave something else, or only one of them raised."""
+        return self.failed or (not self.excused and any(found.differs for found in self.outputs.values()))
+
+    @property
+    def updates_other(self) -> bool:
+        """Whether a buffer is another after the forward."""
+        return any(found.differs for found in self.buffers.values())
+
+    @property
+    def backs_other(self) -> bool:
+        """Whether a gradient differs."""
+        found = (each for part in (self.grads, self.grad_inputs) for each in part.values())
+        return self.excused != "shape" and any(each.differs for each in found)
+
+    @property
+    def folded(self) -> Differences:
+        """The gradients and buffers that are beyond the tolerance, and that rounding explains."""
+        parts = {**self.grads, **self.grad_inputs, **self.buffers}
+        return {key: found for key, found in parts.items() if found.folded}
+
+    @property
+    def differs(self) -> bool:
+        """Whether the outputs, an updated buffer or a gradient differ by more than the tolerance."""
+        return self.gives_other or self.updates_other or self.backs_other
+
+    @property
+    def worst(self) -> Difference | None:
+        """The output that differs most; where the outputs agree the buffer, or else the gradient, that does; None of a
+        module that gave none."""
+        backward = {**self.grads, **self.grad_inputs} if self.backs_other else self.outputs
+        shown = self.outputs if self.gives_other else self.buffers if self.updates_other else backward
+        return max(shown.values(), key=_size, default=None)
+
+    @property
+    def error(self) -> float:
+        """The largest error of the outputs, as a share of their norm."""
+        return largest(self.outputs)
+
+    @property
+    def amplification(self) -> float:
+        """Error out over error in; infinite where only the output differs, NaN where neither does or is known."""
+        given, gave = largest(self.inputs), self.error
+        if math.isnan(given) or math.isnan(gave) or given == gave == 0 or math.isinf(given):
+            return math.nan
+        return gave / given if given else math.inf
+
+    @property
+    def why(self) -> str:
+        """The causes in a line."""
+        return "; ".join(cause.message for cause in self.causes)
+
+    def __str__(self) -> str:
+        name = f"{self.path or '(the model)'}{f' #{self.index}' if self.index else ''} ({self.type_a})"
+        worst = self.worst
+        shown = worst is not None and (self.differs or bool(self.excused))
+        words = f"{name}: {worst}" if shown else f"{name}: the same"
+        words += {"": "", "shape": "; not compared", "rounding": "; rounding explains it"}[self.excused]
+        return f"{words}; {self.why}" if self.causes else words
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diff(Sequence[Pair]):
+    """Where two models or runs differ: a `Pair` for each call of the first, the reference, that has a partner. True
+    where the models' own outputs differ, or an updated buffer or a gradient; with `every_call`, where any call differs.
+
+    - `pairs`: in call order; `weights`: each parameter and buffer that is not the same, where models were at hand;
+    - `only_a`, `only_b`: (path, index, class) of the calls without a partner;
+    - `mapping`: the partners whose paths differ; `proposed`: those of them that were proposed;
+    - `notes`: what to know about this comparison, such as what could not be seen;
+    - `names`: of the two models;
+    - `every_call`: whether a call inside that differs counts although the models' own outputs agree: where tolerances
+      were given, where the own outputs hold no floats, such as token ids, and where they were not compared.
+
+    Printed it is a tree with the differing branch open.
+    """
+
+    names: tuple[str, str]
+    pairs: tuple[Pair, ...]
+    weights: tuple[Weight, ...] = ()
+    only_a: Unmatched = ()
+    only_b: Unmatched = ()
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    proposed: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    every_call: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether the models' own outputs agree within the tolerance, and all updated buffers and gradients. Calls
+        inside may differ all the same, as `summary` and `first` say; weights that differ may make no difference."""
+        if self.every_call or self.outputs_agree is None:
+            return not any(pair.differs for pair in self.pairs)
+        return self.outputs_agree and not any(pair.updates_other or pair.backs_other for pair in self.pairs)
+
+    @property
+    def outputs_agree(self) -> bool | None:
+        """Whether the models' own outputs agree; None where the models themselves are not among the calls."""
+        own = [pair for pair in self.pairs if pair.own]
+        return not any(pair.gives_other for pair in own) if own else None
+
+    @property
+    def apart(self) -> tuple[Pair, ...]:
+        """The calls that were made with other shapes and so were not compared; they do not count as different."""
+        return tuple(pair for pair in self.pairs if pair.excused == "shape")
+
+    @property
+    def identical(self) -> bool:
+        """Whether no call differs in any element, as far as was kept; 0.0 and -0.0 are equal."""
+        parts = (part for pair in self.pairs for part in (pair.outputs, pair.buffers, pair.grads))
+        return all(found.identical for part in parts for found in part.values())
+
+    @property
+    def first(self) -> Pair | None:
+        """The first call to end with another output; where none does, with other buffers; where none does, the one of
+        which the backward pass first gave another gradient; None where nothing differs."""
+        updated = [pair for pair in self.pairs if pair.updates_other]
+        given = [pair for pair in self.pairs if pair.gives_other] or updated
+        if given:
+            return min(given, key=lambda pair: pair.ended)
+        return max((pair for pair in self.pairs if pair.backs_other), key=lambda pair: pair.number, default=None)
+
+    @property
+    def culprits(self) -> tuple[Pair, ...]:
+        """The calls that make a difference themselves: of outputs in the order in which they ended, then of buffers
+        alone, then of gradients alone, in that of the backward pass."""
+        made = sorted((pair for pair in self.pairs if pair.makes_it), key=lambda pair: pair.ended)
+        forward = [pair for pair in made if pair.gives_other]
+        updating = [pair for pair in made if pair.updates_other and not pair.gives_other]
+        backward = [pair for pair in made if not pair.gives_other and not pair.updates_other]
+        return (*forward, *updating, *sorted(backward, key=lambda pair: -pair.number))
+
+    @property
+    def culprit(self) -> Pair | None:
+        """The first of the culprits; None where none is known."""
+        return next(iter(self.culprits), None)
+
+    @property
+    def unmatched(self) -> Unmatched:
+        """Every call without a partner, of the first and then of the second."""
+        return (*self.only_a, *self.only_b)
+
+    def of(self, path: str, index: int = 0) -> Pair:
+        """The pair of one call of the reference; CompareError where there is none."""
+        for pair in self.pairs:
+            if (pair.path_a, pair.index) == (path, index):
+                return pair
+        raise CompareError(f"no pair of {path!r}, call {index}: it was not called, or has no partner")
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        one, other = self.names
+        count, differing = len(self.pairs), sum(pair.differs for pair in self.pairs)
+        head = f"{one} and {other}"
+        if not count:
+            return f"{head}: no call of the one belongs to a call of the other"
+        head = f"{head}:{self._own_outputs()}"
+        if not differing:
+            return f"{head} no difference in {_count(count - len(self.apart), 'call')}{self._though()}"
+        first, culprit = self.first, self.culprit
+        inside = " inside" if self.outputs_agree else ""
+        told = f"{head} {differing:,} of {count:,} calls{inside} differ, first {_name(first)}"
+        if culprit is None:
+            return f"{told}: {first.why}" if first is not None and first.why else told
+        more = len({pair.path_a for pair in self.culprits}) - 1
+        others = f" and by {more} more" if more else ""
+        return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
+
+    def _own_outputs(self) -> str:
+        """Whether the models' own outputs agree, as the summary begins; nothing where these were not compared."""
+        own = [found for pair in self.pairs if pair.own for found in pair.outputs.values()]
+        if self.outputs_agree and own and all(found.basis == "shape" and None not in found.shapes for found in own):
+            return " outputs have the same shapes;"
+        return {None: "", True: " outputs agree;", False: " outputs differ;"}[self.outputs_agree]
+
+    @property
+    def rounded(self) -> tuple[Pair, ...]:
+        """The calls of which rounding explains the difference of outputs, gradients or buffers, where models compute in
+        other dtypes; some of them may differ beside that."""
+        return tuple(pair for pair in self.pairs if pair.excused == "rounding" or pair.folded)
+
+    def _though(self) -> str:
+        """What else there is to say of calls that all agree."""
+        tolerated = " beyond rounding" if self.rounded else "" if self.identical else " beyond the tolerance"
+        verb = "differs" if len(self.weights) == 1 else "differ"
+        return f"{tolerated}, though {_count(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as one document for JSON: numbers that are not finite are text."""
+        from hookline.compare.diff_document import to_document
+
+        return to_document(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write it to a folder, whole or not at all, as `diff.json`; StoreError where the folder holds something
+        else."""
+        write(folder, self.as_dict(), {}, kind="diff")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Diff":
+        """What `save` wrote; StoreError where it cannot be read."""
+        from hookline.compare.diff_document import from_document
+
+        document, _ = read(folder, kind="diff")
+        return from_document(document, source=os.path.join(folder, "diff.json"))
+
+    def page(self, path: str | os.PathLike[str]) -> None:
+        """Write it as a page: one HTML file to open in a browser, with the error along the calls and the tree of all of
+        them. StoreError where it cannot be written."""
+        from hookline.report.diff_table import diff_html
+        from hookline.report.page import write_page
+        from hookline.report.page.diff_page import diff_document
+
+        write_page(path, diff_document(self), diff_html(self))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A table with a row for each pair: the figures of the output that differs most.
+
+        Needs pandas: `pip install hookline[data]`.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise CompareError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
+        return pandas.DataFrame([row(pair) for pair in self.pairs], columns=COLUMNS)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Pair, ...]: ...
+    def __getitem__(self, index: int | slice) -> Pair | tuple[Pair, ...]:
+        return self.pairs[index]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __bool__(self) -> bool:
+        return not self.same
+
+    def __repr__(self) -> str:
+        from hookline.report.diff_table import diff_table
+        from hookline.report.text import render
+
+        return render(diff_table(self))
+
+    def __rich__(self) -> Any:
+        from hookline.report.diff_table import diff_table
+
+        return diff_table(self)
+
+    def _repr_html_(self) -> str:
+        from hookline.report.diff_table import diff_html
+        from hookline.report.page import inline
+        from hookline.report.page.diff_page import diff_document
+
+        return inline(diff_document(self), diff_html(self))
+
+
+FIGURES = ("absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")
+COLUMNS = (
+    *("path_a", "path_b", "index", "type_a", "type_b", "number", "parent", "differs"),
+    *("makes_it", "amplification", *FIGURES, "why"),
+)
+
+
+def row(pair: Pair) -> dict[str, Any]:
+    """One pair as a flat row, a value for each of COLUMNS."""
+    worst = pair.worst
+    figures = {name: getattr(worst, name) if worst is not None else None for name in FIGURES}
+    return {**{name: getattr(pair, name) for name in COLUMNS if name not in FIGURES}, **figures}
+
+
+def _name(pair: Pair | None) -> str:
+    if pair is None:
+        return ""
+    return f"{pair.path or 'the model'}{f' #{pair.index}' if pair.index else ''} ({pair.type_a})"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _size(found: Difference) -> tuple[bool, float]:
+    """What the worst is chosen by: an error that is not known is the worst where it differs, else the least."""
+    unknown = math.inf if found.differs else -1.0
+    return found.differs, unknown if math.isnan(found.error) else found.error

@@ -1,0 +1,78 @@
+"""Fingerprints: a short text for a value, the same in another process as long as the value is the same."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline.edits.edit import Edit
+from hookline.model.tensors import SCALARS
+from hookline.record.record import Run
+from hookline.record.run_document import to_document
+
+
+def fingerprint(value: Any) -> str:
+    """The fingerprint of an edit, a function or a batch. Of a function it is its code, its defaults and what it
+    encloses; what it finds by name in its module is not looked into.
+
+    >>> fingerprint(lambda x: x * 2) == fingerprint(lambda x: x * 2), fingerprint(lambda x: x * 2) == fingerprint(abs)
+    (True, False)
+    """
+    found = hashlib.blake2b(digest_size=10)
+    _add(value, found, ())
+    return found.hexdigest()
+
+
+def _add(value: Any, found: Any, within: tuple[int, ...]) -> None:
+    """Add what makes up a value, by kind, to a hash."""
+    found.update(f"<{type(value).__qualname__}>".encode())
+    if id(value) in within:
+        return
+    for part in _parts(value):
+        if isinstance(part, bytes):
+            found.update(part)
+        else:
+            _add(part, found, (*within, id(value)))
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, SCALARS) or value is Ellipsis:
+        return [repr(value).encode()]
+    if isinstance(value, bytes):
+        return [b"%d:" % len(value) + value]
+    if isinstance(value, Tensor):
+        return [repr((value.dtype, tuple(value.shape))).encode(), _bytes_of(value)]
+    if isinstance(value, Run):
+        return [*to_document(value)]
+    if isinstance(value, Edit):
+        return [*value.held().items()]
+    if isinstance(value, Mapping):
+        return [*value.items()]
+    if isinstance(value, tuple | list | range):
+        return [*value]
+    if isinstance(value, slice):
+        return [value.start, value.stop, value.step]
+    return _parts_of_function(value)
+
+
+def _parts_of_function(value: Any) -> list[Any]:
+    if isinstance(value, CodeType):
+        return [value.co_code, value.co_consts, value.co_names]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    name = getattr(value, "__qualname__", None)
+    return [(name if isinstance(name, str) else repr(value)).encode()]
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    plain = tensor.detach().cpu().contiguous().reshape(-1)
+    return plain.view(torch.uint8).numpy().tobytes()

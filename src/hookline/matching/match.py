@@ -1,0 +1,129 @@
+"""Which calls of two runs belong together: by path and index, by a mapping of paths, or by a proposal."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch.nn import Module
+
+from hookline.errors import CompareError
+from hookline.matching.places import in_place
+from hookline.matching.propose import propose
+from hookline.matching.side import Calls, side_of
+from hookline.record.record import CallRecord, Run
+
+STARS = re.compile(r"\*\*|\*")
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Which calls of two runs belong together.
+
+    - `pairs`: a call of the first run and its partner in the second, in the order of the first;
+    - `only_a`, `only_b`: the calls without a partner;
+    - `paths`: each path of the first run that has a partner, and that; `proposed`: those of them that were proposed.
+    """
+
+    pairs: tuple[tuple[CallRecord, CallRecord], ...]
+    only_a: tuple[CallRecord, ...]
+    only_b: tuple[CallRecord, ...]
+    paths: Mapping[str, str]
+    proposed: Mapping[str, str]
+
+
+def match(
+    a: Run,
+    b: Run,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    modules: tuple[Mapping[str, Module], Mapping[str, Module]] = ({}, {}),
+) -> Matching:
+    """The pairs of two runs' calls: the nth call of a module and the nth of its partner. Partners are what `mapping`
+    says, then modules in one place, then, where on both sides some are left, what `propose` makes of these; `modules`
+    are those of both by path, where they are at hand.
+
+    Raises CompareError where the mapping leads from or to nothing, or two modules to one.
+    """
+    ours, theirs = side_of(a, modules[0]), side_of(b, modules[1])
+    given = translate([*a.modules, *a.aliases], mapping or {})
+    _refuse_stray(given, {*b.modules, *b.aliases}, mapping or {})
+    given = {b_from: b.aliases.get(to, to) for b_from, to in given.items()}
+
+    paths = {path: given[path] for path in ours.calls if path in given}
+    paths |= _free(in_place(ours, theirs), ours.calls, theirs.calls, paths)
+    moved = {path: to for path, to in paths.items() if path != to and path not in given}
+    found = moved | propose(ours.but(paths), theirs.but(paths.values()), paths)
+    proposed = {path: found[path] for path in ours.calls if path in found}
+    paths |= proposed
+
+    pairs = [*_pairs(ours.calls, theirs.calls, paths)]
+    matched = {id(call) for pair in pairs for call in pair}
+    pairs.sort(key=lambda pair: pair[0].number)
+    only_a, only_b = (tuple(call for call in run.calls if id(call) not in matched) for run in (a, b))
+    return Matching(tuple(pairs), only_a, only_b, paths, proposed)
+
+
+def _free(partners: Mapping[str, str], ours: Calls, theirs: Calls, known: Mapping[str, str]) -> dict[str, str]:
+    """Those partners that were called, of what has none yet."""
+    taken = set(known.values())
+    fits = ((path, partners[path]) for path in ours if path in partners and path not in known)
+    return {path: to for path, to in fits if to in theirs and to not in taken}
+
+
+def translate(paths: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The partners that a mapping of globs gives to paths, as far as it knows them.
+
+    What a star of the left side stands for is put in the place of the same star of the right side; what lies below a
+    path goes with it. Of several that fit a path the one that matches most of its names counts.
+
+    >>> translate(["bert.encoder.layer.3.attention.self.query"], {"bert.encoder.layer.*": "layers.*"})
+    {'bert.encoder.layer.3.attention.self.query': 'layers.3.attention.self.query'}
+    """
+    rules = [(_expression(left), left, right) for left, right in mapping.items()]
+    found = {}
+    for path in paths:
+        fits = [(fit, right) for expression, _, right in rules if (fit := expression.fullmatch(path))]
+        if fits:
+            fit, right = min(fits, key=lambda each: len(each[0]["below"]))
+            found[path] = _filled(right, fit)
+    return found
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A glob as an expression with a group for each star, and one for what lies below."""
+    parts = iter(STARS.findall(pattern))
+    whole = "".join(re.escape(text) + _star(next(parts, "")) for text in STARS.split(pattern))
+    return re.compile(whole + (r"(?P<below>(?:\..+)?)" if pattern else r"(?P<below>.*)"))
+
+
+def _star(star: str) -> str:
+    return {"": "", "*": r"([^.]+)", "**": r"(.*?)"}[star]
+
+
+def _filled(right: str, fit: re.Match[str]) -> str:
+    *stars, below = fit.groups()
+    if len(STARS.findall(right)) > len(stars):
+        raise CompareError(f"mapping: {right!r} has more stars than the pattern that it stands for")
+    values = iter(stars)
+    path = STARS.sub(lambda _: next(values), right)
+    whole = f"{path}.{below.removeprefix('.')}" if below and path else path + below.removeprefix(".")
+    return whole.strip(".")
+
+
+def _refuse_stray(given: Mapping[str, str], theirs: set[str], mapping: Mapping[str, str]) -> None:
+    for left, right in mapping.items():
+        own = translate(given, {left: right})
+        if not own:
+            raise CompareError(f"mapping: {left!r} matches none of the modules of the first")
+        if not any(given[path] == to and to in theirs for path, to in own.items()):
+            shown = next(iter(own.values()))
+            raise CompareError(f"mapping: {left!r} leads to nothing in the second: it has no {shown!r}")
+    partners: dict[str, str] = {}
+    for path, to in given.items():
+        if to in theirs and partners.setdefault(to, path) != path:
+            raise CompareError(f"mapping: {partners[to]!r} and {path!r} both lead to {to!r}")
+
+
+def _pairs(ours: Calls, theirs: Calls, paths: Mapping[str, str]) -> Iterator[tuple[CallRecord, CallRecord]]:
+    for path, partner in paths.items():
+        yield from zip(ours.get(path, ()), theirs.get(partner, ()), strict=False)

@@ -1,0 +1,1 @@
+"""The profiler: clock, counters and the result of hookline.profile."""

@@ -1,0 +1,163 @@
+"""A profile as a tree table, in the terminal and as HTML."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from hookline.model.console import Group, Text
+from hookline.report.fit import Fitted
+from hookline.report.html import table_html
+from hookline.report.text import milliseconds
+
+if TYPE_CHECKING:
+    from hookline.profiling.profiled import Cost, Profile
+
+BAR = 20
+BUSY = 0.25  # of the median: as wide as the middle half of the steps may lie
+MOST_ROWS = 400
+TIMED = ("forward ms", "self", "±", "backward ms", "self", "share")
+SPARE = ("±", "FLOP/B", "back", "class", "kept", "params", "backward ms", "FLOP", "share", "self", "forward ms")
+COUNTED = ("FLOP", "back", "FLOP/B", "kept", "params")
+
+
+def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
+    """The profile as a rich table: a row for each module, indented by its path, then a row for each class."""
+    rows, total = profile.by_path(), profile.total
+    head = ("module", "class", *columns(profile))
+    spare = [head.index(name) for name in SPARE if name in head]
+    spare.insert(3, len(head) - 1 - head[::-1].index("self")) if head.count("self") > 1 else None
+    table = Fitted(head, spare, left=[0, 1, *(place for place, name in enumerate(head) if name == "share")])
+    tree = tree_of(profile)
+    for row in rows[:most]:
+        depth, name = tree[row.path]
+        times = f" x{row.calls}" if row.calls != 1 else ""
+        table.add_row("  " * depth + name + times, row.type, *cells(row, total, profile))
+    left = [Text(f"... and {len(rows) - most:,} more modules", style="dim")] if len(rows) > most else []
+    notes = [Text(note, style="dim") for note in footnotes(profile)]
+    return Group(Text(headline(profile), style="bold"), table, *left, *notes)
+
+
+def profile_html(profile: Profile) -> str:
+    """The profile as an HTML table, a row for each module."""
+    total, tree = profile.total, tree_of(profile)
+    named = ((row, *tree[row.path]) for row in profile.by_path())
+    rows = ((depth, (name, row.type, *cells(row, total, profile))) for row, depth, name in named)
+    return table_html(headline(profile), ("module", "class", *columns(profile)), rows, footnotes(profile))
+
+
+def columns(profile: Profile) -> tuple[str, ...]:
+    """The columns of figures: times where something was timed, of the backward pass where there was one."""
+    timed: tuple[str, ...] = TIMED if profile.repeat else ()
+    counted: tuple[str, ...] = COUNTED
+    if not profile.backward:
+        timed = timed[:3] + timed[5:]
+        counted = tuple(name for name in COUNTED if name not in ("back", "kept"))
+    return (*timed, *counted)
+
+
+def headline(profile: Profile) -> str:
+    """What was profiled, in two lines, and a third where FLOPs are not known."""
+    total, first = profile.total, profile.model
+    if profile.repeat:
+        forward, backward = profile.plain
+        first += f": {milliseconds(forward)} ms forward"
+        first += f" + {milliseconds(backward)} backward" if profile.backward else ""
+        first += f" plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
+    known = not math.isnan(total.flops)
+    counted = f"{engineering(total.flops)}FLOP" if known else "FLOPs not known"
+    if profile.backward:
+        counted += f" + {engineering(total.backward_flops)}FLOP backward" if known else ""
+        counted += f", {engineering(total.kept)}B kept for {'it' if known else 'the backward'}"
+    counted += f", {engineering(total.parameters).rstrip()} parameters of {engineering(total.parameter_bytes)}B"
+    if profile.peak is not None:
+        counted += f", peak memory {engineering(profile.peak)}B"
+    why = f"\n{why_uncounted(profile)}" if profile.uncounted else ""
+    return f"{first}\n{counted}{why}"
+
+
+def footnotes(profile: Profile) -> list[str]:
+    """What stands below the table: how unsteady the times are, where they are, and where they go by class."""
+    unsteady = [why_unsteady(profile)] if profile.busy > BUSY else []
+    return [*unsteady, by_class_line(profile)]
+
+
+def why_uncounted(profile: Profile) -> str:
+    """Why there are no FLOPs, or what is not among them, in a line."""
+    if math.isnan(profile.total.flops):
+        return f"PyTorch's counter of FLOPs failed in this model: {profile.uncounted}"
+    return f"not among the FLOPs: {profile.uncounted}"
+
+
+def why_unsteady(profile: Profile) -> str:
+    """How much the times of the steps differ, in a line."""
+    least, most = milliseconds(min(profile.steps)), milliseconds(max(profile.steps))
+    return f"the machine was busy: steps took from {least} to {most} ms, so figures of another run will differ"
+
+
+def by_class_line(profile: Profile, most: int = 6) -> str:
+    """Where the time goes, or the FLOPs where nothing was timed, by class, in a line."""
+    total = profile.total
+    whole, name = (total.seconds, "seconds_self") if profile.repeat else (total.flops, "flops_self")
+    shares = [(row, getattr(row, name) / whole if whole else 0.0) for row in profile.by_class()]
+    told = ", ".join(f"{row.type} {share:.0%}" for row, share in shares[:most] if share >= 0.005)
+    return f"by class, without what is inside: {told}"
+
+
+def cells(row: Cost, total: Cost, profile: Profile) -> list[str]:
+    """One module's figures, as many as there are columns."""
+    timed = []
+    if profile.repeat:
+        timed = [ms(row.forward), ms(row.forward_self), ms(row.forward_spread)]
+        timed += [ms(row.backward), ms(row.backward_self)] if profile.backward else []
+        timed.append(bar(row.seconds_self / total.seconds if total.seconds else 0.0))
+    counted = [operations(row.flops, row.uncounted)]
+    counted += [operations(row.backward_flops, row.uncounted)] if profile.backward else []
+    counted.append("" if math.isnan(row.intensity) or row.uncounted_self else f"{row.intensity:.3g}")
+    counted += [f"{engineering(row.kept)}B"] if profile.backward else []
+    return [*timed, *counted, engineering(row.parameters).rstrip()]
+
+
+def bar(share: float) -> str:
+    """A share as a bar and as a figure: of the module by itself, so that all bars together are the whole."""
+    return f"{'█' * round(share * BAR)}{'▏' if 0 < share * BAR < 0.5 else ''} {share:.0%}" if share >= 0.005 else ""
+
+
+def tree_of(profile: Profile) -> dict[str, tuple[int, str]]:
+    """For each module how deep its first call was, and its name there: the part of its path below that of the call
+    around it."""
+    found: dict[str, tuple[int, str]] = {}
+    for cost in profile:
+        around = [*profile.around(cost)]
+        above = around[0].path if around else ""
+        name = cost.path.removeprefix(f"{above}.") if above else cost.path
+        found.setdefault(cost.path, (len(around), name or profile.model))
+    return found
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds in three digits; nothing where there is next to none."""
+    return milliseconds(seconds) if seconds >= 5e-6 else "" if math.isnan(seconds) else "0"
+
+
+def operations(flops: float, uncounted: int = 0) -> str:
+    """A number of operations; nothing of none, and a sign where some are not counted.
+
+    >>> operations(2.5e9), operations(0), operations(2.5e9, 1), operations(0, 1)
+    ('2.5 G', '', '>2.5 G', '?')
+    """
+    if math.isnan(flops) or (uncounted and not flops):
+        return "?"
+    return f"{'>' if uncounted else ''}{engineering(flops).rstrip()}" if flops else ""
+
+
+def engineering(number: float) -> str:
+    """A number with three digits and k, M, G or T.
+
+    >>> engineering(0), engineering(1536), engineering(2.5e9)
+    ('0 ', '1.54 k', '2.5 G')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g} "
