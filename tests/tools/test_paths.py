@@ -88,3 +88,85 @@ def test_a_module_deleted_while_it_is_watched_is_freed():
         del model[1]
         gc.collect()
         assert deleted() is None
+
+
+# The user's own hooks
+
+
+class Inner(nn.Module):
+    """A model that holds another, which was hooked before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x)
+
+
+def nothing(call: hookline.Call) -> None:
+    """A hook that does nothing."""
+
+
+PHASES = ["before", "after", "always", "backward_before", "backward"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_hook_sees_paths_under_its_own_model(phase: str) -> None:
+    model, seen = Inner(), []
+    with (
+        hookline.on(model.encoder, "**", before=nothing),
+        hookline.on(model, "encoder.0", **{phase: lambda call: seen.append((call.path, call.parent.path))}),
+    ):
+        model(torch.ones(1, 2, requires_grad=True)).sum().backward()
+    assert seen == [("encoder.0", "encoder")]
+
+
+def test_the_earlier_hook_keeps_its_paths() -> None:
+    model, seen = Inner(), []
+    with (
+        hookline.on(model.encoder, "**", before=lambda call: seen.append(call.path)),
+        hookline.on(model, "**", before=nothing),
+    ):
+        model(torch.ones(1, 2))
+    assert seen == ["", "0", "1"]
+
+
+def test_paths_stay_right_after_the_earlier_hook_is_removed() -> None:
+    model, seen = Inner(), []
+    earlier = hookline.on(model.encoder, "**", before=nothing)
+    with hookline.on(model, "**", before=lambda call: seen.append(call.path)):
+        earlier.remove()
+        model(torch.ones(1, 2))
+    assert seen == ["", "encoder", "encoder.0", "encoder.1"]
+
+
+def test_the_condition_of_an_edit_sees_paths_under_its_own_model() -> None:
+    model = Inner()
+    x = torch.ones(1, 2)
+    with (
+        hookline.on(model.encoder, "**", before=nothing),
+        hookline.edit(model, "encoder.0", output=hookline.edits.zero(), when=lambda call: call.path == "encoder.0"),
+    ):
+        assert model(x).abs().sum() == 0
+
+
+def test_an_error_names_the_hook_that_raised_by_its_own_model() -> None:
+    def fail(call: hookline.Call) -> None:
+        raise KeyError(call.path)
+
+    model = Inner()
+    with hookline.on(model.encoder, "**", before=nothing), hookline.on(model, "encoder.0", before=fail):
+        with pytest.raises(KeyError, match="encoder.0") as caught:
+            model(torch.ones(1, 2))
+    assert "in encoder.0 (Linear, call 0)" in caught.value.__notes__[0]
+
+
+def test_compiled_hooks_see_paths_under_their_own_model() -> None:
+    model, seen = Inner(), []
+    with (
+        hookline.on(model.encoder, "**", before=nothing),
+        hookline.on(model, "encoder.0", before=lambda call: seen.append(call.path), compiled="callback"),
+    ):
+        torch.compile(model, backend="eager")(torch.ones(1, 2))
+    assert seen == ["encoder.0"]

@@ -13,7 +13,7 @@ from hookline.edits.generation import generation_step
 from hookline.edits.places import index_in
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
-from hookline.engine.hook import Handle, Step, make_hooks, together
+from hookline.engine.hook import Handle, HookFunction, make_hooks, together
 from hookline.errors import EditError
 from hookline.model.keypath import as_arguments, named, part_at, pick, with_part
 from hookline.model.paths import PathTable, outermost
@@ -57,7 +57,7 @@ def edit_calls(
 
 def _steps(
     parts: dict[str, Edit], skip: Skip, key: Any, at: Any, count: "Counted | None", table: PathTable
-) -> dict[str, Step]:
+) -> dict[str, HookFunction]:
     """The steps, by phase, that change these parts of a call."""
     steps = {PHASES[part]: _changing(part, change, key, at, count, table) for part, change in parts.items()}
     if count is not None or skip is not False:
@@ -65,7 +65,7 @@ def _steps(
     return steps
 
 
-def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None", table: PathTable) -> Step:
+def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None", table: PathTable) -> HookFunction:
     """The step that changes one part of a call."""
     get, put = ACCESS[part]
     straight = part == "output" and key is None and at is None and count is None
@@ -101,7 +101,7 @@ def _changed(change: Edit, tensor: Tensor, spot: Spot) -> Tensor:
     return whole
 
 
-def _beginning(count: "Counted | None", change: Step | None, skip: Skip) -> Step:
+def _beginning(count: "Counted | None", change: HookFunction | None, skip: Skip) -> HookFunction:
     """The step that decides whether a call is one of those to be changed, and begins with it."""
 
     def step(call: Call) -> None:

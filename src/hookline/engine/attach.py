@@ -11,7 +11,7 @@ from hookline.engine.compile_start import attached as ever_attached
 from hookline.engine.compile_start import hear_of_tracing, is_known_to_graphs
 from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import tell, tell_no_more
-from hookline.engine.hook import Handle, Hook, Step, make_hooks
+from hookline.engine.hook import Handle, Hook, HookFunction, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
 from hookline.engine.plan import Plan, decide
 from hookline.engine.scope import Block, enter, leave, scoped_call
@@ -32,7 +32,8 @@ from hookline.engine.tap import give_keys, waiting
 from hookline.engine.torch_hooks import call
 from hookline.engine.traced import graphs
 from hookline.errors import AttachError
-from hookline.model.select import Where, select
+from hookline.model.paths import PathTable
+from hookline.model.select import Selection, Where, select
 
 # One instance
 
@@ -40,7 +41,6 @@ from hookline.model.select import Where, select
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
     """Put the hooks on all of these (path, module)s, or on none where one cannot be hooked; gives their undo."""
     attached: list[weakref.ref[TorchModule]] = []
-    paths: list[str] = []
 
     def undo() -> None:
         with hooks_lock:
@@ -54,6 +54,11 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 
     try:
         with hooks_lock:
+            model = modules.model if isinstance(modules, Selection) else None
+            modules = [*modules]
+            table = PathTable(modules, model)
+            for hook in hooks:
+                hook.paths = table
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
             known = is_known_to_graphs()
@@ -61,16 +66,13 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             for path, module in modules:
                 reference = weakref.ref(module)
                 attached.append(reference)
-                paths.append(path)
                 site = site_of(module)
                 if site is None:
                     own = original_class(module)
                     kind = kinds.get(own) or kinds.setdefault(own, Kind(own))
                     _enter(module, Site(reference, kind, path, hooks, plan), kind.has_slot and not known(own))
                 else:
-                    _decide(site, (*site.hooks, *hooks))
-            for hook in hooks:
-                hook.modules, hook.paths = attached, paths
+                    _decide(module, site, (*site.hooks, *hooks))
             _remember(hooks, plan)
     except BaseException:
         undo()
@@ -113,8 +115,8 @@ def _enter(module: TorchModule, site: Site, in_slot: bool) -> None:
         raise AttachError(message) from error
 
 
-def _decide(site: Site, hooks: tuple[Hook, ...]) -> None:
-    site.hooks, site.plan = hooks, decide(hooks)
+def _decide(module: TorchModule, site: Site, hooks: tuple[Hook, ...]) -> None:
+    site.hooks, site.plan = hooks, decide(hooks, module, site.path)
 
 
 def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
@@ -125,7 +127,7 @@ def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
     if left:
         if any(hook not in left for hook in site.first):
             site.first = ()
-        _decide(site, left)
+        _decide(module, site, left)
     else:
         swap_back(module, site)
 
@@ -134,11 +136,11 @@ def on(
     model: TorchModule,
     where: Where,
     *,
-    before: Step | None = None,
-    after: Step | None = None,
-    always: Step | None = None,
-    backward_before: Step | None = None,
-    backward: Step | None = None,
+    before: HookFunction | None = None,
+    after: HookFunction | None = None,
+    always: HookFunction | None = None,
+    backward_before: HookFunction | None = None,
+    backward: HookFunction | None = None,
     order: float = 0,
     compiled: Literal["trace", "callback"] = "trace",
 ) -> Handle:
@@ -258,11 +260,11 @@ def uninstall() -> None:
 
 def everywhere(
     *,
-    before: Step | None = None,
-    after: Step | None = None,
-    always: Step | None = None,
-    backward_before: Step | None = None,
-    backward: Step | None = None,
+    before: HookFunction | None = None,
+    after: HookFunction | None = None,
+    always: HookFunction | None = None,
+    backward_before: HookFunction | None = None,
+    backward: HookFunction | None = None,
     order: float = 0,
 ) -> AbstractContextManager[None]:
     """A `with` block in which the steps run in every call of every module, in this thread or asyncio task alone.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.model.paths import paths
+from hookline.model.paths import PathTable, paths
 from hookline.torch_private import current_backward_pass
 
 
@@ -64,7 +64,9 @@ class Call:
     @property
     def path(self) -> str:
         """The module's dotted path."""
-        return self.names.path_of(self.module)
+        own = self.names.path_of(self.module)
+        paths = here.running.paths
+        return own if paths is None else paths.path_of(self.module, own)
 
     @property
     def recompute(self) -> bool:
@@ -178,15 +180,21 @@ class PathsBelow:
 
 
 class Running:
-    """What runs on one thread now: the innermost hooked call; inside of `everywhere` the paths below the outermost
-    module; the number that the compiled graph that runs began with, 0 where none does; what a call of it gave, while
-    its steps look at that; and the sums that the graph took of what they see, by the tensor's id."""
+    """What runs on one thread now.
 
-    __slots__ = ("call", "graph", "names", "output", "sums")
+    - `call`: the innermost hooked call; `names`: within `everywhere`, the paths below the outermost module;
+    - `paths`: where `call.path` is looked up first, while a hook runs that was added to another model than the first;
+    - `graph`: the number that the running compiled graph began with, 0 without one;
+    - `output`: the output of a call in a graph, while its hooks read it; `sums`: the sums that the graph took of the
+      tensors that hooks read now, by the tensor's id.
+    """
+
+    __slots__ = ("call", "graph", "names", "output", "paths", "sums")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
+        self.paths: PathTable | None = None
         self.graph = 0
         self.output: Any = None
         self.sums: dict[int, list[Tensor]] = {}

@@ -76,10 +76,9 @@ def swap_all() -> None:
     """Give every hooked module its stand-in class."""
     with hooks_lock:
         for hook in [*attached]:
-            for reference in hook.modules:
-                module = reference()
-                site = None if module is None else site_of(module)
-                if module is not None and site is not None:
+            for module in hook.paths:
+                site = site_of(module)
+                if site is not None:
                     if not site.swapped:
                         _swap_or_warn(module, site)
                     keep_for_graphs(module)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hookline.engine.call import Call, Origin
-from hookline.engine.hook import Hook
+from hookline.engine.hook import Hook, HookFunction
 from hookline.engine.nested_gradients import FIRST, NO_KWARGS, ONE, Places, assigned, fill
 from hookline.engine.notes import note_failure, note_gradient
 from hookline.engine.plan import Plan
@@ -295,11 +295,11 @@ class BackwardHalf:
             note_gradient(error, call)
             raise
 
-    def _run(self, hooks: tuple[Hook, ...], call: Call) -> None:
-        for hook in hooks:
+    def _run(self, hooks: tuple[tuple[Hook, HookFunction], ...], call: Call) -> None:
+        for hook, function in hooks:
             if hook.active:
                 try:
-                    hook.step(call)
+                    function(call)
                 except BaseException as error:
                     note_failure(error, call, hook)
                     raise

@@ -1,56 +1,81 @@
 """Hook: one step of ours and where it was put; Handle: its undo."""
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import CodeType, TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast
 
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
-from hookline.engine.call import Call
+from hookline.engine.call import Call, here
 from hookline.engine.graph_values import Sees
 from hookline.errors import AttachError
 from hookline.messages import outside
+from hookline.model.paths import PathTable
 
-Step: TypeAlias = Callable[[Call], Any]
+HookFunction: TypeAlias = Callable[[Call], Any]
 Phase: TypeAlias = Literal["before", "after", "always", "ended", "backward_before", "backward"]
 Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Hook:
-    """One step, the phase of the call it runs in, its place in the order, the file and line that added it, what becomes
-    of it in a compiled graph, what of tensors it looks at there, whether it asks for their gradients and whether the
-    user was told that it does not run, the modules that it was put on and their paths, and whether it is on still: a
-    removed one does not run in the backward pass of an earlier call."""
+    """One hook: a user's or a tool's function that runs in one phase of module calls.
 
-    step: Step
+    - `order`: its place among the hooks of a phase, smaller first; `added`: the file and line that added it;
+    - `compiled`: what happens to it in a compiled graph; `sees`: what of tensors it reads there; `sees_gradients`:
+      whether it reads their gradients too; `warned`: whether the user was warned that it does not run there;
+    - `paths`: the modules it was added to, with their paths under the model that it was added to;
+    - `active`: False once it is removed: it does not run in the backward pass of an earlier call.
+    """
+
+    function: HookFunction
     phase: Phase
     order: float
     added: str
     compiled: Compiled = "trace"
     sees: Sees = "tensors"
     sees_gradients: bool = False
-    told: bool = False
-    modules: "list[weakref.ref[Module]]" = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
+    warned: bool = False
+    paths: PathTable = field(default_factory=lambda: PathTable(()))
     active: bool = True
 
     @property
     def name(self) -> str:
-        """The name of the step's function, as its author would recognise it."""
-        return getattr(self.step, "__qualname__", None) or type(self.step).__qualname__
+        """The name of the function, as its author would recognise it."""
+        return getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
 
-    def path_of(self, module: Module, otherwise: str) -> str:
-        """The path of a module under the model that the hook was added to; the other one where that is not known."""
-        found = (path for path, own in zip(self.paths, self.modules, strict=False) if own() is module)
-        return next(found, otherwise)
+    def seen_from(self, module: Module, path: str) -> HookFunction:
+        """The function as calls of a module run it, whose own path is the one under the first model that was hooked:
+        within it `call.path` is the path under the model that this hook was added to."""
+        return self.function if self.paths.path_of(module, path) == path else SeenFrom(self)
 
     def __str__(self) -> str:
-        return f"{self.phase} step {self.name}, added at {self.added}"
+        return f"{self.phase} hook {self.name}, added at {self.added}"
+
+
+class SeenFrom:
+    """A hook's function that sees calls by their paths under the model that the hook was added to."""
+
+    __slots__ = ("function", "hook", "paths")
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook, self.function, self.paths = hook, hook.function, hook.paths
+
+    def __call__(self, call: Call) -> None:
+        """Run the function."""
+        if is_dynamo_compiling():
+            self.function(call)
+            return
+        running = here.running
+        before, running.paths = running.paths, self.paths
+        try:
+            self.function(call)
+        finally:
+            running.paths = before
 
 
 class Handle:
@@ -91,7 +116,7 @@ def together(*handles: Handle) -> Handle:
     return Handle(undo)
 
 
-def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: Step | None) -> tuple[Hook, ...]:
+def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: HookFunction | None) -> tuple[Hook, ...]:
     """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given.
 
     In a graph of `torch.compile` a step is traced, called by the graph when it runs ("callback"), or left out: with a

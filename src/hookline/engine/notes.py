@@ -107,7 +107,7 @@ def _where(call: Call, hook: Hook | None = None) -> str:
     """Which call it is: by the path under the model that the hook was added to, by default the last one."""
     last: Hook | None = hook or next(iter(getattr(call.names, "hooks", ())[-1:]), None)
     own = last is None or hasattr(call, "method")  # a method's path is its own
-    path = call.path if last is None or own else last.path_of(call.module, call.path)
+    path = call.path if last is None or own else last.paths.path_of(call.module, call.path)
     return f"{path or 'the model'} ({type(call.module).__name__}, call {call.index})"
 
 

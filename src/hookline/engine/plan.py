@@ -1,10 +1,18 @@
 """Plans: the hooks of a module sorted once, when they change, so that a call runs them flat."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from torch.nn import Module
 
 from hookline.engine.graph_values import MORE, Sees
-from hookline.engine.hook import Hook, Phase, Step, in_order
+from hookline.engine.hook import Hook, HookFunction, Phase, SeenFrom, in_order
+
+AsSeen: TypeAlias = Callable[[Hook], HookFunction]
+FORWARD_PHASES: tuple[Phase, ...] = ("before", "after", "always", "ended")
+BACKWARD_PHASES: tuple[Phase, ...] = ("backward_before", "backward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,28 +21,33 @@ class Plan:
     since one may be removed before they run. `gradients` says that there are any of these. What `ended` steps raise is
     raised to the caller: the call itself has succeeded."""
 
-    before: tuple[Step, ...]
-    after: tuple[Step, ...]
-    always: tuple[Step, ...]
-    ended: tuple[Step, ...]
-    backward_before: tuple[Hook, ...]
-    backward: tuple[Hook, ...]
+    before: tuple[HookFunction, ...]
+    after: tuple[HookFunction, ...]
+    always: tuple[HookFunction, ...]
+    ended: tuple[HookFunction, ...]
+    backward_before: tuple[tuple[Hook, HookFunction], ...]
+    backward: tuple[tuple[Hook, HookFunction], ...]
     gradients: bool
     hooks: tuple[Hook, ...]
     compiled: "CompiledPlan"
 
-    def hook_of(self, step: Step, phase: Phase) -> Hook:
-        """The hook that a step of one phase came from, for the note on an error."""
-        return next(hook for hook in self.hooks if hook.step is step and hook.phase == phase)
+    def hook_of(self, function: HookFunction, phase: Phase) -> Hook:
+        """The hook that a function of one phase came from, for the note on an error."""
+        if isinstance(function, SeenFrom):
+            return function.hook
+        return next(hook for hook in self.hooks if hook.function is function and hook.phase == phase)
 
 
-def decide(hooks: tuple[Hook, ...]) -> Plan:
-    """The plan for these hooks."""
-    before, after, always = _steps(hooks, "before"), _steps(hooks, "after"), _steps(hooks, "always")
-    backward_before, backward = in_order(hooks, "backward_before"), in_order(hooks, "backward")
+def decide(hooks: tuple[Hook, ...], module: Module | None = None, path: str = "") -> Plan:
+    """The plan for these hooks; of one module, whose calls have this path, where that is given."""
+    as_seen: AsSeen = (lambda hook: hook.function) if module is None else (lambda hook: hook.seen_from(module, path))
+    functions = partial(_functions, hooks, as_seen=as_seen)
+    before, after, always, ended = (functions(phase) for phase in FORWARD_PHASES)
+    backward_before, backward = (
+        tuple((hook, as_seen(hook)) for hook in in_order(hooks, phase)) for phase in BACKWARD_PHASES
+    )
     gradients = bool(backward_before or backward)
-    ended = _steps(hooks, "ended")
-    return Plan(before, after, always, ended, backward_before, backward, gradients, hooks, in_a_graph(hooks))
+    return Plan(before, after, always, ended, backward_before, backward, gradients, hooks, in_a_graph(hooks, as_seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +56,12 @@ class CompiledPlan:
     tensors these look at, their gradients too or not, and the hooks that do not run there."""
 
     traced: bool
-    traced_before: tuple[Step, ...]
-    traced_after: tuple[Step, ...]
+    traced_before: tuple[HookFunction, ...]
+    traced_after: tuple[HookFunction, ...]
     taps: bool
-    tapped_before: tuple[Step, ...]
-    tapped_after: tuple[Step, ...]
-    tapped_always: tuple[Step, ...]
+    tapped_before: tuple[HookFunction, ...]
+    tapped_after: tuple[HookFunction, ...]
+    tapped_always: tuple[HookFunction, ...]
     sees_before: Sees
     sees_after: Sees
     sees_gradients: bool
@@ -56,7 +69,7 @@ class CompiledPlan:
     left_out: tuple[Hook, ...]
 
 
-def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
+def in_a_graph(hooks: tuple[Hook, ...], as_seen: AsSeen) -> CompiledPlan:
     """The plan for these hooks in a compiled graph."""
     forward = [hook for hook in hooks if hook.phase in ("before", "after", "always")]
     traced = tuple(hook for hook in forward if hook.compiled == "trace")
@@ -64,12 +77,12 @@ def in_a_graph(hooks: tuple[Hook, ...]) -> CompiledPlan:
     left_out = tuple(hook for hook in hooks if hook not in traced and hook not in tapped and hook.compiled != "outside")
     return CompiledPlan(
         traced=bool(traced),
-        traced_before=_steps(traced, "before"),
-        traced_after=_steps(traced, "after") + _steps(traced, "always"),
+        traced_before=_functions(traced, "before", as_seen),
+        traced_after=_functions(traced, "after", as_seen) + _functions(traced, "always", as_seen),
         taps=bool(tapped),
-        tapped_before=_steps(tapped, "before"),
-        tapped_after=_steps(tapped, "after"),
-        tapped_always=_steps(tapped, "always"),
+        tapped_before=_functions(tapped, "before", as_seen),
+        tapped_after=_functions(tapped, "after", as_seen),
+        tapped_always=_functions(tapped, "always", as_seen),
         sees_before=_most(hook.sees for hook in tapped if hook.phase == "before"),
         sees_after=_most(hook.sees for hook in tapped if hook.phase != "before"),
         sees_gradients=any(hook.sees_gradients for hook in tapped),
@@ -82,8 +95,8 @@ def _most(sees: Iterable[Sees]) -> Sees:
     return max(sees, key=MORE.index, default="shapes")
 
 
-def _steps(hooks: tuple[Hook, ...], phase: Phase) -> tuple[Step, ...]:
-    return tuple(hook.step for hook in in_order(hooks, phase))
+def _functions(hooks: tuple[Hook, ...], phase: Phase, as_seen: AsSeen) -> tuple[HookFunction, ...]:
+    return tuple(as_seen(hook) for hook in in_order(hooks, phase))
 
 
 NO_STEPS = decide(())

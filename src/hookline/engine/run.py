@@ -9,7 +9,7 @@ from torch.compiler import is_exporting
 
 from hookline.engine.call import Call, here
 from hookline.engine.gradient import backward_half
-from hookline.engine.hook import Phase, Step
+from hookline.engine.hook import HookFunction, Phase
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
 from hookline.torch_private import is_tracing
@@ -23,9 +23,9 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
     running = here.running
     call.parent = running.call
     running.call = call
-    step: Step | None = None
+    step: HookFunction | None = None
     phase: Phase = "before"
-    always: Iterable[Step] = plan.always
+    always: Iterable[HookFunction] = plan.always
     try:
         for step in plan.before:
             step(call)
@@ -63,7 +63,7 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
     return call.output
 
 
-def finish(plan: Plan, call: Call, always: Iterable[Step], error: BaseException) -> None:
+def finish(plan: Plan, call: Call, always: Iterable[HookFunction], error: BaseException) -> None:
     """After an error: every `always` step that has not begun. One that fails too is told of in a note; the first error
     stands."""
     call.error = error

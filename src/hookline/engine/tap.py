@@ -56,9 +56,8 @@ def give_keys() -> None:
     """Give each hooked module that waits for it its key: a number in a tensor."""
     with suppress(KeyError):  # none is left
         while True:
-            for reference in waiting.pop().modules:
-                module = reference()
-                namespace = {} if module is None else module.__dict__
+            for module in waiting.pop().paths:
+                namespace = module.__dict__
                 site: Any = namespace.get("_hookline", namespace.get("_compiled_call_impl"))
                 if getattr(site, "key", 0) is None:
                     number = next(numbers)

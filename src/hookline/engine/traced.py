@@ -252,11 +252,11 @@ def tell_of_method(name: str) -> None:
 def tell_what_is_left_out() -> None:
     """Say, while a graph is made, which hooks do not run in it; once of each."""
     left_out = {hook: None for site in sites.values() for hook in site.plan.compiled.left_out}
-    hooks = [hook for hook in left_out if not hook.told]
+    hooks = [hook for hook in left_out if not hook.warned]
     if not hooks:
         return
     for hook in hooks:
-        hook.told = True
+        hook.warned = True
     which = "; ".join(f"the {hook}" for hook in hooks)
     warnings.warn(
         f"these do not run in a graph of torch.compile: {which}. Call the model uncompiled, as in "

@@ -63,15 +63,22 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
 
 
 class PathTable:
-    """The paths of modules as a tool selected them. It refers to them weakly: a module may be deleted from its model
-    while it is watched."""
+    """The paths of modules as a tool selected them, and of the other modules of their model where that is given. It
+    refers to them weakly: a module may be deleted from its model while it is watched."""
 
-    __slots__ = ("known",)
+    __slots__ = ("known", "model", "others")
 
-    def __init__(self, modules: Iterable[tuple[str, Module]]) -> None:
+    def __init__(self, modules: Iterable[tuple[str, Module]], model: Module | None = None) -> None:
         self.known: dict[int, tuple[weakref.ref[Module], str]] = {}
+        self.model = None if model is None else weakref.ref(model)
+        self.others: PathTable | None = None  # made when one of them is first asked for
         for path, module in modules:
             self.known.setdefault(id(module), (weakref.ref(module), path))
+
+    def __iter__(self) -> Iterator[Module]:
+        """The modules that still exist."""
+        found = (reference() for reference, _ in [*self.known.values()])
+        return (module for module in found if module is not None)
 
     def __contains__(self, module: Module) -> bool:
         return module is self.known.get(id(module), (lambda: None, ""))[0]()
@@ -86,7 +93,14 @@ class PathTable:
         ('0', '?')
         """
         reference, path = self.known.get(id(module), (None, otherwise))
-        return path if reference is not None and reference() is module else otherwise
+        if reference is not None and reference() is module:
+            return path
+        model = None if self.model is None else self.model()
+        if model is None:
+            return otherwise
+        if self.others is None:
+            self.others = PathTable(walk(model))
+        return self.others.path_of(module, otherwise)
 
 
 def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:

@@ -207,7 +207,7 @@ def _step_info(path: str, hook: Hook, undo: Handle | None) -> HookInfo:
         owner="hookline",
         order=hook.order,
         name=hook.name,
-        defined=place_of(hook.step),
+        defined=place_of(hook.function),
         added=hook.added,
         undo=undo,
     )
