@@ -811,7 +811,7 @@ def test_a_graph_says_which_steps_it_leaves_out(model: nn.Module) -> None:
 
     with (
         hookline.on(model, "head", backward=look),
-        pytest.warns(UserWarning, match="do not run in a graph.*backward step .*look, added at"),
+        pytest.warns(UserWarning, match="do not run in a graph.*backward hook .*look, added at"),
     ):
         torch.compile(model, backend="eager")(X)
 
@@ -911,7 +911,7 @@ def test_what_is_compiled_for_other_processes_is_one_clear_error(
         compiled = torch.compile(model, backend="eager", fullgraph=fullgraph)
         expected = compiled(X) if first == "without" else model(X)
         with put_on(model):
-            with pytest.raises(PackageError, match="with hookline's steps .* while caching_precompile is False; or"):
+            with pytest.raises(PackageError, match="with hookline's hooks .* while caching_precompile is False; or"):
                 compiled(X)
             with torch.compiler.set_stance("force_eager"):
                 assert torch.equal(compiled(X), expected)

@@ -146,7 +146,7 @@ def test_several_tensors_without_a_key_are_named_in_the_error():
         model(torch.ones(4, 2))
     assert "the output holds 3 tensors; pick one with key=, such as key=0" in str(caught.value)
     assert "(1, 0): float32[1, 3]" in str(caught.value)
-    assert "raised by the after step edit(output=zero())" in caught.value.__notes__[0]
+    assert "raised by the after hook edit(output=zero())" in caught.value.__notes__[0]
     assert __file__ in caught.value.__notes__[0]
 
 

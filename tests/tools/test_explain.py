@@ -241,7 +241,7 @@ def test_the_error_of_a_step_says_whose_step_it_was_and_nothing_of_the_module() 
         model(torch.ones(3, 4))
 
     (note,) = caught.value.__notes__
-    assert "raised by the after step" in note
+    assert "raised by the after hook" in note
     assert "it has" not in note
 
 

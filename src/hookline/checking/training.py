@@ -99,7 +99,7 @@ def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
 
 @rule(
     "no-zero-grad",
-    advice="Call optimizer.zero_grad() once for each step, before backward() or after step().",
+    advice="Call optimizer.zero_grad() once for each step, before backward() or after hook().",
 )
 def no_zero_grad(evidence: Evidence) -> Iterator[Finding]:
     """Steps of an optimizer on gradients to which those of the steps before still belong: three in a row or more."""

@@ -144,11 +144,11 @@ def on(
     order: float = 0,
     compiled: Literal["trace", "callback"] = "trace",
 ) -> Handle:
-    """Run steps of yours in every call of the selected modules; gives a handle, which is also a `with` block.
+    """Run hooks of yours in every call of the selected modules; gives a handle, which is also a `with` block.
 
-    A step is a function of one argument, the `Call`: it reads and assigns `call.args`, `call.kwargs` and `call.output`.
+    A hook is a function of one argument, the `Call`: it reads and assigns `call.args`, `call.kwargs` and `call.output`.
     `before` runs before the module and before PyTorch's own hooks, `after` runs after them, on what the caller would
-    get; `always` runs last, whether or not the call raised (`call.error`), also on KeyboardInterrupt. What a step
+    get; `always` runs last, whether or not the call raised (`call.error`), also on KeyboardInterrupt. What a hook
     returns is ignored.
 
     In the backward pass `backward_before` runs when the gradients of all that the module gave are there, and may
@@ -158,15 +158,15 @@ def on(
     module as an alias, `x[...]`, which is an autograd node more: gradients that meet in one tensor may be summed
     in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) The outputs of a module
     that gives several, and a parameter that a module returns, reach the caller as aliases too. The forward makes ready
-    for the backward: steps that are put on between the two count from the next forward; removed ones run no more. A
+    for the backward: hooks that are put on between the two count from the next forward; removed ones run no more. A
     forward inside of `torch.vmap` raises GradientError.
 
-    Steps of one phase run by `order`, smaller first, ties as they were added. A step that raises ends the call; the
-    error carries a note with the step's name and the file and line that added it.
+    Hooks of one phase run by `order`, smaller first, ties as they were added. A hook that raises ends the call; the
+    error carries a note with the hook's name and the file and line that added it.
 
-    Inside of `torch.compile` a step is traced: it becomes part of the graph, where `call.index` is 0 and `call.parent`
+    Inside of `torch.compile` a hook is traced: it becomes part of the graph, where `call.index` is 0 and `call.parent`
     None. With compiled="callback" the graph calls it whenever it runs: it sees the call as it does uncompiled, changes
-    nothing of it, and copies a tensor that it keeps, since the graph uses the memory again. Backward steps are left out
+    nothing of it, and copies a tensor that it keeps, since the graph uses the memory again. Backward hooks are left out
     of a graph, and a warning says so when it is made.
 
     Pickling or copying a hooked module gives the plain one. `type(module)` is what it was, but for a module that is
@@ -267,9 +267,9 @@ def everywhere(
     backward: HookFunction | None = None,
     order: float = 0,
 ) -> AbstractContextManager[None]:
-    """A `with` block in which the steps run in every call of every module, in this thread or asyncio task alone.
+    """A `with` block in which the hooks run in every call of every module, in this thread or asyncio task alone.
 
-    Steps are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a
+    Hooks are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a
     `__call__` of their own are not seen, nor are modules inside of a compiled graph.
 
     >>> import torch, hookline
@@ -320,7 +320,7 @@ def _leave(reason: object) -> None:
 
 
 def _settle() -> None:
-    """Give `torch.nn.Module` the call that what is in use asks for: PyTorch's, this engine's, or this with scoped steps
+    """Give `torch.nn.Module` the call that what is in use asks for: PyTorch's, this engine's, or this with scoped hooks
     around it."""
     scoped = any(isinstance(reason, Block) for reason in _in_use)
     ours = scoped_call if scoped else call

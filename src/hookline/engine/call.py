@@ -13,23 +13,23 @@ from hookline.torch_private import current_backward_pass
 
 
 class Call:
-    """One call of one module: what every step of ours is given, may read, and may change.
+    """One call of one module: what every hook of ours is given, may read, and may change.
 
     - `module`; `path`, dotted, under the model that the first of the module's hooks was put on ("" for that model
       itself); `index`, 0 for the first call of this module since then;
     - `parent`: the hooked call that this one runs inside of, on the same thread; None at the top;
-    - `args`, `kwargs`: what the caller passed. A `before` step that assigns them changes what the module gets;
-    - `instead`: None. A `before` step that assigns a function has it called in the place of the module and of PyTorch's
+    - `args`, `kwargs`: what the caller passed. A `before` hook that assigns them changes what the module gets;
+    - `instead`: None. A `before` hook that assigns a function has it called in the place of the module and of PyTorch's
       hooks on it, as `function(module_call, *args, **kwargs)`, where `module_call` is what would have been called;
-    - `output`: None until the module has run. An `after` step that assigns it changes what the caller gets;
-    - `error`: the exception that ends the call, for `always` steps; None when all is well;
+    - `output`: None until the module has run. An `after` hook that assigns it changes what the caller gets;
+    - `error`: the exception that ends the call, for `always` hooks; None when all is well;
     - `recompute`: whether a backward pass makes the call, to get back what activation checkpointing let go;
-    - `grad_output`: for backward steps, the gradients of the output, nested as it was, None where none flows.
-      A `backward_before` step that assigns it changes what flows into the module;
-    - `grad_input`, `grad_kwargs`: for `backward` steps, the same of `args` and `kwargs`. Assigning them changes what
+    - `grad_output`: for backward hooks, the gradients of the output, nested as it was, None where none flows.
+      A `backward_before` hook that assigns it changes what flows into the module;
+    - `grad_input`, `grad_kwargs`: for `backward` hooks, the same of `args` and `kwargs`. Assigning them changes what
       flows on from the module.
 
-    Backward steps are given a `Call` of their own, which alone has gradients, and which holds no tensor of the forward:
+    Backward hooks are given a `Call` of their own, which alone has gradients, and which holds no tensor of the forward:
     `args`, `kwargs` and `output` are empty.
     """
 
@@ -83,7 +83,7 @@ class Call:
             above = above.parent
 
     def origin(self) -> "Origin":
-        """What backward steps need to know of this call and those around it."""
+        """What backward hooks need to know of this call and those around it."""
         found = self._origin
         if found is None:
             found = self._origin = Origin()
@@ -103,7 +103,7 @@ class Call:
 
 
 class CallInBackward(Call):
-    """The Call that backward steps are given."""
+    """The Call that backward hooks are given."""
 
     __slots__ = ("grad_input", "grad_kwargs", "grad_output")
 
@@ -140,7 +140,7 @@ class Origin:
             above = above.parent
 
     def call(self) -> Call | None:
-        """A Call for backward steps; None once the module is gone."""
+        """A Call for backward hooks; None once the module is gone."""
         module = self.module()
         return None if module is None else CallInBackward(module, self)
 

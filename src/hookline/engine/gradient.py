@@ -1,9 +1,9 @@
-"""The backward half of a call: the gradients of what a module gave and of what it was given, and the steps on them.
+"""The backward half of a call: the gradients of what a module gave and of what it was given, and the hooks on them.
 
     forward     x ──▶ alias of x ──▶ module ──▶ y                an alias is `x[...]`: an edge of this call's own
     backward    x ◀── alias of x ◀── module ◀── y
-                         │                     └─ all of y's gradient is here: backward_before steps
-                         └─ the module's nodes are done, and its parameters' gradients: backward steps
+                         │                     └─ all of y's gradient is here: backward_before hooks
+                         └─ the module's nodes are done, and its parameters' gradients: backward hooks
 
 Autograd runs the nodes that are ready latest-made first. The aliases of a call are older than all its nodes, so when
 the first of them is due, every node of the module that will run has run. What is hooked is tensors, by hooks that refer
@@ -41,7 +41,7 @@ Alias: TypeAlias = tuple[int, Tensor, Any, int]  # its place, itself, its autogr
 
 
 class Pass:
-    """What one backward pass has brought to one call so far: its gradients, and the `Call` that its steps are given,
+    """What one backward pass has brought to one call so far: its gradients, and the `Call` that its hooks are given,
     None once the module is gone."""
 
     __slots__ = ("begun", "call", "done", "given", "late", "new", "output", "seen")
@@ -51,14 +51,14 @@ class Pass:
         self.output: list[Gradient] = [None] * half.outputs
         self.given: list[Gradient] = [None] * half.inputs
         self.new = self.given
-        self.late: tuple[int, ...] = ()  # inputs whose gradient has gone on already when the steps run
+        self.late: tuple[int, ...] = ()  # inputs whose gradient has gone on already when the hooks run
         self.begun = False  # whether a gradient of the outputs has come
-        self.seen = False  # whether the backward_before steps have seen them
+        self.seen = False  # whether the backward_before hooks have seen them
         self.done = False
 
 
 class BackwardHalf:
-    """What a call with backward steps leaves behind in the graph. It refers to no tensor."""
+    """What a call with backward hooks leaves behind in the graph. It refers to no tensor."""
 
     args: Any = ()  # the nesting of the arguments, with places for gradients
     kwargs: Any = NO_KWARGS
@@ -208,7 +208,7 @@ class BackwardHalf:
         now.output[place], now.begun = gradient, True
 
     def _before(self, now: Pass, held: Collection[int]) -> list[Gradient]:
-        """Run the `backward_before` steps; the gradients of the outputs that they leave. They may assign those that are
+        """Run the `backward_before` hooks; the gradients of the outputs that they leave. They may assign those that are
         `held` here; the others have gone on, or are yet to come."""
         call, old = now.call, now.output
         if call is None:
@@ -239,7 +239,7 @@ class BackwardHalf:
         return self._let_go(place, self._pass())
 
     def _let_go(self, place: int, now: Pass) -> Gradient:
-        """The gradient that takes the place of an input's, None where it stays; what comes first runs the steps."""
+        """The gradient that takes the place of an input's, None where it stays; what comes first runs the hooks."""
         if now.begun and not now.done:
             self._finish(now)
         new = None if now.new[place] is now.given[place] else now.new[place]
@@ -268,7 +268,7 @@ class BackwardHalf:
         return whole, *inner[1:]
 
     def _finish(self, now: Pass) -> None:
-        """Run the `backward` steps. Nothing of the outputs is held from here on, and of an input until it goes on."""
+        """Run the `backward` hooks. Nothing of the outputs is held from here on, and of an input until it goes on."""
         now.done = True
         call, given = now.call, now.given
         if call is None:
@@ -289,7 +289,7 @@ class BackwardHalf:
             if now.late and any(now.new[place] is not given[place] for place in now.late):
                 raise GradientError(
                     "a gradient was assigned that has gone on already, because the module changes that argument in "
-                    "place; use backward_before, or a step on the module that made it"
+                    "place; use backward_before, or a hook on the module that made it"
                 )
         except GradientError as error:
             note_gradient(error, call)
@@ -376,7 +376,7 @@ class Gate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Gradient) -> Any:
-        """The gradients of all outputs, as the steps leave them."""
+        """The gradients of all outputs, as the hooks leave them."""
         half, places = ctx.half, ctx.places
         now = half._pass()
         now.begun = True
@@ -396,7 +396,7 @@ def refuse_vmap() -> None:
     transform = peek_interpreter_stack()
     if transform is not None and transform.key() == TransformType.Vmap:
         raise GradientError(
-            "backward steps see no gradients inside of torch.vmap: let vmap stand around torch.func.grad, or call the "
+            "backward hooks see no gradients inside of torch.vmap: let vmap stand around torch.func.grad, or call the "
             "model under torch.no_grad()"
         )
 

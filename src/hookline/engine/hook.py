@@ -1,4 +1,4 @@
-"""Hook: one step of ours and where it was put; Handle: its undo."""
+"""Hook: a function that runs in module calls, and where it was added; Handle: its undo."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -117,22 +117,22 @@ def together(*handles: Handle) -> Handle:
 
 
 def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: HookFunction | None) -> tuple[Hook, ...]:
-    """One Hook for each phase that has a step; AttachError where a step cannot be called or none is given.
+    """One Hook for each phase that has a function; AttachError where one cannot be called or none is given.
 
-    In a graph of `torch.compile` a step is traced, called by the graph when it runs ("callback"), or left out: with a
+    In a graph of `torch.compile` it is traced, called by the graph when it runs ("callback"), or left out: with a
     warning, or, where it is only meant for what is outside of graphs, without one.
     """
     added = caller()
-    for phase, step in phases.items():
-        if step is not None and not callable(step):
-            raise AttachError(f"{phase}= takes a function of one argument, the call, not {step!r} ({added})")
+    for phase, hook in phases.items():
+        if hook is not None and not callable(hook):
+            raise AttachError(f"{phase}= takes a function of one argument, the call, not {hook!r} ({added})")
 
     hooks = tuple(
-        Hook(step, cast(Phase, phase), order, added, compiled) for phase, step in phases.items() if step is not None
+        Hook(hook, cast(Phase, phase), order, added, compiled) for phase, hook in phases.items() if hook is not None
     )
     if not hooks:
         wanted = ", ".join(f"{phase}=" for phase in phases)
-        raise AttachError(f"no step was given; pass at least one of {wanted} ({added})")
+        raise AttachError(f"no hook was given; pass at least one of {wanted} ({added})")
     return hooks
 
 

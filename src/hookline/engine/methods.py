@@ -1,4 +1,4 @@
-"""Methods other than `__call__`: their calls on one instance, with our steps around them."""
+"""Methods other than `__call__`: their calls on one instance, with our hooks around them."""
 
 import inspect
 import itertools
@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from hookline.engine.call import Call, here
 from hookline.engine.hook import Handle, Hook
-from hookline.engine.plan import NO_STEPS, Plan, decide
+from hookline.engine.plan import NO_HOOKS, Plan, decide
 from hookline.engine.run import run
 from hookline.engine.site import hooks_lock, site_of
 from hookline.engine.stand_in import swap
@@ -31,7 +31,7 @@ class MethodCall(Call):
 
 
 class Method:
-    """One method of one module that steps of ours stand around: a function in the instance's `__dict__`, which has the
+    """One method of one module that hooks of ours stand around: a function in the instance's `__dict__`, which has the
     signature of the method and hides it. Copied or pickled the module is without it."""
 
     __slots__ = ("before", "count", "hooks", "inner", "module", "name", "passed", "path", "plan", "standing")
@@ -44,7 +44,7 @@ class Method:
         self.before = module.__dict__.get(name, NOTHING)
         self.inner: Callable[..., Any] = getattr(module, name)
         self.hooks: tuple[Hook, ...] = ()
-        self.plan: Plan = NO_STEPS
+        self.plan: Plan = NO_HOOKS
         self.count = itertools.count()
         self.passed: weakref.WeakSet[Call] = weakref.WeakSet()
         self.standing = self._standing(module)
@@ -67,7 +67,7 @@ class Method:
             module.__dict__[self.name] = self.before
 
     def around(self, module: Module, /, *args: Any, **kwargs: Any) -> Any:
-        """The steps around one call of the method."""
+        """The hooks around one call of the method."""
         if is_dynamo_compiling():
             if self.hooks and self.name != "forward":
                 tell_of_method(self.name)

@@ -80,7 +80,7 @@ def fill(pattern: Any, gradients: list[Tensor | None]) -> Any:
 
 
 def assigned(name: str, pattern: Any, value: Any, filled: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """The gradients by place after a step may have assigned others in the nesting, which was `filled` with them;
+    """The gradients by place after a hook may have assigned others in the nesting, which was `filled` with them;
     GradientError for what does not fit.
 
     None in the place of a gradient stands for zeros.

@@ -22,7 +22,7 @@ MOST_TENSORS = 8
 
 
 def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
-    """Say on an error in which call it was raised: by a step, added where; or by the module, given what, with which
+    """Say on an error in which call it was raised: by a hook, added where; or by the module, given what, with which
     parameters, inside of which calls, and what it takes where that is plain to see.
 
     Of the calls that a module's error goes through only the innermost hooked one says so.
@@ -68,13 +68,13 @@ def note_backward_failure(error: BaseException, call: Call) -> None:
 
 
 def note_gradient(error: BaseException, call: Call) -> None:
-    """Say on an error about a gradient that a step assigned in which call that was."""
+    """Say on an error about a gradient that a hook assigned in which call that was."""
     with suppress(Exception):
-        error.add_note(f"{PREFIX}assigned by a backward step in {_where(call)}")
+        error.add_note(f"{PREFIX}assigned by a backward hook in {_where(call)}")
 
 
 def note_late_failure(error: BaseException, hook: Hook, late: BaseException) -> None:
-    """Say on an error that a step which ran after it failed too."""
+    """Say on an error that a hook which ran after it failed too."""
     with suppress(Exception):
         error.add_note(f"{PREFIX}after that, {hook}, failed too: {type(late).__name__}: {late}")
 

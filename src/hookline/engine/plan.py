@@ -17,8 +17,8 @@ BACKWARD_PHASES: tuple[Phase, ...] = ("backward_before", "backward")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one module by phase, each phase in the order in which it runs; of the backward phases the hooks,
-    since one may be removed before they run. `gradients` says that there are any of these. What `ended` steps raise is
+    """The hooks of one module by phase, each phase in the order in which it runs; of the backward phases the hooks,
+    since one may be removed before they run. `gradients` says that there are any of these. What `ended` hooks raise is
     raised to the caller: the call itself has succeeded."""
 
     before: tuple[HookFunction, ...]
@@ -52,7 +52,7 @@ def decide(hooks: tuple[Hook, ...], module: Module | None = None, path: str = ""
 
 @dataclass(frozen=True, slots=True)
 class CompiledPlan:
-    """The steps of one module in a compiled graph: those that are traced into it, those that its taps call and what of
+    """The hooks of one module in a compiled graph: those that are traced into it, those that its taps call and what of
     tensors these look at, their gradients too or not, and the hooks that do not run there."""
 
     traced: bool
@@ -99,4 +99,4 @@ def _functions(hooks: tuple[Hook, ...], phase: Phase, as_seen: AsSeen) -> tuple[
     return tuple(as_seen(hook) for hook in in_order(hooks, phase))
 
 
-NO_STEPS = decide(())
+NO_HOOKS = decide(())

@@ -1,4 +1,4 @@
-"""run(plan, call, inner): our own steps around a call. The only loop over steps, the only path of their exceptions."""
+"""run(plan, call, inner): our own hooks around a call. The only loop over hooks, the only path of their exceptions."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,21 +16,21 @@ from hookline.torch_private import is_tracing
 
 
 def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
-    """The output of one call: `before` steps, the module (`inner`), `after` steps, and `always` steps whatever happens.
+    """The output of one call: `before` hooks, the module (`inner`), `after` hooks, and `always` hooks whatever happens.
 
-    An exception of a step ends the call; it reaches the caller as it is, with a note that says whose it was.
+    An exception of a hook ends the call; it reaches the caller as it is, with a note that says whose it was.
     """
     running = here.running
     call.parent = running.call
     running.call = call
-    step: HookFunction | None = None
+    hook: HookFunction | None = None
     phase: Phase = "before"
     always: Iterable[HookFunction] = plan.always
     try:
-        for step in plan.before:
-            step(call)
+        for hook in plan.before:
+            hook(call)
 
-        step = None
+        hook = None
         if call.instead is not None:
             inner, call.instead = partial(call.instead, inner), None  # what answers may hold the call
         half = None
@@ -42,34 +42,34 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
 
         phase = "after"
-        for step in plan.after:
-            step(call)
+        for hook in plan.after:
+            hook(call)
 
         phase = "always"
         always = iter(plan.always)
-        for step in always:
-            step(call)
+        for hook in always:
+            hook(call)
         if half is not None:
-            step = None
+            hook = None
             half.of_output(call, aliases)
     except BaseException as error:
-        note_failure(error, call, plan.hook_of(step, phase) if step is not None else None)
+        note_failure(error, call, plan.hook_of(hook, phase) if hook is not None else None)
         finish(plan, call, always, error)
         raise
     finally:
         running.call = call.parent
-    for step in plan.ended:
-        step(call)
+    for hook in plan.ended:
+        hook(call)
     return call.output
 
 
 def finish(plan: Plan, call: Call, always: Iterable[HookFunction], error: BaseException) -> None:
-    """After an error: every `always` step that has not begun. One that fails too is told of in a note; the first error
+    """After an error: every `always` hook that has not begun. One that fails too is told of in a note; the first error
     stands."""
     call.error = error
-    for step in always:
+    for hook in always:
         try:
-            step(call)
+            hook(call)
         except BaseException as late:
-            note_late_failure(error, plan.hook_of(step, "always"), late)
+            note_late_failure(error, plan.hook_of(hook, "always"), late)
     call.error = None  # the traceback of the error holds this call: a cycle that would keep its tensors

@@ -1,4 +1,4 @@
-"""everywhere(): steps for every module that is called in this thread or asyncio task, within a block."""
+"""everywhere(): hooks for every module that is called in this thread or asyncio task, within a block."""
 
 import itertools
 import weakref
@@ -87,7 +87,7 @@ def open_hooks() -> tuple[Hook, ...]:
 
 
 def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
-    """The module call while a block is open anywhere: with the steps of this thread's or task's blocks around it."""
+    """The module call while a block is open anywhere: with the hooks of this thread's or task's blocks around it."""
     scope = current.get()
     if scope is not None and scope.as_of != Block.left:
         scope = scope.without_closed()

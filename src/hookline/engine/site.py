@@ -24,7 +24,7 @@ from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
 from hookline.engine.hook_dicts import CompiledCallSlot, HookDict
 from hookline.engine.locks import lock
-from hookline.engine.plan import NO_STEPS, Plan
+from hookline.engine.plan import NO_HOOKS, Plan
 from hookline.engine.run import run
 from hookline.engine.scope import scoped_call
 from hookline.engine.torch_hooks import PYTORCHS_CALL_IMPL, call
@@ -261,4 +261,4 @@ def take_from_slot(module: Module, site: Site) -> None:
 def close(site: Site) -> None:
     """Let a site have no hooks from here on: what has come to share it runs none."""
     site.first = site.hooks = ()
-    site.plan = NO_STEPS
+    site.plan = NO_HOOKS

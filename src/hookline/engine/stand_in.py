@@ -104,7 +104,7 @@ def _make_stand_in(original: Any) -> Any:
 
 def _class_as_told(self: Module) -> type[Module]:
     """The class that a hooked instance says it has: the original. Dynamo takes `type(module)` for it and checks that
-    whenever it calls a graph, so that once a graph was made with our steps in it, it is the stand-in."""
+    whenever it calls a graph, so that once a graph was made with our hooks in it, it is the stand-in."""
     return type(self) if graphs.made else original_class(self)
 
 
@@ -114,7 +114,7 @@ def _set_class(self: Module, wanted: type[Module]) -> None:
     if is_stand_in(wanted) and "__call__" not in vars(wanted):
         raise AttachError(
             f"{wanted.__name__} was made of the class that a hooked module has meanwhile, since a compiled graph holds "
-            "our steps; take the hooks off, give the module its class, and put them on again"
+            "our hooks; take the hooks off, give the module its class, and put them on again"
         )
     kind = Kind(wanted.__base__ if is_stand_in(wanted) else wanted)  # type: ignore[arg-type]
     set_class(self, stand_in(kind.original))

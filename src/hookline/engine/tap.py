@@ -1,4 +1,4 @@
-"""Taps: what stands in a compiled graph where a hooked module begins and ends, and runs its steps whenever the graph
+"""Taps: what stands in a compiled graph where a hooked module begins and ends, and runs its hooks whenever the graph
 runs.
 
 In the forward a tap is an operator that changes `TOKEN`, a small tensor: so no compiler removes one, and all stay in
@@ -86,7 +86,7 @@ def _show(ticket: Tensor, place: int, kind: str, handles: list[Any], gradient: T
 
 
 class Output:
-    """What one call gave, while its steps look at it: who wants to see the gradient of which of its tensors."""
+    """What one call gave, while its hooks look at it: who wants to see the gradient of which of its tensors."""
 
     __slots__ = ("places", "sees", "ticket")
 
@@ -121,7 +121,7 @@ class Tap:
 def began(
     token: Tensor, key: Tensor, depth: int, parts: list[Tensor], kinds: str, integers: list[int], structure: str
 ) -> Tensor:
-    """Run the steps that come before a call, which is `depth` calls deep in its graph; gives its ticket."""
+    """Run the hooks that come before a call, which is `depth` calls deep in its graph; gives its ticket."""
     number = next(numbers)
     ticket = torch.tensor(number)
     site = sites.get(int(key))
@@ -139,8 +139,8 @@ def began(
             at_end_of_backward(Leaving(call, running))
         try:
             with showing(given, rows):
-                for step in site.plan.compiled.tapped_before:
-                    step(call)
+                for hook in site.plan.compiled.tapped_before:
+                    hook(call)
         except BaseException as error:
             end_by(error, [call], running)
             raise
@@ -148,7 +148,7 @@ def began(
 
 
 def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, integers: list[int], structure: str) -> None:
-    """Run the steps that come after a call."""
+    """Run the hooks that come after a call."""
     call = open_calls.pop(int(ticket), None)
     if call is None:
         return
@@ -163,8 +163,8 @@ def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, intege
     always = iter(plan.compiled.tapped_always)
     try:
         with showing(given, rows):
-            for step in itertools.chain(plan.compiled.tapped_after, always):
-                step(call)
+            for hook in itertools.chain(plan.compiled.tapped_after, always):
+                hook(call)
     except BaseException as error:
         finish(plan, call, always, error)
         raise
@@ -186,7 +186,7 @@ def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
 
 @contextmanager
 def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[None]:
-    """While steps look at tensors of a graph, which took the sums of some. Gradients are on, as they are outside of
+    """While hooks look at tensors of a graph, which took the sums of some. Gradients are on, as they are outside of
     a graph."""
     running = here.running
     before = running.sums
@@ -240,7 +240,7 @@ def inside(call: Call, running: Running) -> list[Call]:
 
 
 def end_by(error: BaseException, calls: Sequence[Call], running: Running) -> None:
-    """End calls by an error, the innermost first: their `always` steps run."""
+    """End calls by an error, the innermost first: their `always` hooks run."""
     for call in calls:
         plan = call.names.plan  # type: ignore[attr-defined]
         finish(plan, call, plan.compiled.tapped_always, error)
@@ -311,7 +311,7 @@ def above(running: Running, depth: int) -> Call | None:
 
 
 def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor], list[list[Tensor] | None]]:
-    """The tensors as steps see them, and what is known of each: those that require a gradient say so, although the
+    """The tensors as hooks see them, and what is known of each: those that require a gradient say so, although the
     graph's do not."""
     tensors, rows = unpacked(parts, kinds)
     marked = [tensor.detach().requires_grad_(flag) for tensor, flag in zip(tensors, flags(structure), strict=True)]

@@ -1,4 +1,4 @@
-"""What a hooked call is while `torch.compile` traces it: steps that become part of the graph, and taps in it for those
+"""What a hooked call is while `torch.compile` traces it: hooks that become part of the graph, and taps in it for those
 that run when the graph does.
 
 All of this is read by dynamo, once for each graph, so it is written plainly: no try, no caches, no work that has no
@@ -49,7 +49,7 @@ class CarefulCompiler:
 
 
 class Graphs:
-    """Whether a graph was ever made with our steps in it."""
+    """Whether a graph was ever made with our hooks in it."""
 
     made = False
 
@@ -70,8 +70,8 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         call.module, call.names, call.index, call.parent = self, site, 0, None
         call.args, call.kwargs = args, kwargs
         call.instead = call.output = call.error = call._origin = None
-        for step in plan.traced_before:
-            step(call)
+        for hook in plan.traced_before:
+            hook(call)
         args, kwargs = call.args, call.kwargs
     ticket = None
     if plan.taps and has_room_for_taps():
@@ -90,8 +90,8 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
 
     if call is not None:
         call.output = output
-        for step in plan.traced_after:
-            step(call)
+        for hook in plan.traced_after:
+            hook(call)
         output = call.output
     if ticket is not None:
         tensors, numbers = [], []
@@ -161,21 +161,21 @@ def make_ready() -> bool:
     give_keys()
     if not trace.export:
         return True
-    warnings.warn("torch.export leaves hookline's steps out: what is exported is the bare model", stacklevel=2)
+    warnings.warn("torch.export leaves hookline's hooks out: what is exported is the bare model", stacklevel=2)
     return False
 
 
 def refuse_to_be_packaged(output: Any) -> None:
-    """Raise where the code that is compiled is to be kept for other processes: our steps are of this one. (PyTorch
+    """Raise where the code that is compiled is to be kept for other processes: our hooks are of this one. (PyTorch
     would say so obscurely, once it fails to write down what the code depends on.)"""
     from hookline.torch_private.compiler import PackageError
 
     if output.package is None:
         return
     raise PackageError(
-        "a module with hookline's steps on it cannot be compiled to be kept for other processes, as "
-        "torch._dynamo.config.caching_precompile does: the steps are of this process. Give the model to torch.compile "
-        "while caching_precompile is False; or, where steps are on, run it uncompiled, as in "
+        "a module with hookline's hooks on it cannot be compiled to be kept for other processes, as "
+        "torch._dynamo.config.caching_precompile does: the hooks are of this process. Give the model to torch.compile "
+        "while caching_precompile is False; or, where hooks are on, run it uncompiled, as in "
         "torch.compiler.set_stance('force_eager')"
     )
 

@@ -173,7 +173,7 @@ def test_the_error_of_a_step_says_which_step_added_where_in_which_call(model, ph
     with handle, pytest.raises(ValueError, match="a step's") as caught:
         model(1)
     assert caught.value.__notes__ == [
-        f"hookline: raised by the {phase} step fail, added at {line}, in 1.0 (Scale, call 0)"
+        f"hookline: raised by the {phase} hook fail, added at {line}, in 1.0 (Scale, call 0)"
     ]
 
 
@@ -227,7 +227,7 @@ def test_an_always_step_that_fails_after_an_error_leaves_that_error_and_adds_a_n
 
     with hookline.on(model, "0", before=stop), hookline.on(model, "0", always=fail), pytest.raises(KeyError) as caught:
         model[0](1)
-    assert "after that, always step fail" in caught.value.__notes__[-1]
+    assert "after that, always hook fail" in caught.value.__notes__[-1]
     assert "ValueError: a step's" in caught.value.__notes__[-1]
 
 
@@ -275,7 +275,7 @@ def test_one_function_in_two_phases_is_told_apart_in_the_note(model):
 
     with hookline.on(model, "0", before=second_time, after=second_time), pytest.raises(ValueError) as caught:
         model[0](1)
-    assert "raised by the after step" in caught.value.__notes__[0]
+    assert "raised by the after hook" in caught.value.__notes__[0]
 
 
 # Bad input

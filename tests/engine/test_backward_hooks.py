@@ -695,7 +695,7 @@ def test_a_gradient_that_does_not_fit_is_an_error_that_says_what_does(x, given, 
 
     with hookline.on(model, "", backward=misassign), pytest.raises(hookline.GradientError, match=message) as caught:
         model(x).sum().backward()
-    assert caught.value.__notes__ == ["hookline: assigned by a backward step in the model (Identity, call 0)"]
+    assert caught.value.__notes__ == ["hookline: assigned by a backward hook in the model (Identity, call 0)"]
 
 
 def test_two_gradients_for_one_tensor_are_an_error(x):
@@ -719,7 +719,7 @@ def test_the_error_of_a_backward_step_says_which_step_added_where(x):
     with hookline.on(model, "0", backward=bad), pytest.raises(ValueError, match="no") as caught:
         model(x).sum().backward()
     (note,) = caught.value.__notes__
-    assert "raised by the backward step" in note
+    assert "raised by the backward hook" in note
     assert "bad, added at" in note
     assert "in 0 (Identity, call 0)" in note
 
