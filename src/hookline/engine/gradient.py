@@ -1,4 +1,4 @@
-"""The backward half of a call: the gradients of what a module gave and of what it was given, and the hooks on them.
+"""The wiring of a call's gradients: hooks on tensors that lead the gradients of its inputs and outputs to its hooks.
 
     forward     x ──▶ alias of x ──▶ module ──▶ y                an alias is `x[...]`: an edge of this call's own
     backward    x ◀── alias of x ◀── module ◀── y
@@ -10,19 +10,16 @@ the first of them is due, every node of the module that will run has run. What i
 to no tensor: a graph that is dropped is freed at once.
 """
 
-import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from hookline.engine.call import Call, Origin
-from hookline.engine.hook import Hook, HookFunction
-from hookline.engine.nested_gradients import FIRST, NO_KWARGS, ONE, Places, assigned, fill
-from hookline.engine.notes import note_failure, note_gradient
+from hookline.engine.backward_pass import CallGradients
+from hookline.engine.call import Call
+from hookline.engine.nested_gradients import FIRST, ONE, Places
 from hookline.engine.plan import Plan
 from hookline.engine.tensor_hooks import Gradient, TensorHook, alias_of, hook_at, hook_gradient, hook_new
 from hookline.errors import GradientError
@@ -30,8 +27,6 @@ from hookline.model.tensors import Change, exchange_back, memory_of
 from hookline.torch_private import (
     FakeTensor,
     TransformType,
-    at_end_of_backward,
-    current_backward_pass,
     peek_interpreter_stack,
     unserializable_hook,
     will_run_node,
@@ -40,37 +35,11 @@ from hookline.torch_private import (
 Alias: TypeAlias = tuple[int, Tensor, Any, int]  # its place, itself, its autograd node, its version as it was given
 
 
-class Pass:
-    """What one backward pass has brought to one call so far: its gradients, and the `Call` that its hooks are given,
-    None once the module is gone."""
+class GradientWiring(CallGradients):
+    """The gradients of one call, and the hooks on tensors that lead them here."""
 
-    __slots__ = ("begun", "call", "done", "given", "late", "new", "output", "seen")
-
-    def __init__(self, half: "BackwardHalf") -> None:
-        self.call = half.origin.call()
-        self.output: list[Gradient] = [None] * half.outputs
-        self.given: list[Gradient] = [None] * half.inputs
-        self.new = self.given
-        self.late: tuple[int, ...] = ()  # inputs whose gradient has gone on already when the hooks run
-        self.begun = False  # whether a gradient of the outputs has come
-        self.seen = False  # whether the backward_before hooks have seen them
-        self.done = False
-
-
-class BackwardHalf:
-    """What a call with backward hooks leaves behind in the graph. It refers to no tensor."""
-
-    args: Any = ()  # the nesting of the arguments, with places for gradients
-    kwargs: Any = NO_KWARGS
-    output: Any = None
-    inputs = 0  # how many tensors gradients flow to
-    outputs = 0
     changes: list[Change] | None = None  # in containers that the caller passed, until the module has run
     restored: Sequence[Tensor] = ()
-
-    plan: Plan
-    origin: Origin
-    passes: dict[int, Pass] | None = None  # made when the first comes
 
     # Forward
 
@@ -99,7 +68,7 @@ class BackwardHalf:
             nodes = [hook_new(aliases[0], self._only_input)]
         else:  # a second set of aliases sees every gradient before the first, which is older, lets one go on
             for place, alias in enumerate(aliases):
-                hook_new(alias, TensorHook(self._let_go_input, place))
+                hook_new(alias, TensorHook(self._release_input, place))
             aliases = [alias_of(alias) for alias in aliases]
             nodes = [hook_new(alias, TensorHook(self._see_input, place)) for place, alias in enumerate(aliases)]
 
@@ -154,7 +123,7 @@ class BackwardHalf:
     def _is_older(self, hooks: dict[Any, Any]) -> bool:
         """Whether a tensor with these hooks was given by an earlier call, which is none that ran inside of this one."""
         owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
-        return any(isinstance(owner, BackwardHalf) and self.origin not in owner.origin.around() for owner in owners)
+        return any(isinstance(owner, GradientWiring) and self.origin not in owner.origin.around() for owner in owners)
 
     def _pass_together(self, outputs: list[Tensor], aliases: Iterable[Alias]) -> list[Tensor]:
         """The outputs behind one node, which sees what comes from outside alone; those that share their memory with
@@ -186,79 +155,39 @@ class BackwardHalf:
 
     # Backward
 
-    def _pass(self) -> Pass:
-        task = current_backward_pass()
-        passes = self.passes
-        if passes is None:
-            passes = vars(self).setdefault("passes", {})  # the one dict, if several threads come at once
-        now = passes.get(task)
-        if now is None:
-            now = passes[task] = Pass(self)
-            at_the_end_of(task, self)
-        return now
-
     @unserializable_hook  # type: ignore[untyped-decorator]
     def _only_output(self, gradient: Gradient) -> Gradient:
-        now = self._pass()
-        now.output[0], now.begun = gradient, True
-        return self._before(now, (0,))[0] if self.plan.backward_before else None
+        now = self.running_pass()
+        now.see_output(0, gradient)
+        return now.run_backward_before(self, (0,))[0] if self.plan.backward_before else None
 
     def _see_output(self, place: int, gradient: Gradient) -> None:
-        now = self._pass()
-        now.output[place], now.begun = gradient, True
-
-    def _before(self, now: Pass, held: Collection[int]) -> list[Gradient]:
-        """Run the `backward_before` hooks; the gradients of the outputs that they leave. They may assign those that are
-        `held` here; the others have gone on, or are yet to come."""
-        call, old = now.call, now.output
-        if call is None:
-            return old
-        now.seen = True
-        filled = call.grad_output = fill(self.output, old)
-        self._run(self.plan.backward_before, call)
-        try:
-            now.output = assigned("grad_output", self.output, call.grad_output, filled, old)
-            if any(now.output[place] is not old[place] for place in range(self.outputs) if place not in held):
-                raise GradientError("a gradient of an output that shares memory with others cannot be assigned")
-        except GradientError as error:
-            note_gradient(error, call)
-            raise
-        return now.output
+        self.running_pass().see_output(place, gradient)
 
     @unserializable_hook  # type: ignore[untyped-decorator]
     def _only_input(self, gradient: Gradient) -> Gradient:
-        now = self._pass()
-        now.given[0] = sum_of(now.given[0], gradient)
-        return self._let_go(0, now)
+        now = self.running_pass()
+        now.see_input(0, gradient)
+        return now.release(self, 0)
 
     def _see_input(self, place: int, gradient: Gradient) -> None:
-        now = self._pass()
-        now.given[place] = sum_of(now.given[place], gradient)
+        self.running_pass().see_input(place, gradient)
 
-    def _let_go_input(self, place: int, gradient: Gradient) -> Gradient:
-        return self._let_go(place, self._pass())
-
-    def _let_go(self, place: int, now: Pass) -> Gradient:
-        """The gradient that takes the place of an input's, None where it stays; what comes first runs the hooks."""
-        if now.begun and not now.done:
-            self._finish(now)
-        new = None if now.new[place] is now.given[place] else now.new[place]
-        if now.done:
-            now.new[place] = now.given[place] = None
-        return new
+    def _release_input(self, place: int, gradient: Gradient) -> Gradient:
+        return self.running_pass().release(self, place)
 
     def _changed_input(self, place: int, region: Any, node: Any, inner: Any, outer: Any) -> Any:
         """The gradient of an argument as it was before the module changed it. Where it is the only one, and nothing
         used the argument before, it is all there is."""
         if inner[0] is None:
             return None
-        now = self._pass()
+        now = self.running_pass()
         now.begun = True  # what the module made of the argument is an output of it too
-        now.given[place] = sum_of(now.given[place], inner[0] if region is None else inner[0].as_strided(*region))
+        now.see_input(place, inner[0] if region is None else inner[0].as_strided(*region))
         if self.inputs > 1 or will_run_node(node):
             now.late = (*now.late, place)
             return None
-        new = self._let_go(0, now)
+        new = now.release(self, 0)
         if new is None:
             return None
         if region is None:
@@ -267,57 +196,13 @@ class BackwardHalf:
         whole.as_strided(*region).copy_(new)
         return whole, *inner[1:]
 
-    def _finish(self, now: Pass) -> None:
-        """Run the `backward` hooks. Nothing of the outputs is held from here on, and of an input until it goes on."""
-        now.done = True
-        call, given = now.call, now.given
-        if call is None:
-            return
-        if self.plan.backward_before and not now.seen:
-            self._before(now, ())  # no one node had all the gradients of the outputs
-        call.grad_output = now.output[0] if self.output is FIRST else fill(self.output, now.output)
-        now.call, now.output = None, [None] * self.outputs
-        one = self.args is ONE
-        args = call.grad_input = (given[0],) if one else fill(self.args, given)
-        kwargs = call.grad_kwargs = {} if one else fill(self.kwargs, given)
-        self._run(self.plan.backward, call)
-        if one and call.grad_input is args and not call.grad_kwargs:
-            return
-        try:
-            new = assigned("grad_input", self.args, call.grad_input, args, given)
-            now.new = assigned("grad_kwargs", self.kwargs, call.grad_kwargs, kwargs, new)
-            if now.late and any(now.new[place] is not given[place] for place in now.late):
-                raise GradientError(
-                    "a gradient was assigned that has gone on already, because the module changes that argument in "
-                    "place; use backward_before, or a hook on the module that made it"
-                )
-        except GradientError as error:
-            note_gradient(error, call)
-            raise
 
-    def _run(self, hooks: tuple[tuple[Hook, HookFunction], ...], call: Call) -> None:
-        for hook, function in hooks:
-            if hook.active:
-                try:
-                    function(call)
-                except BaseException as error:
-                    note_failure(error, call, hook)
-                    raise
-
-    def end(self, task: int) -> None:
-        """The pass is over: run what no gradient of an input has set off."""
-        now = None if self.passes is None else self.passes.pop(task, None)
-        if now is not None and now.begun and not now.done:
-            now.late = tuple(range(self.inputs))
-            self._finish(now)
-
-
-def backward_half(plan: Plan, call: Call) -> BackwardHalf:
-    """The backward half of a call that begins."""
-    half = BackwardHalf()
-    half.plan = plan
-    half.origin = call._origin or call.origin()
-    return half
+def wire_gradients(plan: Plan, call: Call) -> GradientWiring:
+    """The wiring of a call that begins."""
+    wiring = GradientWiring()
+    wiring.plan = plan
+    wiring.origin = call._origin or call.origin()
+    return wiring
 
 
 def places_apart(outputs: list[Tensor], taken: set[int | None]) -> list[int]:
@@ -350,13 +235,6 @@ def plain_memory_of(tensor: Tensor) -> int | None:
     return memory_of(tensor) if plain else None
 
 
-def sum_of(part: Gradient, gradient: Gradient) -> Gradient:
-    """A gradient that has come in two parts."""
-    if part is None or gradient is None:
-        return part if gradient is None else gradient
-    return part + gradient
-
-
 class Gate(torch.autograd.Function):
     """One node for several outputs of a call, which has the gradients of all of them before any flows on. Its outputs
     are no views, so that they may be changed in place; they share their version with what they stand for."""
@@ -364,29 +242,29 @@ class Gate(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(half: BackwardHalf, places: tuple[int, ...], *outputs: Tensor) -> Any:
+    def forward(wiring: GradientWiring, places: tuple[int, ...], *outputs: Tensor) -> Any:
         """The outputs, each as another tensor on the same memory."""
         return tuple(output.detach() for output in outputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep what belongs to the call; leave gradients that do not come out."""
-        ctx.half, ctx.places, *_ = inputs
+        ctx.wiring, ctx.places, *_ = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Gradient) -> Any:
         """The gradients of all outputs, as the hooks leave them."""
-        half, places = ctx.half, ctx.places
-        now = half._pass()
+        wiring, places = ctx.wiring, ctx.places
+        now = wiring.running_pass()
         now.begun = True
         for place, gradient in zip(places, gradients, strict=True):
             now.output[place] = gradient
-        left = half._before(now, places) if half.plan.backward_before else now.output
+        left = now.run_backward_before(wiring, places) if wiring.plan.backward_before else now.output
         return None, None, *(left[place] for place in places)
 
     @staticmethod
-    def jvp(ctx: Any, half: Any, places: Any, *tangents: Any) -> Any:
+    def jvp(ctx: Any, wiring: Any, places: Any, *tangents: Any) -> Any:
         """Forward mode: what it is without."""
         return tuple(tangent if tangent is None else tangent.view_as(tangent) for tangent in tangents)
 
@@ -399,27 +277,3 @@ def refuse_vmap() -> None:
             "backward hooks see no gradients inside of torch.vmap: let vmap stand around torch.func.grad, or call the "
             "model under torch.no_grad()"
         )
-
-
-# The end of a pass
-
-_waiting: dict[int, list[weakref.ref[BackwardHalf]]] = {}
-
-
-def at_the_end_of(task: int, half: BackwardHalf) -> None:
-    """Have `half.end(task)` called when this backward pass is through, the inner of two calls before the outer, which
-    its gradients reach first."""
-    halves = _waiting.get(task)
-    if halves is None:
-        for stale in [task for task, halves in [*_waiting.items()] if not any(half() for half in [*halves])]:
-            _waiting.pop(stale, None)  # of a pass that an error ended; another thread's may come meanwhile
-        halves = _waiting[task] = []
-        at_end_of_backward(partial(_end, task))
-    halves.append(weakref.ref(half))
-
-
-def _end(task: int) -> None:
-    for reference in reversed(_waiting.pop(task, ())):
-        half = reference()
-        if half is not None:
-            half.end(task)

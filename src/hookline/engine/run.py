@@ -8,7 +8,7 @@ from torch import is_grad_enabled
 from torch.compiler import is_exporting
 
 from hookline.engine.call import Call, here
-from hookline.engine.gradient import backward_half
+from hookline.engine.gradient import wire_gradients
 from hookline.engine.hook import HookFunction, Phase
 from hookline.engine.notes import note_failure, note_late_failure
 from hookline.engine.plan import Plan
@@ -33,12 +33,12 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         hook = None
         if call.instead is not None:
             inner, call.instead = partial(call.instead, inner), None  # what answers may hold the call
-        half = None
+        wiring = None
         if plan.gradients and is_grad_enabled() and not (is_exporting() or is_tracing()):
-            half = backward_half(plan, call)
-            aliases = half.of_inputs(call)
-            if half.changes:
-                inner = partial(half.restore_after, inner)
+            wiring = wire_gradients(plan, call)
+            aliases = wiring.of_inputs(call)
+            if wiring.changes:
+                inner = partial(wiring.restore_after, inner)
         call.output = inner(*call.args, **call.kwargs) if call.kwargs else inner(*call.args)
 
         phase = "after"
@@ -49,9 +49,9 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
         always = iter(plan.always)
         for hook in always:
             hook(call)
-        if half is not None:
+        if wiring is not None:
             hook = None
-            half.of_output(call, aliases)
+            wiring.of_output(call, aliases)
     except BaseException as error:
         note_failure(error, call, plan.hook_of(hook, phase) if hook is not None else None)
         finish(plan, call, always, error)
