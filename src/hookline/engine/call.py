@@ -102,6 +102,25 @@ class Call:
         return f"<Call {self.index} of {self.path or '(the model)'}: {type(self.module).__name__}>"
 
 
+def new_call(
+    module: Module,
+    names: "Names",
+    index: int,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    kind: type[Call] = Call,
+) -> Any:
+    """A call that begins, of this kind. A function and no `__init__`: Python calls it without leaving its own loop."""
+    call = kind()
+    call.module = module
+    call.names = names
+    call.index = index
+    call.args = args
+    call.kwargs = kwargs
+    call.instead = call.output = call.error = call._origin = None
+    return call
+
+
 class CallInBackward(Call):
     """The Call that backward hooks are given."""
 

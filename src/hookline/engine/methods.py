@@ -11,7 +11,7 @@ from typing import Any
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
-from hookline.engine.call import Call, here
+from hookline.engine.call import Call, here, new_call
 from hookline.engine.hook import Handle, Hook
 from hookline.engine.plan import NO_HOOKS, Plan, decide
 from hookline.engine.run import run
@@ -74,11 +74,8 @@ class Method:
             return self.inner(*args, **kwargs)
         if not self.hooks or self._is_the_calls_own(module):
             return self.inner(*args, **kwargs)
-        call = MethodCall()
-        call.module, call.names, call.method = module, self, self.name
-        call.index = next(self.count)
-        call.args, call.kwargs = args, kwargs
-        call.instead = call.output = call.error = call._origin = None
+        call = new_call(module, self, next(self.count), args, kwargs, MethodCall)
+        call.method = self.name
         return run(self.plan, call, self.inner)
 
     def _is_the_calls_own(self, module: Module) -> bool:

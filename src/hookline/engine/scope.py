@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from hookline.engine.call import Call, PathsBelow, here
+from hookline.engine.call import PathsBelow, here, new_call
 from hookline.engine.hook import Hook
 from hookline.engine.plan import Plan, decide
 from hookline.engine.run import run
@@ -99,12 +99,8 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     names = running.names = outer or PathsBelow(self)
     try:
         block = scope.blocks[-1]
-        this = Call()
-        this.module = self
-        this.names = names
-        this.index = next(block.counts.get(id(self)) or block.start_counting(self))
-        this.args, this.kwargs = args, kwargs
-        this.instead = this.output = this.error = this._origin = None
+        index = next(block.counts.get(id(self)) or block.start_counting(self))
+        this = new_call(self, names, index, args, kwargs)
         return run(scope.plan, this, MethodType(call, self))
     finally:
         running.names = outer

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
-from hookline.engine.call import Call, here
+from hookline.engine.call import here, new_call
 from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
@@ -86,13 +86,7 @@ class Site:
             )
         except KeyError:  # a module without hook dicts is called as its class does it
             bare = False
-        this = Call()
-        this.module = module
-        this.names = self
-        this.index = next(self.count)
-        this.args = args
-        this.kwargs = kwargs
-        this.instead = this.output = this.error = this._origin = None
+        this = new_call(module, self, next(self.count), args, kwargs)
         return run(self.plan, this, module.forward if bare else module._call_impl)
 
     def __del__(self) -> None:
@@ -191,13 +185,7 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     except KeyError:
         bare = False
 
-    this = Call()
-    this.module = self
-    this.names = site
-    this.index = next(site.count)
-    this.args = args
-    this.kwargs = kwargs
-    this.instead = this.output = this.error = this._origin = None
+    this = new_call(self, site, next(site.count), args, kwargs)
     return run(site.plan, this, self.forward if bare else MethodType(original.__call__, self))
 
 

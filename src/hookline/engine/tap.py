@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hookline.engine.call import Call, Running, here
+from hookline.engine.call import Call, Running, here, new_call
 from hookline.engine.graph_values import packed, unpacked
 from hookline.engine.run import finish
 from hookline.engine.unseen import unseen
@@ -128,10 +128,8 @@ def began(
     if site is not None and site.plan.compiled.taps:
         given, rows = shown(structure, parts, kinds)
         args, kwargs = filled(structure, given, integers)
-        running, call = here.running, Call()
-        call.module, call.names, call.index = site.module(), site, next(site.count)
-        call.args, call.kwargs = args, kwargs
-        call.instead = call.output = call.error = call._origin = None
+        running = here.running
+        call = new_call(site.module(), site, next(site.count), args, kwargs)
         call.parent = above(running, depth)
         running.call = open_calls[number] = call
         tap = taps[call] = Tap(number, depth, ticket)

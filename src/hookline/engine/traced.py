@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.engine.call import Call
+from hookline.engine.call import new_call
 from hookline.engine.graph_values import kinds_of, packed
 from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradients, sites
 from hookline.model.tensors import DEEPEST
@@ -66,10 +66,8 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         tell_what_is_left_out()
     call = None
     if plan.traced:
-        call = Call()
-        call.module, call.names, call.index, call.parent = self, site, 0, None
-        call.args, call.kwargs = args, kwargs
-        call.instead = call.output = call.error = call._origin = None
+        call = new_call(self, site, 0, args, kwargs)
+        call.parent = None
         for hook in plan.traced_before:
             hook(call)
         args, kwargs = call.args, call.kwargs
