@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 import hookline
 from hookline import Run
 from hookline.engine.call import here
-from hookline.engine.tap import open_calls
+from hookline.engine.graph_calls import graph_calls
 
 BACKENDS = ("eager", "aot_eager", "inductor")
 
@@ -578,7 +578,7 @@ def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
 
     assert [call.parent and call.parent.path for call in run] == [None, "", "inner", "inner"]
     assert here.running.call is None
-    assert not open_calls
+    assert not graph_calls.open
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -614,7 +614,7 @@ def test_what_runs_while_the_error_of_a_graph_is_handled_is_nested_as_ever(backe
             model(torch.tensor([1]))
 
     assert run["", 1].parent is None
-    assert not open_calls
+    assert not graph_calls.open
 
 
 def test_outermost_calls_of_a_graph_are_not_nested_in_one_that_an_error_ended() -> None:
@@ -634,7 +634,7 @@ def test_a_call_that_an_error_ended_keeps_nothing_once_the_call_around_it_has_en
         for _ in range(3):
             compiled(X)
 
-        assert not open_calls
+        assert not graph_calls.open
         assert [reference() for reference in given] == [None] * len(given)
 
 
@@ -708,7 +708,7 @@ def test_a_backward_pass_that_raises_leaves_the_next_call_with_its_own_parent() 
 
     assert any(call.recompute for call in run)
     assert [call.parent for call in run.calls_of("")] == [None] * 3
-    assert not open_calls
+    assert not graph_calls.open
 
 
 def test_a_graph_says_that_it_does_not_see_calls_of_methods() -> None:
@@ -763,7 +763,7 @@ def test_after_a_graph_that_recomputes_calls_the_next_are_nested_as_ever() -> No
     assert any(call.recompute for call in run)
     nested = [(call.path, call.parent and call.parent.path) for call in run if not call.recompute]
     assert nested[: len(nested) // 2] == nested[len(nested) // 2 :]
-    assert not open_calls
+    assert not graph_calls.open
 
 
 # Steps
@@ -917,7 +917,7 @@ def test_what_is_compiled_for_other_processes_is_one_clear_error(
                 assert torch.equal(compiled(X), expected)
 
         assert torch.equal(compiled(X), expected)
-    assert not open_calls
+    assert not graph_calls.open
 
 
 def test_what_is_compiled_for_this_process_alone_is_recorded_whatever_is_set_later(model: nn.Module) -> None:

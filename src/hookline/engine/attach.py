@@ -11,6 +11,7 @@ from hookline.engine.compile_start import attached as ever_attached
 from hookline.engine.compile_start import hear_of_tracing, is_known_to_graphs
 from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import tell, tell_no_more
+from hookline.engine.graph_calls import graph_calls
 from hookline.engine.hook import Handle, Hook, HookFunction, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
 from hookline.engine.plan import Plan, decide
@@ -28,7 +29,6 @@ from hookline.engine.site import (
     site_of,
 )
 from hookline.engine.stand_in import swap, swap_back
-from hookline.engine.tap import give_keys, waiting
 from hookline.engine.torch_hooks import call
 from hookline.engine.traced import graphs
 from hookline.errors import AttachError
@@ -92,9 +92,9 @@ def _remember(hooks: tuple[Hook, ...], plan: Plan) -> None:
     where graphs are made already."""
     ever_attached.add(hooks[0])
     if plan.compiled.taps or plan.compiled.leaves_out:
-        waiting.add(hooks[0])
+        graph_calls.without_keys.add(hooks[0])
         if graphs.made:
-            give_keys()
+            graph_calls.give_keys()
 
 
 def _enter(module: TorchModule, site: Site, in_slot: bool) -> None:

@@ -18,7 +18,9 @@ from weakref import WeakValueDictionary
 
 from torch.nn import Module
 
+from hookline.engine.call import here
 from hookline.engine.forwarding import forwarding, is_stand_in, original_class
+from hookline.engine.graph_calls import graph_calls
 from hookline.engine.site import (
     PYTORCHS_CALL,
     SITE,
@@ -31,7 +33,6 @@ from hookline.engine.site import (
     site_of,
     take_from_slot,
 )
-from hookline.engine.tap import forget
 from hookline.engine.traced import graphs
 from hookline.errors import AttachError
 
@@ -58,7 +59,7 @@ def swap_back(module: Module, site: Site) -> None:
         site.swapped = False
     take_from_slot(module, site)
     if graphs.made:
-        forget(site)
+        graph_calls.drop_of(site, here.running)
     close(site)
 
 

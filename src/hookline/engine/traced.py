@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.engine.call import new_call
+from hookline.engine.graph_calls import graph_calls
 from hookline.engine.graph_values import kinds_of, packed
-from hookline.engine.tap import TOKEN, careful, give_keys, operators, show_gradients, sites
+from hookline.engine.tap import TOKEN, careful, operators, show_gradients
 from hookline.model.tensors import DEEPEST
 from hookline.torch_private import get_interpreter_stack
 
@@ -156,7 +157,7 @@ def make_ready() -> bool:
     refuse_to_be_packaged(trace.output)
     operators()
     graphs.made = True
-    give_keys()
+    graph_calls.give_keys()
     if not trace.export:
         return True
     warnings.warn("torch.export leaves hookline's hooks out: what is exported is the bare model", stacklevel=2)
@@ -249,7 +250,7 @@ def tell_of_method(name: str) -> None:
 
 def tell_what_is_left_out() -> None:
     """Say, while a graph is made, which hooks do not run in it; once of each."""
-    left_out = {hook: None for site in sites.values() for hook in site.plan.compiled.left_out}
+    left_out = {hook: None for site in graph_calls.sites.values() for hook in site.plan.compiled.left_out}
     hooks = [hook for hook in left_out if not hook.warned]
     if not hooks:
         return
