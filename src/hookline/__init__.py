@@ -22,8 +22,8 @@ from hookline.errors import (
     SourceError,
     StoreError,
 )
+from hookline.loading import load
 from hookline.model.select import Selection, select
-from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.tools.hooks import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch

@@ -15,7 +15,6 @@ from torch import nn
 import hookline
 import hookline.testing
 from hookline import CompareError, StoreError, edits
-from hookline.compare.difference import Diff
 from hookline.report.page import page
 from hookline.report.page.diff_page import diff_document
 from hookline.report.page.run_page import run_document
@@ -72,10 +71,10 @@ def saved_diff(folder: Path) -> None:
 
 
 def use_diff(folder: Path) -> None:
-    diff = Diff.load(folder)
+    diff = hookline.load(folder)
     repr(diff)
     page(diff_document(diff), diff._repr_html_())
-    json.dumps(diff.as_dict())
+    json.dumps(diff.to_dict())
     diff.to_pandas()
     _ = diff.first, diff.culprits, [*map(str, diff)], [*map(str, diff.weights)]
 

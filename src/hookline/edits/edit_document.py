@@ -14,7 +14,7 @@ from hookline.edits import arithmetic, directions, recorded
 from hookline.edits.edit import Edit, chain
 from hookline.errors import EditError
 from hookline.record.record import Run
-from hookline.record.run_document import run_of, to_document
+from hookline.record.run_document import decode, to_document
 from hookline.store.folder import read, write
 from hookline.store.members import (
     LARGEST,
@@ -68,7 +68,7 @@ def load(folder: str | os.PathLike[str]) -> Edit:
     """
     document, tensors = read(folder, kind="edit")
     with damage_told(os.path.join(folder, "edit.json")):
-        expect_object(document, frozenset(("format", "version", "edit")))
+        expect_object(document, frozenset(("edit",)))
         return member(document, "edit", lambda data: _edit(data, tensors))
 
 
@@ -162,7 +162,7 @@ def _float(data: Any, *_: Any) -> float:
 def _run(data: Any, tensors: dict[str, Tensor], _: int) -> Run:
     prefix = member(expect_object(data, frozenset(("run", "name"))), "name", text) + "/"
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return member(data, "run", lambda document: run_of(document, own))
+    return member(data, "run", lambda document: decode(document, own))
 
 
 def _tuple(data: Any, tensors: dict[str, Tensor], depth: int) -> tuple[Any, ...]:

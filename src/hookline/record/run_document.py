@@ -39,9 +39,8 @@ PLAIN: dict[str, Read[Any]] = {
     **{"thread": whole, "training": flag, "error": maybe(text)},
 }
 CALL = frozenset((*PLAIN, "recompute", "parent", "args", "kwargs", "output"))
-WRITTEN = ("format", "version")
-HEAD = frozenset((*WRITTEN, "model", "modules", "aliases", "settings", "rank", "world_size", "calls"))
-GATHERED = frozenset((*WRITTEN, "ranks"))
+HEAD = frozenset(("model", "modules", "aliases", "settings", "rank", "world_size", "calls"))
+GATHERED = frozenset(("ranks",))
 
 
 def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,14 +69,13 @@ def _from_run(run: Run, shelf: "Shelf", prefix: str = "") -> dict[str, Any]:
     }
 
 
-def from_document(document: Any, tensors: Mapping[str, Tensor], *, source: str = "the document of this run") -> Run:
-    """The run that a document describes; StoreError that names the first member that is not as it should be, and the
-    `source` of the document."""
-    with damage_told(source):
-        return run_of(document, tensors)
+def from_document(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+    """The run that a document describes; StoreError that names the first member that is not as it should be."""
+    with damage_told("the document of this run"):
+        return decode(document, tensors)
 
 
-def run_of(document: Any, tensors: Mapping[str, Tensor]) -> Run:
+def decode(document: Any, tensors: Mapping[str, Tensor]) -> Run:
     """The run that a document describes, or that a part of one does; MemberError where it describes none."""
     expect_object(document)
     if "ranks" not in document:

@@ -1,19 +1,15 @@
 """Traces for other tools: Chrome's trace events, which Perfetto shows, and collapsed stacks for flame graphs."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hookline.profiling.profiled import Profile
+from hookline.profiling.timeline import Span
+from hookline.record.record import Run
 from hookline.store.file import write_text
-
-if TYPE_CHECKING:
-    from hookline.profiling.profiled import Profile
-    from hookline.profiling.timeline import Span
-    from hookline.record.record import Run
 
 FORWARD, BACKWARD = "forward", "backward"
 
