@@ -101,12 +101,46 @@ def swept(folder: Path) -> None:
     found._repr_html_()
 
 
+def saved_findings(folder: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    nn.init.constant_(model[0].weight, float("nan"))
+    hookline.check(model, torch.ones(1, 2)).save(folder)
+
+
+def saved_profile(folder: Path) -> None:
+    hookline.profile(nn.Sequential(nn.Linear(2, 2)), torch.ones(1, 2), repeat=1).save(folder)
+
+
+def saved_hooks(folder: Path) -> None:
+    model = nn.Sequential(nn.ReLU())
+    model[0].register_forward_hook(print)
+    hookline.hooks(model).save(folder)
+
+
+def use_result(folder: Path) -> None:
+    found = hookline.load(folder)
+    _ = repr(found), found._repr_html_(), found.to_json(), found.to_pandas(), [*map(repr, found)], bool(found)
+    found.page(folder.with_name("page.html"))
+
+
+def use_profile(folder: Path) -> None:
+    use_result(folder)
+    profile = hookline.load(folder)
+    profile.collapsed(folder.with_name("stacks.txt"))
+    if profile.spans:
+        profile.perfetto(folder.with_name("trace.json"))
+
+
 STRIDE = 5  # of 19 wrong values each member gets another four
 CASES: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], None]]] = {
     "run": ("run", saved_run, use_run),
     "fingerprints": ("run", saved_fingerprints, use_run),
     "gathered": ("run", saved_ranks, use_run),
     "diff": ("diff", saved_diff, use_diff),
+    "findings": ("findings", saved_findings, use_result),
+    "profile": ("profile", saved_profile, use_profile),
+    "hooks": ("hooks", saved_hooks, use_result),
+    "swept": ("sweep", swept, use_result),
     "edit": ("edit", saved_edit, use_edit),
     "sweep": ("sweep", swept, swept),
 }

@@ -11,7 +11,7 @@ from toys import Gives
 
 import hookline
 import hookline.demo
-from hookline.errors import CompareError, SelectionError, StoreError
+from hookline.errors import CompareError, SelectionError
 from hookline.testing import recorded, toy
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)

@@ -9,7 +9,6 @@ from hookline.store.members import (
     MemberError,
     Read,
     count,
-    expect_object,
     expected,
     flag,
     listed,
@@ -19,13 +18,9 @@ from hookline.store.members import (
     one_of,
     pair,
     parts,
+    shape,
     text,
-    whole,
 )
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(parts(value, lambda size: whole(size, -1)))
 
 
 def _both(read: Read[Any]) -> Read[tuple[Any, Any]]:
@@ -46,7 +41,7 @@ DIFFERENCE = Schema(
         **dict.fromkeys(("absolute", "relative", "error", "cosine", "snr", "ulps"), number),
         **dict.fromkeys(("differs", "identical"), flag),
         **dict.fromkeys(("nan", "beyond", "count"), count),
-        **{"shapes": _both(maybe(_shape)), "dtypes": _both(maybe(text)), "tolerance": _both(number), "text": text},
+        **{"shapes": _both(maybe(shape)), "dtypes": _both(maybe(text)), "tolerance": _both(number), "text": text},
         "basis": one_of(*get_args(Basis)),
     },
 )
@@ -84,7 +79,7 @@ DIFF = Schema(
         **{"only_a": listed(_unmatched), "only_b": listed(_unmatched), "mapping": mapped(text)},
         **{"proposed": mapped(text), "notes": listed(text), "every_call": flag},
     },
-    derived=("same", "summary"),
+    beside=("same", "summary", "first", "culprit"),
 )
 
 
@@ -92,6 +87,7 @@ def to_document(diff: Diff) -> dict[str, Any]:
     """All of a diff for JSON, and what follows from it: whether it is none, a line, the first and the culprit."""
     first, culprit = diff.first, diff.culprit
     return {
+        **{"same": diff.same, "summary": diff.summary},
         "first": None if first is None else first.number,
         "culprit": None if culprit is None else culprit.number,
         **DIFF.write(diff),
@@ -100,8 +96,7 @@ def to_document(diff: Diff) -> dict[str, Any]:
 
 def decode(document: Any, _: object = None) -> Diff:
     """The diff that a document describes; MemberError where it describes none."""
-    expect_object(document, frozenset((*DIFF.known, "first", "culprit")))
-    found = DIFF.read({name: value for name, value in document.items() if name in DIFF.known})
+    found = DIFF.read(document)
     for place, each in enumerate(found.pairs):
         try:
             _expect_place(each, place)

@@ -24,13 +24,11 @@ from hookline.model.paths import PathTable
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
 from hookline.result import Result
-from hookline.store.codec import Schema, plain
+from hookline.store.codec import Schema
 from hookline.store.folder import read, write
 from hookline.store.members import (
     MemberError,
-    Read,
     damage_told,
-    expect_object,
     expected,
     listed,
     mapped,
@@ -146,8 +144,7 @@ class Sweep(Result[Cell]):
 
     def to_dict(self) -> dict[str, Any]:
         """The sweep as plain data that JSON can hold: numbers that are not finite are text."""
-        own = {name: plain(getattr(self, name)) for name in SWEEP}
-        return {**own, "cells": [CELL.write(cell) for cell in self]}
+        return {**SWEEP.write(self), "cells": [CELL.write(cell) for cell in self]}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the sweep to a folder, whole or not at all, as `hookline.sweep(..., save=folder)` does; a sweep saved
@@ -155,16 +152,19 @@ class Sweep(Result[Cell]):
         write(folder, self.to_dict(), {}, kind=self.noun)
 
 
-SWEEP: dict[str, Read[Any]] = {
-    **{"model": text, "edit": text, "baselines": listed(number), "paths": listed(text), "labels": listed(text)},
-    **{"never_called": listed(text), "settings": mapped(text)},
-}
+SWEEP = Schema(
+    Sweep,
+    {
+        **{"model": text, "edit": text, "baselines": listed(number), "paths": listed(text), "labels": listed(text)},
+        **{"never_called": listed(text), "settings": mapped(text)},
+    },
+    beside=("cells",),
+)
 
 
 def decode(document: Any, _: object = None) -> Sweep:
     """The sweep that a document describes; MemberError where it describes none."""
-    expect_object(document, frozenset((*SWEEP, "cells")))
-    found = Sweep(**{name: member(document, name, read) for name, read in SWEEP.items()})
+    found = SWEEP.read(document)
     if not found.baselines:
         raise MemberError("is empty").within("baselines")
     for cell in member(document, "cells", listed(partial(_cell, found))):
