@@ -21,6 +21,7 @@ LAYERS = [
     "compare",
     "guarding",
     "profiling",
+    "sweeping",
     "checking",
     "tools",
     "report",

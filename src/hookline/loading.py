@@ -12,7 +12,7 @@ DOCUMENTS = {  # which module reads a document of which kind; imported when one 
     "diff": "hookline.compare.diff_document",
     "findings": "hookline.checking.findings_document",
     "profile": "hookline.profiling.profile_document",
-    "sweep": "hookline.tools.sweep",
+    "sweep": "hookline.sweeping.sweep_document",
     "hooks": "hookline.tools.hooks",
 }
 

@@ -42,6 +42,15 @@ class Result(ABC, Generic[E_co]):
     - `save(folder)`, read by `hookline.load`; `page(file)`, `to_dict()`, `to_json()`, `to_pandas()`.
 
     A path that a result does not have raises RecordError with the nearest paths.
+
+    >>> import torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    >>> with hookline.watch(model) as run:
+    ...     _ = model(torch.ones(1, 2))
+    >>> run["0"].type, run[0].type, len(run), "1" in run
+    ('Linear', 'Sequential', 3, True)
+    >>> hookline.hooks(model).summary
+    'Sequential: no hooks'
     """
 
     __slots__ = ()

@@ -5,7 +5,7 @@ from html import escape
 
 from hookline.messages import figure
 from hookline.model.console import Column, Group, Style, Table, Text, cell_len
-from hookline.tools.sweep import Cell, Sweep
+from hookline.sweeping.swept import Cell, Sweep
 
 BAR = 24
 LESS, MORE = (33, 102, 172), (178, 24, 43)  # blue and red, the ends of a scale that colour-blind people tell apart

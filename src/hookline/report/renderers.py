@@ -19,8 +19,8 @@ from hookline.report.profile_table import profile_html, profile_table
 from hookline.report.text import findings_table, hooks_table, render, run_table
 from hookline.report.trace import run_events, span_events, write_collapsed, write_trace
 from hookline.result import Renderer, Result
+from hookline.sweeping.swept import Sweep
 from hookline.tools.hooks import Hooks
-from hookline.tools.sweep import Sweep
 
 Write: TypeAlias = Callable[[Any, str | os.PathLike[str]], None]
 
