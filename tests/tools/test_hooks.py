@@ -256,4 +256,4 @@ def test_it_is_a_sequence_and_plain_data(model):
     model[1].register_forward_hook(nothing)
     found = hookline.hooks(model)
     assert [hook.path for hook in found[1:]] == ["1"]
-    assert json.loads(json.dumps(found[0].to_dict()))["flags"] == []
+    assert json.loads(found.to_json())["hooks"][0]["flags"] == []

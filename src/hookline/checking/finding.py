@@ -1,6 +1,5 @@
 """Finding, Findings, Rule: what a check gives back, and what it asks."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from hookline.checking.evidence import Evidence
 from hookline.errors import RecordError
 from hookline.record.record import Run
 from hookline.result import Result
+from hookline.store.codec import plain
 from hookline.store.folder import write
 
 Severity: TypeAlias = Literal["note", "warning", "error"]
@@ -57,11 +57,10 @@ FIELDS = ("rule", "severity", "path", "call", "message", "evidence", "advice")
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    """A figure of the evidence; text of anything that JSON cannot hold."""
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    return plain(value) if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ class Findings(Result[Finding]):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the findings and the run that was judged to a folder, whole or not at all; findings saved there before
-        are replaced. Of `error` its text is kept.
+        are replaced. Of `error` the class and the text are kept; loaded it is a RecordError.
 
         Raises StoreError where the folder holds something else or a kept value cannot be written.
         """

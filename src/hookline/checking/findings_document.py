@@ -36,7 +36,8 @@ def to_document(findings: Findings) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, SavedError) else f"{type(error).__name__}: {error}"
+    """The class and the text of an error; one that was loaded has both as its text."""
+    return str(error) if type(error) is RecordError else f"{type(error).__name__}: {error}"
 
 
 def decode(document: Any, tensors: Mapping[str, Tensor]) -> Findings:
@@ -46,13 +47,9 @@ def decode(document: Any, tensors: Mapping[str, Tensor]) -> Findings:
     return Findings().settle(
         member(document, "run", lambda own: run_document.decode(own, tensors)),
         member(document, "findings", listed(_finding)),
-        None if error is None else SavedError(error),
+        None if error is None else RecordError(error),
         looked=member(document, "looked", listed(text)),
     )
-
-
-class SavedError(RecordError):
-    """What a check's model, loss or backward pass raised, by its class and text, read back from a folder."""
 
 
 def _finding(data: Any, depth: int = 0) -> Finding:

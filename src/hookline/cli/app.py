@@ -231,7 +231,7 @@ def watch(
 
     _print(run, as_json=as_json)
     if save:
-        _save(run, save, "run")
+        _save(run, save)
     _write_page(run, page)
     raise typer.Exit(code)
 
@@ -334,7 +334,7 @@ def diff(
     else:
         _console().print(found)
     if save:
-        _save(found, save, "diff")
+        _save(found, save)
     _write_page(found, page)
     raise typer.Exit(FOUND if found else 0)
 
@@ -633,12 +633,12 @@ def _write_page(found: Result[Any], page: Path | None) -> None:
     _note(f"wrote {page}: open it in a browser")
 
 
-def _save(found: Run | Diff, folder: Path, kind: str) -> None:
+def _save(found: Result[Any], folder: Path) -> None:
     from hookline.store.folder import is_saved
 
-    replaced = is_saved(folder, kind=kind)
+    replaced = is_saved(folder, kind=found.noun)
     try:
         found.save(folder)
     except OSError as error:
         raise StoreError(f"cannot save to {folder}: {error}") from error
-    _note(f"saved to {folder}{f', in the place of the {kind} that was there' if replaced else ''}")
+    _note(f"saved to {folder}{f', in the place of the {found.noun} that was there' if replaced else ''}")

@@ -79,10 +79,6 @@ class HookInfo:
             raise AttachError(f"{self.name} on {self.path or 'the model'} ({self.owner}) cannot be taken off again")
         self.undo.remove()
 
-    def to_dict(self) -> dict[str, Any]:
-        """What is known of it, as plain data that JSON can hold."""
-        return HOOK.write(self)
-
 
 HOOK = Schema(
     HookInfo,
@@ -123,7 +119,7 @@ class Hooks(Result[HookInfo]):
 
     def to_dict(self) -> dict[str, Any]:
         """The hooks as plain data that JSON can hold."""
-        return {"model": self.model, "hooks": [hook.to_dict() for hook in self]}
+        return {"model": self.model, "hooks": [HOOK.write(hook) for hook in self]}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the list to a folder, whole or not at all; hooks saved there before are replaced. StoreError where the
