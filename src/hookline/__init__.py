@@ -22,9 +22,10 @@ from hookline.errors import (
     SourceError,
     StoreError,
 )
+from hookline.loading import load
 from hookline.model.select import Selection, select
-from hookline.record.load import load
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.result import Result
 from hookline.tools.hooks import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hookline.matching.fingerprint import fingerprint
     from hookline.matching.tensors import Difference
     from hookline.profiling.profiled import Cost, Profile
+    from hookline.sweeping.swept import Sweep
     from hookline.tools.check import check
     from hookline.tools.diff import diff
     from hookline.tools.edit import edit
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from hookline.tools.guard import guard
     from hookline.tools.profile import profile
     from hookline.tools.stop import stop_after
-    from hookline.tools.sweep import Sweep, sweep
+    from hookline.tools.sweep import sweep
 
 ON_DEMAND = {  # what is imported when it is first asked for, so that importing hookline costs little
     "hookline.matching.fingerprint": ("fingerprint",),
@@ -70,10 +72,8 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
         "rule",
     ),
     "hookline.tools.stop": ("stop_after",),
-    "hookline.tools.sweep": (
-        "Sweep",
-        "sweep",
-    ),
+    "hookline.sweeping.swept": ("Sweep",),
+    "hookline.tools.sweep": ("sweep",),
 }
 
 
@@ -116,6 +116,7 @@ __all__ = [
     "Profile",
     "RULES",
     "RecordError",
+    "Result",
     "Rule",
     "Run",
     "Selection",

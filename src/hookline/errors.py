@@ -15,10 +15,7 @@
 Each says what happened, where, and what to do about it.
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hookline.record.record import Run
+from typing import Any
 
 
 class HooklineError(Exception):
@@ -76,7 +73,7 @@ class NonFiniteError(HooklineError, ArithmeticError):
         index: int | None = None,
         phase: str = "forward",
         step: int = 0,
-        run: "Run | None" = None,
+        run: Any = None,
     ) -> None:
         super().__init__(message)
         self.path, self.index, self.phase, self.step, self.run = path, index, phase, step, run

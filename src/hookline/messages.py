@@ -1,6 +1,7 @@
-"""What messages share: cut lists, names with their article, and where the code outside of this package is."""
+"""What messages share: cut lists, names with their article, figures, and where the code outside of this package is."""
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,40 @@ def with_article(name: str) -> str:
     ('a Linear', 'an Attention')
     """
     return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "call"), counted(2000, "call")
+    ('1 call', '2,000 calls')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def figure(value: float | None) -> str:
+    """A number in four digits; nothing where there is none."""
+    if value is None or math.isnan(value):
+        return "" if value is None else "nan"
+    return f"{value:.4g}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds with three digits or so."""
+    value = seconds * 1e3
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def engineering(number: float) -> str:
+    """A number with three digits and k, M, G or T.
+
+    >>> engineering(0), engineering(1536), engineering(2.5e9)
+    ('0 ', '1.54 k', '2.5 G')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g} "
 
 
 def outside() -> tuple[FrameType, int]:

@@ -96,7 +96,7 @@ def test_two_modules_that_made_it_in_one_forward_both_stand() -> None:
 def test_consequences_are_in_the_document() -> None:
     findings = train(layers(), [torch.full((8, 4), NAN)] * 2)
 
-    (document,) = [each for each in findings.as_dict()["findings"] if each["severity"] == "error"]
+    (document,) = [each for each in findings.to_dict()["findings"] if each["severity"] == "error"]
     assert len(document["consequences"]) == 24
     assert document["consequences"][0]["rule"] == "nonfinite-parameter"
 

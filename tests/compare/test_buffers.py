@@ -30,11 +30,11 @@ def test_running_statistics_that_were_updated_otherwise_are_a_difference() -> No
     assert found
     assert not found.identical
     assert [pair.path for pair in found if pair.differs] == ["1"]
-    assert {name: part.differs for name, part in found.of("1").buffers.items()} == {
+    assert {name: part.differs for name, part in found["1"].buffers.items()} == {
         **{"running_mean": True, "running_var": True, "num_batches_tracked": False}
     }
-    assert not found.of("1").gives_other
-    assert found.first is found.culprit is found.of("1")
+    assert not found["1"].gives_other
+    assert found.first is found.culprit is found["1"]
     assert found.culprit.why == "momentum is 0.1 against 0.2"
 
 
@@ -48,7 +48,7 @@ def test_buffers_that_were_updated_alike_are_none() -> None:
 
     assert not found
     assert found.identical
-    assert len(found.of("1").buffers) == 3
+    assert len(found["1"].buffers) == 3
 
 
 def test_buffers_that_no_forward_updates_are_left_to_the_weights() -> None:
@@ -57,7 +57,7 @@ def test_buffers_that_no_forward_updates_are_left_to_the_weights() -> None:
 
     found = hookline.diff(model.eval(), other.eval(), X)
 
-    assert found.of("1").buffers == {}
+    assert found["1"].buffers == {}
     assert [weight.name_a for weight in found.weights] == ["1.running_mean"]
 
 
@@ -78,8 +78,8 @@ def test_buffers_after_other_inputs_are_passed_on() -> None:
 
     found = hookline.diff(model, other, X)
 
-    assert found.of("1").updates_other
-    assert found.of("1").makes_it is None
+    assert found["1"].updates_other
+    assert found["1"].makes_it is None
     assert [pair.path for pair in found.culprits] == ["0"]
 
 
@@ -105,7 +105,7 @@ def test_a_buffer_of_a_module_that_nobody_calls_stands_at_the_one_around_it(anew
 
     found = hookline.diff(model, other, X)
 
-    assert list(found.of("0").buffers) == ["inner.count"]
+    assert list(found["0"].buffers) == ["inner.count"]
     assert found.culprit.path == "0"
     assert found.culprit.why == "by is 1 against 2"
     assert model[0].inner.count == other[0].inner.count == 0
@@ -114,7 +114,7 @@ def test_a_buffer_of_a_module_that_nobody_calls_stands_at_the_one_around_it(anew
 def test_a_buffer_that_only_one_updates_is_compared_with_what_the_other_has() -> None:
     found = hookline.diff(Counts(0, anew=False), Counts(3, anew=False), X)
 
-    assert found.of("").buffers["inner.count"].absolute == 3
+    assert found[""].buffers["inner.count"].absolute == 3
 
 
 def test_the_code_that_updates_buffers_otherwise_is_said_to() -> None:
@@ -137,4 +137,4 @@ def test_buffers_are_saved_with_the_rest(tmp_path: object) -> None:
     found = hookline.diff(*with_another_momentum(), X)
     found.save(f"{tmp_path}/diff")
 
-    assert hookline.Diff.load(f"{tmp_path}/diff").pairs == found.pairs
+    assert hookline.load(f"{tmp_path}/diff").pairs == found.pairs

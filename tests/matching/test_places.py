@@ -133,8 +133,8 @@ def test_a_mapping_counts_before_the_places() -> None:
 
     found = hookline.diff(nn.Sequential(*a), nn.Sequential(a[0], nn.Identity(), *a[1:]), X, mapping={"1": "1"})
 
-    assert found.of("1").path_b == "1"
-    assert found.of("2").path_b == "3"
+    assert found["1"].path_b == "1"
+    assert found["2"].path_b == "3"
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the second wraps", "the first wraps"])

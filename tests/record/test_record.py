@@ -1,6 +1,5 @@
 """Tests of a run as its reader meets it: calls by path and number, the tree, tensors, the data frame."""
 
-import sys
 from typing import Any
 
 import pytest
@@ -97,12 +96,12 @@ def test_a_run_contains_the_paths_that_were_called(run: Run) -> None:
 
 
 def test_an_unknown_path_names_the_nearest(run: Run) -> None:
-    with pytest.raises(RecordError, match=r"'layer\.0\.linar' was not watched; nearest: layer\.0\.linear"):
+    with pytest.raises(RecordError, match=r"'layer\.0\.linar' is not in the run; nearest: layer\.0\.linear"):
         run["layer.0.linar"]
 
 
-def test_a_path_like_no_other_was_not_watched(run: Run) -> None:
-    with pytest.raises(RecordError, match="'zzzzzzzz' was not watched$"):
+def test_a_path_like_no_other_has_no_nearest(run: Run) -> None:
+    with pytest.raises(RecordError, match="'zzzzzzzz' is not in the run$"):
         run["zzzzzzzz"]
 
 
@@ -112,19 +111,19 @@ def test_a_module_that_was_watched_but_not_called_says_so(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "index", "times"), [("norm", 3, "3 times"), ("norm", -4, "3 times"), ("layer.1", 1, "once")]
+    ("path", "index", "times"), [("norm", 3, "3 calls"), ("norm", -4, "3 calls"), ("layer.1", 1, "1 call")]
 )
 def test_an_index_that_is_no_call_says_how_many_there_are(run: Run, path: str, index: int, times: str) -> None:
-    with pytest.raises(RecordError, match=f"'{path}' was called {times}; it has no call {index}"):
+    with pytest.raises(RecordError, match=f"'{path}' has {times} in the run, and none at {index}"):
         run[path, index]
 
 
-@pytest.mark.parametrize("key", [0, -1, None, slice(2), ("norm", "0"), ("norm", 0, 1), (0, "norm"), ()])
+@pytest.mark.parametrize("key", [None, 0.5, ("norm", "0"), ("norm", 0, 1), (0, "norm"), ()])
 def test_a_key_that_is_no_path_is_told_how_to_index(run: Run, key: Any) -> None:
     with pytest.raises(RecordError) as caught:
         run[key]
 
-    for part in (f"a run has no [{key!r}]", "run['path']", "run['path', 2]", "run.calls_of('path')", "run.calls[0]"):
+    for part in (f"run[{key!r}]", "run['path']", "run['path', 2]", "run[0]"):
         assert part in str(caught.value)
 
 
@@ -351,13 +350,6 @@ def test_an_empty_run_has_an_empty_data_frame_with_the_same_columns(run: Run) ->
 
     assert len(empty.to_pandas()) == 0
     assert list(empty.to_pandas().columns) == list(run.to_pandas().columns) == list(row(run[""]))
-
-
-def test_without_pandas_the_error_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-
-    with pytest.raises(RecordError, match=r"pip install 'hookline\[data\]'"):
-        run.to_pandas()
 
 
 # An empty run

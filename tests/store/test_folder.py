@@ -48,7 +48,7 @@ def back(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
 def test_a_document_and_its_tensors_come_back(saved: Path) -> None:
     document, tensors = read(saved)
 
-    assert document == {"format": "hookline", "version": 2, **DOCUMENT_DATA}
+    assert document == DOCUMENT_DATA
     assert list(tensors) == ["a", "b"]
     assert all(torch.equal(tensors[name], tensor) for name, tensor in SAVED.items())
 
@@ -300,7 +300,7 @@ def test_a_path_through_a_file_is_a_store_error(tmp_path: Path) -> None:
 def test_a_saved_run_is_replaced(saved: Path) -> None:
     write(saved, {"name": "two"}, {})
 
-    assert read(saved) == ({"format": "hookline", "version": 2, "name": "two"}, {})
+    assert read(saved) == ({"name": "two"}, {})
     assert names(saved) == [DOCUMENT]
     assert names(saved.parent) == ["run"]
 

@@ -15,7 +15,6 @@ from torch import nn
 import hookline
 import hookline.testing
 from hookline import CompareError, StoreError, edits
-from hookline.compare.difference import Diff
 from hookline.report.page import page
 from hookline.report.page.diff_page import diff_document
 from hookline.report.page.run_page import run_document
@@ -72,10 +71,10 @@ def saved_diff(folder: Path) -> None:
 
 
 def use_diff(folder: Path) -> None:
-    diff = Diff.load(folder)
+    diff = hookline.load(folder)
     repr(diff)
     page(diff_document(diff), diff._repr_html_())
-    json.dumps(diff.as_dict())
+    json.dumps(diff.to_dict())
     diff.to_pandas()
     _ = diff.first, diff.culprits, [*map(str, diff)], [*map(str, diff.weights)]
 
@@ -102,12 +101,46 @@ def swept(folder: Path) -> None:
     found._repr_html_()
 
 
+def saved_findings(folder: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    nn.init.constant_(model[0].weight, float("nan"))
+    hookline.check(model, torch.ones(1, 2)).save(folder)
+
+
+def saved_profile(folder: Path) -> None:
+    hookline.profile(nn.Sequential(nn.Linear(2, 2)), torch.ones(1, 2), repeat=1).save(folder)
+
+
+def saved_hooks(folder: Path) -> None:
+    model = nn.Sequential(nn.ReLU())
+    model[0].register_forward_hook(print)
+    hookline.hooks(model).save(folder)
+
+
+def use_result(folder: Path) -> None:
+    found = hookline.load(folder)
+    _ = repr(found), found._repr_html_(), found.to_json(), found.to_pandas(), [*map(repr, found)], bool(found)
+    found.page(folder.with_name("page.html"))
+
+
+def use_profile(folder: Path) -> None:
+    use_result(folder)
+    profile = hookline.load(folder)
+    profile.collapsed(folder.with_name("stacks.txt"))
+    if profile.spans:
+        profile.perfetto(folder.with_name("trace.json"))
+
+
 STRIDE = 5  # of 19 wrong values each member gets another four
 CASES: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], None]]] = {
     "run": ("run", saved_run, use_run),
     "fingerprints": ("run", saved_fingerprints, use_run),
     "gathered": ("run", saved_ranks, use_run),
     "diff": ("diff", saved_diff, use_diff),
+    "findings": ("findings", saved_findings, use_result),
+    "profile": ("profile", saved_profile, use_profile),
+    "hooks": ("hooks", saved_hooks, use_result),
+    "swept": ("sweep", swept, use_result),
     "edit": ("edit", saved_edit, use_edit),
     "sweep": ("sweep", swept, swept),
 }

@@ -283,7 +283,7 @@ def test_an_exception_goes_on_and_the_findings_are_there() -> None:
 def test_findings_that_are_not_there_yet_are_an_error_not_nothing() -> None:
     findings = hookline.check(toy())
 
-    for read in (bool, len, list, lambda each: each.worst, lambda each: each.run, lambda each: each.as_dict()):
+    for read in (bool, len, list, lambda each: each.worst, lambda each: each.run, lambda each: each.to_dict()):
         with pytest.raises(RecordError, match="nothing was checked yet"):
             read(findings)
     assert repr(findings) == "<Findings of a check that has not run yet>"
@@ -348,7 +348,7 @@ def test_a_saved_run_gives_what_the_run_gives(make: object, tmp_path: Path) -> N
 
     findings = hookline.check(run)
     assert findings
-    assert hookline.check(hookline.load(tmp_path / "run")).as_dict() == findings.as_dict()
+    assert hookline.check(hookline.load(tmp_path / "run")).to_dict() == findings.to_dict()
 
 
 def test_a_saved_run_of_a_check_tells_what_needs_the_run_alone(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_notes_alone_are_false() -> None:
 
 
 def test_findings_are_one_json_document() -> None:
-    document = json.loads(json.dumps(hookline.check(broken(), X).as_dict(), allow_nan=False))
+    document = json.loads(json.dumps(hookline.check(broken(), X).to_dict(), allow_nan=False))
 
     assert document["model"] == "Sequential"
     assert document["worst"] == "error"
@@ -470,7 +470,7 @@ def test_findings_are_one_json_document() -> None:
 def test_figures_that_are_not_finite_are_text_in_json() -> None:
     finding = hookline.Finding("", "x", evidence={"largest": float("inf"), "all": [float("nan"), 1]})
 
-    assert finding.as_dict()["evidence"] == {"largest": "inf", "all": ["nan", 1]}
+    assert finding.to_dict()["evidence"] == {"largest": "inf", "all": ["nan", 1]}
 
 
 # Nothing found

@@ -98,8 +98,8 @@ def test_wrong_backward_is_no_rounding() -> None:
 
     assert found.culprit.path == "1"
     assert not found.culprit.gives_other
-    assert found.of("0").backs_other
-    assert not found.of("2").backs_other
+    assert found["0"].backs_other
+    assert not found["2"].backs_other
 
 
 def test_wrong_momentum_is_no_rounding() -> None:

@@ -19,7 +19,8 @@ from toys import Gives
 
 import hookline
 from hookline import NonFiniteError
-from hookline.record import finite, guarding
+from hookline.guarding import guard as guarding
+from hookline.record import finite
 from hookline.testing import assert_unhooked, toy
 
 NAN, INF = float("nan"), float("inf")

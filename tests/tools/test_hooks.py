@@ -63,7 +63,7 @@ def test_a_hook_of_pytorchs_api_is_told_and_taken_off(model, kind, installed):
             1,
             "nothing",
         )
-        assert second.defined.endswith(f"test_inventory.py:{nothing.__code__.co_firstlineno}")
+        assert second.defined.endswith(f"test_hooks.py:{nothing.__code__.co_firstlineno}")
         first.remove()
         first.remove()
         assert len(hookline.hooks(model)) == 1
@@ -96,7 +96,7 @@ def test_a_step_of_ours_says_where_it_was_added_and_is_taken_off_one_module_alon
     with hookline.on(model, "*", before=lambda call: seen.append(call.path), order=3):
         first, second = hookline.hooks(model)
         assert (first.path, first.kind, first.owner, first.order) == ("0", "before", "hookline", 3)
-        assert "test_inventory.py" in first.added
+        assert "test_hooks.py" in first.added
         assert first.added == second.added
         second.remove()
         model(torch.ones(1, 2))
@@ -256,4 +256,4 @@ def test_it_is_a_sequence_and_plain_data(model):
     model[1].register_forward_hook(nothing)
     found = hookline.hooks(model)
     assert [hook.path for hook in found[1:]] == ["1"]
-    assert json.loads(json.dumps(found[0].as_dict()))["flags"] == []
+    assert json.loads(found.to_json())["hooks"][0]["flags"] == []

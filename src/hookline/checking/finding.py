@@ -1,16 +1,18 @@
 """Finding, Findings, Rule: what a check gives back, and what it asks."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias
 
 from hookline.checking.evidence import Evidence
 from hookline.errors import RecordError
 from hookline.record.record import Run
+from hookline.result import Result
+from hookline.store.codec import plain
+from hookline.store.folder import write
 
 Severity: TypeAlias = Literal["note", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("note", "warning", "error")
@@ -41,11 +43,11 @@ class Finding:
         count = len(self.consequences)
         return self.message + (f" (+ {count} that follow{'s' if count == 1 else ''} from it)" if count else "")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON takes it: numbers that are not finite are text."""
         figures = {name: _plain(value) for name, value in self.evidence.items()}
         own = {**{name: getattr(self, name) for name in FIELDS}, "evidence": figures}
-        return {**own, "consequences": [each.as_dict() for each in self.consequences]}
+        return {**own, "consequences": [each.to_dict() for each in self.consequences]}
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.path or '(the model)'}: {self.text} [{self.rule}]"
@@ -55,11 +57,10 @@ FIELDS = ("rule", "severity", "path", "call", "message", "evidence", "advice")
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    """A figure of the evidence; text of anything that JSON cannot hold."""
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    return plain(value) if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +110,20 @@ def _rank(finding: Finding) -> tuple[int, int]:
     return -SEVERITIES.index(finding.severity or "note"), finding.call or 0
 
 
-class Findings(Sequence[Finding]):
-    """What a check found, worst first. True where something above a note was found, whatever its length: a note alone
-    is no fault. Prints as a table.
+class Findings(Result[Finding]):
+    """What a check found, worst first. True where something above a note was found: a note alone is not a fault.
+    Printed it is a table.
+
+    `findings["encoder"]` is the worst finding of a module, `findings["encoder", 1]` the next one, `findings[0]` the
+    worst of all; `in` tells whether anything was found in a module.
 
     `run` is the `Run` that was judged; `error` what the model, the loss or the backward pass raised while it was
     checked. `check(model)` without inputs gives findings that are a `with` block: they are there once it is left.
     """
+
+    noun = "findings"
+    entry = "finding"
+    columns = ("rule", "severity", "path", "call", "message", "advice")
 
     def __init__(self, *, block: "Callable[[Findings], AbstractContextManager[None]] | None" = None) -> None:
         self._block = block
@@ -177,18 +185,31 @@ class Findings(Sequence[Finding]):
         """What is as bad as that, or worse."""
         return [each for each in self.found if SEVERITIES.index(each.severity or "note") >= SEVERITIES.index(severity)]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The findings as one document for JSON."""
-        return {"model": self.run.model, "worst": self.worst, "findings": [each.as_dict() for each in self.found]}
+    def _entries(self) -> Sequence[Finding]:
+        return self.found
 
-    def page(self, path: str | os.PathLike[str]) -> None:
-        """Write the findings as a page: one HTML file to open in a browser, in which each leads to its call in the run
-        that was judged. StoreError where it cannot be written."""
-        from hookline.report.html import findings_html
-        from hookline.report.page import write_page
-        from hookline.report.page.run_page import findings_document
+    def _paths(self) -> Iterable[str]:
+        return dict.fromkeys((*(each.path for each in self.found), *self.run.modules))
 
-        write_page(path, findings_document(self), findings_html(self))
+    def _why_empty(self, path: str) -> str | None:
+        return "was checked and nothing was found in it" if path in self.run.modules else None
+
+    def _row(self, entry: Finding, /) -> Mapping[str, Any]:
+        return {name: getattr(entry, name) for name in self.columns}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The findings as plain data that JSON can hold; `findings.run.to_dict()` is the run that was judged."""
+        return {"model": self.run.model, "worst": self.worst, "findings": [each.to_dict() for each in self.found]}
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the findings and the run that was judged to a folder, whole or not at all; findings saved there before
+        are replaced. Of `error` the class and the text are kept; loaded it is a RecordError.
+
+        Raises StoreError where the folder holds something else or a kept value cannot be written.
+        """
+        from hookline.checking.findings_document import to_document
+
+        write(folder, *to_document(self), kind=self.noun)
 
     @property
     def summary(self) -> str:
@@ -196,16 +217,6 @@ class Findings(Sequence[Finding]):
         counts = {severity: sum(each.severity == severity for each in self.found) for severity in reversed(SEVERITIES)}
         told = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count)
         return f"{self.run.model}: {told or 'nothing found'}"
-
-    @overload
-    def __getitem__(self, index: int) -> Finding: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Finding, ...]: ...
-    def __getitem__(self, index: int | slice) -> Finding | tuple[Finding, ...]:
-        return self.found[index]
-
-    def __len__(self) -> int:
-        return len(self.found)
 
     def __bool__(self) -> bool:
         return bool(self.at_least("warning"))
@@ -226,20 +237,4 @@ class Findings(Sequence[Finding]):
             block.__exit__(kind, error, trace)
 
     def __repr__(self) -> str:
-        if self._found is None:
-            return "<Findings of a check that has not run yet>"
-        from hookline.report.text import findings_table, render
-
-        return render(findings_table(self))
-
-    def __rich__(self) -> Any:
-        from hookline.report.text import findings_table
-
-        return findings_table(self)
-
-    def _repr_html_(self) -> str:
-        from hookline.report.html import findings_html
-        from hookline.report.page import inline
-        from hookline.report.page.run_page import findings_document
-
-        return inline(findings_document(self), findings_html(self))
+        return "<Findings of a check that has not run yet>" if self._found is None else super().__repr__()

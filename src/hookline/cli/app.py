@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,11 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch.nn import Module
 
-    from hookline.checking import Findings
     from hookline.cli.sources import Subject
     from hookline.compare.difference import Diff
-    from hookline.profiling.profiled import Profile
     from hookline.record.record import Run
+    from hookline.result import Result
 
 MODEL_FAILED, FOUND, WRONG_INPUT, INTERRUPTED, PIPE_CLOSED = 1, 1, 2, 130, 141
 TRACEBACK = "HOOKLINE_TRACEBACK"  # an environment variable
@@ -146,7 +144,7 @@ SAVE_DIFF = typer.Option(
     parser=Path,
     show_default=False,
     callback=_for_diff,
-    help="Write the diff to this folder; hookline.Diff.load(DIR) reads it.",
+    help="Write the diff to this folder; hookline.load(DIR) reads it.",
 )
 SAVE = typer.Option(
     metavar="DIR",
@@ -233,7 +231,7 @@ def watch(
 
     _print(run, as_json=as_json)
     if save:
-        _save(run, save, "run")
+        _save(run, save)
     _write_page(run, page)
     raise typer.Exit(code)
 
@@ -273,7 +271,7 @@ def check(
         subject = _load(model, inputs, train=train)
         findings = checking(subject.model, *subject.args, loss=subject.own_loss, where=where or "**", **subject.kwargs)
     if as_json:
-        typer.echo(json.dumps(findings.as_dict(), allow_nan=False))
+        typer.echo(findings.to_json())
     else:
         _console().print(findings)
     _write_page(findings, page)
@@ -332,11 +330,11 @@ def diff(
         else:
             found = _diff_of_models(*_two_models(a, b, inputs, train=train), where, mapping, grads=grads)
     if as_json:
-        typer.echo(json.dumps(found.as_dict(), allow_nan=False))
+        typer.echo(found.to_json())
     else:
         _console().print(found)
     if save:
-        _save(found, save, "diff")
+        _save(found, save)
     _write_page(found, page)
     raise typer.Exit(FOUND if found else 0)
 
@@ -353,7 +351,7 @@ HOOKS_EXAMPLES = """
 
 hookline hooks net.py:Net
 
-hookline hooks ./my-bert --json | jq '.[].owner'
+hookline hooks ./my-bert --json | jq '.hooks[].owner'
 """
 
 
@@ -370,7 +368,7 @@ def hooks(
 
         found = hooks_of(load_model(model))
     if as_json:
-        typer.echo(json.dumps([hook.as_dict() for hook in found]))
+        typer.echo(found.to_json())
     else:
         _console().print(found)
 
@@ -390,7 +388,7 @@ hookline profile ./my-bert --inputs 'input_ids=int64\\[8,128]<30522' --repeat 20
 
 hookline profile net.py:Net --inputs net.py:batch --trace trace.json  [dim]# open it at ui.perfetto.dev[/dim]
 
-hookline profile net.py:Net --inputs 'float32\\[2,3,224,224]' --meta --json | jq '.[0].flops'
+hookline profile net.py:Net --inputs 'float32\\[2,3,224,224]' --meta --json | jq '.costs[0].flops'
 """
 
 
@@ -409,7 +407,6 @@ def profile(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show what every module of a model costs."""
-    from hookline.report.profile_table import why_uncounted
     from hookline.tools.profile import profile as profiling
 
     if meta and trace:
@@ -427,8 +424,8 @@ def profile(
             found = profiling(subject.model, *subject.args, where=where or "**", **options, **subject.kwargs)
     if as_json:
         if found.uncounted:
-            _tell(why_uncounted(found))
-        typer.echo(json.dumps([cost.as_dict() for cost in found], allow_nan=False))
+            _tell(found.why_uncounted)
+        typer.echo(found.to_json())
     else:
         _console().print(found)
     if trace:
@@ -438,8 +435,8 @@ def profile(
 
 
 REPORT_HELP = (
-    "Write the page of a saved run or a saved diff: one HTML file that a browser opens from the disk, with the tree of "
-    "calls, their figures, pictures, and search.\n\n"
+    "Write the page of a saved result, such as a run or a diff: one HTML file that a browser opens from the disk, with "
+    "the tree of calls, their figures, pictures, and search.\n\n"
     "Without --page it is written beside the folder: the page of `before/` is `before.html`."
 )
 REPORT_EXAMPLES = """
@@ -453,15 +450,17 @@ hookline report parted/ --page what-parts-them.html
 
 @app.command(help=REPORT_HELP, epilog=REPORT_EXAMPLES)
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=Path, help="What hookline saved: a run, or a diff.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", parser=Path, help="What hookline saved: a run, a diff, another result."),
+    ],
     page: Annotated[Path | None, PAGE] = None,
 ) -> None:
     """Write the page of what was saved."""
-    from hookline.compare.difference import Diff
-    from hookline.record.load import load
+    from hookline.loading import load
 
     saved = _expanded(folder)
-    found = Diff.load(folder) if _is_file(saved / "diff.json") else load(saved if saved.is_dir() else folder)
+    found = load(saved if saved.is_dir() else folder)
     _write_page(found, page or saved.with_name(f"{saved.name or 'report'}.html"))
 
 
@@ -536,7 +535,7 @@ def _two_models(a: str, b: str, inputs: str | None, *, train: bool | None) -> tu
 
 
 def _diff_of_runs(a: str, b: str, where: list[str] | None, mapping: dict[str, str]) -> Diff:
-    from hookline.record.load import load
+    from hookline.loading import load
     from hookline.tools.diff import diff as diffing
 
     return diffing(load(a), load(b), where=where or "**", mapping=mapping)
@@ -582,9 +581,7 @@ def _recorded(watching: AbstractContextManager[Run], subject: Subject, *, grads:
         except HooklineError:
             raise
         except KeyboardInterrupt:
-            from hookline.report.text import headline
-
-            _tell(f"interrupted; recorded so far: {headline(run)}")
+            _tell(f"interrupted; recorded so far: {run.summary}")
             raise typer.Exit(INTERRUPTED) from None
         except (Exception, SystemExit) as error:
             _tell_failure(error)
@@ -616,9 +613,7 @@ def _tell_failure(error: BaseException) -> None:
 def _print(run: Run, *, as_json: bool) -> None:
     """The run on stdout: its table, or its document."""
     if as_json:
-        from hookline.record.run_document import to_document
-
-        typer.echo(json.dumps(to_document(run)[0], allow_nan=False))
+        typer.echo(run.to_json())
         return
     _console().print(run)
 
@@ -631,19 +626,19 @@ def _console() -> Console:
     return Console(width=None if known else PIPE_WIDTH)
 
 
-def _write_page(found: Run | Findings | Diff | Profile, page: Path | None) -> None:
+def _write_page(found: Result[Any], page: Path | None) -> None:
     if page is None:
         return
     found.page(page)
     _note(f"wrote {page}: open it in a browser")
 
 
-def _save(found: Run | Diff, folder: Path, kind: str) -> None:
+def _save(found: Result[Any], folder: Path) -> None:
     from hookline.store.folder import is_saved
 
-    replaced = is_saved(folder, kind=kind)
+    replaced = is_saved(folder, kind=found.noun)
     try:
         found.save(folder)
     except OSError as error:
         raise StoreError(f"cannot save to {folder}: {error}") from error
-    _note(f"saved to {folder}{f', in the place of the {kind} that was there' if replaced else ''}")
+    _note(f"saved to {folder}{f', in the place of the {found.noun} that was there' if replaced else ''}")

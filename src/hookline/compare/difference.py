@@ -4,15 +4,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import Any, ClassVar, TypeAlias
 
 from hookline.compare.recorded import Differences, largest
-from hookline.errors import CompareError
 from hookline.matching.tensors import Difference
-from hookline.store.folder import read, write
-
-if TYPE_CHECKING:
-    import pandas
+from hookline.messages import counted
+from hookline.result import Result
+from hookline.store.folder import write
 
 Unmatched: TypeAlias = tuple[tuple[str, int, str], ...]  # path, index, class
 
@@ -153,10 +151,20 @@ class Pair:
         return f"{words}; {self.why}" if self.causes else words
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Diff(Sequence[Pair]):
+FIGURES = ("absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")
+COLUMNS = (
+    *("path_a", "path_b", "index", "type_a", "type_b", "number", "parent", "differs"),
+    *("makes_it", "amplification", *FIGURES, "why"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Diff(Result[Pair]):
     """Where two models or runs differ: a `Pair` for each call of the first, the reference, that has a partner. True
     where the models' own outputs differ, or an updated buffer or a gradient; with `every_call`, where any call differs.
+
+    `diff["encoder"]` is the pair of the first call of a module of the reference, `diff["encoder", 2]` that of its call
+    2, `diff[0]` the first pair of all.
 
     - `pairs`: in call order; `weights`: each parameter and buffer that is not the same, where models were at hand;
     - `only_a`, `only_b`: (path, index, class) of the calls without a partner;
@@ -168,6 +176,10 @@ class Diff(Sequence[Pair]):
 
     Printed it is a tree with the differing branch open.
     """
+
+    noun: ClassVar[str] = "diff"
+    entry: ClassVar[str] = "pair"
+    columns: ClassVar[Sequence[str]] = COLUMNS
 
     names: tuple[str, str]
     pairs: tuple[Pair, ...]
@@ -234,12 +246,17 @@ class Diff(Sequence[Pair]):
         """Every call without a partner, of the first and then of the second."""
         return (*self.only_a, *self.only_b)
 
-    def of(self, path: str, index: int = 0) -> Pair:
-        """The pair of one call of the reference; CompareError where there is none."""
-        for pair in self.pairs:
-            if (pair.path_a, pair.index) == (path, index):
-                return pair
-        raise CompareError(f"no pair of {path!r}, call {index}: it was not called, or has no partner")
+    def _entries(self) -> Sequence[Pair]:
+        return self.pairs
+
+    def _of(self, path: str) -> Mapping[int, Pair]:
+        return {pair.index: pair for pair in self.pairs if pair.path_a == path}
+
+    def _why_empty(self, path: str) -> str | None:
+        return "has no partner" if any(path == alone for alone, _, _ in self.only_a) else None
+
+    def _row(self, entry: Pair, /) -> Mapping[str, Any]:
+        return row(entry)
 
     @property
     def summary(self) -> str:
@@ -251,7 +268,7 @@ class Diff(Sequence[Pair]):
             return f"{head}: no call of the one belongs to a call of the other"
         head = f"{head}:{self._own_outputs()}"
         if not differing:
-            return f"{head} no difference in {_count(count - len(self.apart), 'call')}{self._though()}"
+            return f"{head} no difference in {counted(count - len(self.apart), 'call')}{self._though()}"
         first, culprit = self.first, self.culprit
         inside = " inside" if self.outputs_agree else ""
         told = f"{head} {differing:,} of {count:,} calls{inside} differ, first {_name(first)}"
@@ -278,10 +295,10 @@ class Diff(Sequence[Pair]):
         """What else there is to say of calls that all agree."""
         tolerated = " beyond rounding" if self.rounded else "" if self.identical else " beyond the tolerance"
         verb = "differs" if len(self.weights) == 1 else "differ"
-        return f"{tolerated}, though {_count(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
+        return f"{tolerated}, though {counted(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it as one document for JSON: numbers that are not finite are text."""
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data that JSON can hold: numbers that are not finite are text."""
         from hookline.compare.diff_document import to_document
 
         return to_document(self)
@@ -289,73 +306,10 @@ class Diff(Sequence[Pair]):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write it to a folder, whole or not at all, as `diff.json`; StoreError where the folder holds something
         else."""
-        write(folder, self.as_dict(), {}, kind="diff")
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "Diff":
-        """What `save` wrote; StoreError where it cannot be read."""
-        from hookline.compare.diff_document import from_document
-
-        document, _ = read(folder, kind="diff")
-        return from_document(document, source=os.path.join(folder, "diff.json"))
-
-    def page(self, path: str | os.PathLike[str]) -> None:
-        """Write it as a page: one HTML file to open in a browser, with the error along the calls and the tree of all of
-        them. StoreError where it cannot be written."""
-        from hookline.report.diff_table import diff_html
-        from hookline.report.page import write_page
-        from hookline.report.page.diff_page import diff_document
-
-        write_page(path, diff_document(self), diff_html(self))
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each pair: the figures of the output that differs most.
-
-        Needs pandas: `pip install hookline[data]`.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise CompareError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        return pandas.DataFrame([row(pair) for pair in self.pairs], columns=COLUMNS)
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Pair, ...]: ...
-    def __getitem__(self, index: int | slice) -> Pair | tuple[Pair, ...]:
-        return self.pairs[index]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
+        write(folder, self.to_dict(), {}, kind=self.noun)
 
     def __bool__(self) -> bool:
         return not self.same
-
-    def __repr__(self) -> str:
-        from hookline.report.diff_table import diff_table
-        from hookline.report.text import render
-
-        return render(diff_table(self))
-
-    def __rich__(self) -> Any:
-        from hookline.report.diff_table import diff_table
-
-        return diff_table(self)
-
-    def _repr_html_(self) -> str:
-        from hookline.report.diff_table import diff_html
-        from hookline.report.page import inline
-        from hookline.report.page.diff_page import diff_document
-
-        return inline(diff_document(self), diff_html(self))
-
-
-FIGURES = ("absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")
-COLUMNS = (
-    *("path_a", "path_b", "index", "type_a", "type_b", "number", "parent", "differs"),
-    *("makes_it", "amplification", *FIGURES, "why"),
-)
 
 
 def row(pair: Pair) -> dict[str, Any]:
@@ -369,10 +323,6 @@ def _name(pair: Pair | None) -> str:
     if pair is None:
         return ""
     return f"{pair.path or 'the model'}{f' #{pair.index}' if pair.index else ''} ({pair.type_a})"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _size(found: Difference) -> tuple[bool, float]:

@@ -1,6 +1,5 @@
 """Edits on disk: a JSON document and the tensors it names, as runs are saved."""
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,27 +12,26 @@ from torch import Tensor
 from hookline.edits import arithmetic, directions, recorded
 from hookline.edits.edit import Edit, chain
 from hookline.errors import EditError
+from hookline.record import run_document
 from hookline.record.record import Run
-from hookline.record.run_document import run_of, to_document
+from hookline.store.codec import Kind, Reader, Writer
 from hookline.store.folder import read, write
 from hookline.store.members import (
     LARGEST,
-    NOT_FINITE,
     MemberError,
     damage_told,
     expect_object,
     expected,
     flag,
+    listed,
     maybe,
     member,
-    number,
     one_of,
-    parts,
     text,
     whole,
 )
 
-KINDS: dict[str, type[Edit]] = {
+EDITS: dict[str, type[Edit]] = {
     kind.__name__: kind
     for kind in (
         chain,
@@ -51,9 +49,9 @@ def save(edit: Edit, folder: str | os.PathLike[str]) -> None:
     Raises EditError for one that is a function of yours or a class of your own, StoreError where the folder holds
     something else.
     """
-    tensors: dict[str, Tensor] = {}
-    document = {"edit": _encode(edit, "edit", tensors)}
-    write(folder, document, {name: tensor.detach() for name, tensor in tensors.items()}, kind="edit")
+    writer = Writer(KINDS)
+    document = {"edit": writer.value(edit, "edit")}
+    write(folder, document, {name: tensor.detach() for name, tensor in writer.tensors.items()}, kind="edit")
 
 
 def load(folder: str | os.PathLike[str]) -> Edit:
@@ -68,121 +66,83 @@ def load(folder: str | os.PathLike[str]) -> Edit:
     """
     document, tensors = read(folder, kind="edit")
     with damage_told(os.path.join(folder, "edit.json")):
-        expect_object(document, frozenset(("format", "version", "edit")))
-        return member(document, "edit", lambda data: _edit(data, tensors))
+        expect_object(document, frozenset(("edit",)))
+        found = member(document, "edit", Reader(tensors, KINDS).value)
+        if not isinstance(found, Edit):
+            raise expected("an edit", document["edit"]).within("edit")
+        return found
 
 
-def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, Edit):
-        kind = type(value).__name__
-        if KINDS.get(kind) is not type(value):
-            raise EditError(
-                f"{value!r} cannot be saved: only the edits of hookline.edits can, not functions or classes"
-            )
-        return {"edit": kind, **{key: _encode(part, f"{name}.{key}", tensors) for key, part in value.held().items()}}
-    if isinstance(value, Tensor):
-        known = next((key for key, tensor in tensors.items() if tensor is value), name)  # one that two edits share
-        tensors[known] = value
-        return {"tensor": known, "trained": value.requires_grad}
-    if isinstance(value, slice):
-        return {"slice": [value.start, value.stop, value.step]}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": str(value)}
-    if isinstance(value, Run):
-        document, own = to_document(value)
-        tensors.update({f"{name}/{key}": tensor for key, tensor in own.items()})
-        return {"run": document, "name": name}
-    if isinstance(value, tuple | list):
-        parts = [_encode(part, f"{name}.{place}", tensors) for place, part in enumerate(value)]
-        return {"tuple": parts} if isinstance(value, tuple) else parts
-    return value
+def _write_edit(writer: Writer, edit: Edit, name: str) -> dict[str, Any]:
+    kind = type(edit).__name__
+    if EDITS.get(kind) is not type(edit):
+        raise EditError(f"{edit!r} cannot be saved: only the edits of hookline.edits can, not functions or classes")
+    return {"edit": kind, **{key: writer.value(part, f"{name}.{key}") for key, part in edit.held().items()}}
 
 
-def _edit(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Edit:
-    kind = KINDS[member(expect_object(data), "edit", one_of(*KINDS))]
-    if depth == DEEPEST:
-        raise MemberError(f"is nested more than {DEEPEST} deep")
+def _read_edit(reader: Reader, data: Any) -> Edit:
+    kind = EDITS[member(data, "edit", one_of(*EDITS))]
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    expect_object(data, frozenset(("edit", *names)))
-    held = {name: member(data, name, partial(_held, name=name, tensors=tensors, depth=depth)) for name in names}
+    expect_object(data, frozenset(("kind", "edit", *names)))
+    held = {name: member(data, name, partial(_held, reader, name)) for name in names}
     try:
         return kind(**held)
     except EditError as error:
         raise MemberError(f"is no edit: {error}") from None
 
 
-def _held(data: Any, name: str, tensors: dict[str, Tensor], depth: int) -> Any:
+def _held(reader: Reader, name: str, data: Any) -> Any:
     """What a field of an edit holds; MemberError where that is not of a type that this field takes."""
-    if name == "edits":
-        held = member(expect_object(data, TUPLE), "tuple", lambda value: value)
-        return tuple(parts(held, lambda part: _edit(part, tensors, depth + 1)))
-    found = _decode(data, tensors)
+    found = reader.value(data)
     what, fits = HELD[name]
     if not fits(found):
         raise expected(what, data)
     return found
 
 
-def _decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
-    """A tensor, a run, a slice, a tuple or list, a number, text or null."""
-    if depth == DEEPEST:
-        raise MemberError(f"is nested more than {DEEPEST} deep")
-    if isinstance(data, list):
-        return parts(data, lambda part: _decode(part, tensors, depth + 1))
-    if isinstance(data, dict):
-        if not data.keys() & DECODERS.keys():
-            raise MemberError("is of no known kind")
-        return next(decode for name, decode in DECODERS.items() if name in data)(data, tensors, depth)
-    return number(data) if isinstance(data, float) else data
+def _write_tensor(writer: Writer, tensor: Tensor, name: str) -> dict[str, Any]:
+    return {"name": writer.put(tensor, name), "trained": tensor.requires_grad}
 
 
-def _tensor(data: Any, tensors: dict[str, Tensor], _: int) -> Tensor:
-    name = member(expect_object(data, frozenset(("tensor", "trained"))), "tensor", text)
-    trained = member(data, "trained", flag)
-    if name not in tensors:
-        raise MemberError(f"names a tensor {name!a} that is not in tensors.safetensors").within("tensor")
-    if trained and not (tensors[name].is_floating_point() or tensors[name].is_complex()):
-        raise MemberError("is not of a dtype that is trained").within("tensor")
-    if trained and not tensors[name].requires_grad:
-        tensors[name] = torch.nn.Parameter(tensors[name])
-    return tensors[name]
+def _read_tensor(reader: Reader, data: Any) -> Tensor:
+    found = member(expect_object(data, frozenset(("kind", "name", "trained"))), "name", reader.named)
+    if not member(data, "trained", flag):
+        return found
+    if not (found.is_floating_point() or found.is_complex()):
+        raise MemberError("is not of a dtype that is trained").within("name")
+    if not found.requires_grad:  # two edits may share one parameter
+        found = reader.tensors[data["name"]] = torch.nn.Parameter(found)
+    return found
 
 
-def _slice(data: Any, *_: Any) -> slice:
-    ends = member(expect_object(data, frozenset(("slice",))), "slice", lambda value: parts(value, maybe(whole)))
+def _write_slice(_: Writer, value: slice, name: str) -> dict[str, Any]:
+    return {"parts": [value.start, value.stop, value.step]}
+
+
+def _read_slice(_: Reader, data: Any) -> slice:
+    ends = member(expect_object(data, frozenset(("kind", "parts"))), "parts", listed(maybe(whole)))
     if len(ends) != 3:
-        raise expected("a list of 3", data["slice"]).within("slice")
+        raise expected("a list of 3", data["parts"]).within("parts")
     return slice(*ends)
 
 
-def _float(data: Any, *_: Any) -> float:
-    return NOT_FINITE[member(expect_object(data, frozenset(("float",))), "float", one_of(*NOT_FINITE))]
+def _write_run(writer: Writer, run: Run, name: str) -> dict[str, Any]:
+    document, tensors = run_document.to_document(run)
+    writer.tensors.update({f"{name}/{key}": tensor for key, tensor in tensors.items()})
+    return {"run": document, "name": name}
 
 
-def _run(data: Any, tensors: dict[str, Tensor], _: int) -> Run:
-    prefix = member(expect_object(data, frozenset(("run", "name"))), "name", text) + "/"
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return member(data, "run", lambda document: run_of(document, own))
+def _read_run(reader: Reader, data: Any) -> Run:
+    prefix = member(expect_object(data, frozenset(("kind", "run", "name"))), "name", text) + "/"
+    own = {name.removeprefix(prefix): tensor for name, tensor in reader.tensors.items() if name.startswith(prefix)}
+    return member(data, "run", lambda document: run_document.decode(document, own))
 
 
-def _tuple(data: Any, tensors: dict[str, Tensor], depth: int) -> tuple[Any, ...]:
-    return tuple(
-        member(
-            expect_object(data, TUPLE),
-            "tuple",
-            lambda value: parts(value, lambda part: _decode(part, tensors, depth + 1)),
-        )
-    )
-
-
-DEEPEST = 50
-TUPLE = frozenset(("tuple",))
-DECODERS: dict[str, Callable[[Any, dict[str, Tensor], int], Any]] = {
-    "tensor": _tensor,
-    "slice": _slice,
-    "float": _float,
-    "run": _run,
-    "tuple": _tuple,
+KINDS = {
+    "edit": Kind(Edit, _write_edit, _read_edit),
+    "tensor": Kind(Tensor, _write_tensor, _read_tensor),
+    "slice": Kind(slice, _write_slice, _read_slice),
+    "run": Kind(Run, _write_run, _read_run),
 }
 
 
@@ -206,6 +166,7 @@ HELD: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what each field of an 
     **dict.fromkeys(("min", "max"), ("a tensor, a number or null", lambda value: value is None or _is_tensor(value))),
     **dict.fromkeys(("seed", "axis"), ("a whole number", _is_whole)),
     **dict.fromkeys(("first", "second"), ("a place, a slice or a list of places", _is_places)),
+    "edits": ("a tuple of edits", lambda value: isinstance(value, tuple) and all(isinstance(e, Edit) for e in value)),
     "run": ("a run", lambda value: isinstance(value, Run)),
     "path": ("text or null", lambda value: isinstance(value, str | None)),
     "index": ("a whole number or null", lambda value: value is None or _is_whole(value)),

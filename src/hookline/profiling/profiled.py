@@ -1,18 +1,18 @@
 """Cost, Profile: what calls cost, as plain data."""
 
 import math
+import os
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 from hookline.errors import RecordError
+from hookline.messages import engineering, milliseconds
 from hookline.profiling.timeline import Span
-
-if TYPE_CHECKING:
-    import os
-
-    import pandas
+from hookline.result import Result
+from hookline.store.folder import write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +77,16 @@ class Cost:
         """Forward FLOPs of the module itself for each byte moved; NaN where there are none."""
         return self.flops_self / self.moved if self.moved and self.flops_self else math.nan
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON takes it: None where a figure is not known."""
-        figures = asdict(self) | {"intensity": self.intensity}
-        return {name: None if figure != figure else figure for name, figure in figures.items()}
-
 
 SELVES = ("forward", "backward", "flops", "backward_flops", "uncounted", "kept")  # what adds up along the tree
 SIZES = ("parameters", "parameter_bytes")  # of which each module's count once
 
 
-class Profile(Sequence[Cost]):
+class Profile(Result[Cost]):
     """What a model costs: a Cost for each call, in order. It prints as a tree with the costs of each module.
+
+    `profile["encoder"]` is the Cost of all of a module's calls together, `profile["encoder", 2]` that of its call 2,
+    `profile[0]` that of the first call of all.
 
     - `total`: everything together; `by_path()`, `by_class()`: the calls of each module, of each class;
     - `plain`: seconds of forward and backward of a step without any of our steps, the median over the repeats; `added`:
@@ -101,6 +99,10 @@ class Profile(Sequence[Cost]):
       Where it is more than a quarter the machine was busy, and figures of another run will differ;
     - `model`, `device`, `repeat`, `backward` (whether there was one).
     """
+
+    noun = "profile"
+    entry = "call"
+    columns = (*(each.name for each in fields(Cost)), "intensity")
 
     def __init__(
         self,
@@ -125,23 +127,18 @@ class Profile(Sequence[Cost]):
         self.steps = tuple(steps)
         self.spans = tuple(spans)
 
-    def __len__(self) -> int:
-        return len(self.costs)
+    def _entries(self) -> Sequence[Cost]:
+        return self.costs
 
-    def __iter__(self) -> Iterator[Cost]:
-        return iter(self.costs)
+    def _of(self, path: str) -> Mapping[int, Cost]:
+        own = (cost for cost in self.costs if cost.path == path and not cost.recompute)
+        return {place if cost.index is None else cost.index: cost for place, cost in enumerate(own)}
 
-    def __getitem__(self, key: Any) -> Any:
-        """A Cost by number; by path, that of all of a module's calls; by (path, index), that of one call."""
-        if isinstance(key, int | slice):
-            return self.costs[key]
-        if isinstance(key, str):
-            found = next((row for row in self.by_path() if row.path == key), None)
-        else:
-            found = next((cost for cost in self if not cost.recompute and (cost.path, cost.index) == key), None)
-        if found is None:
-            raise RecordError(f"the profile has no {key!r}; its paths are {', '.join(self.paths[:8])} ...")
-        return found
+    def _whole(self, path: str, own: Mapping[int, Cost]) -> Cost:
+        return self._group([cost for cost in self.costs if cost.path == path], "path")
+
+    def _row(self, entry: Cost, /) -> Mapping[str, Any]:
+        return {name: getattr(entry, name) for name in self.columns}
 
     @property
     def paths(self) -> list[str]:
@@ -152,7 +149,8 @@ class Profile(Sequence[Cost]):
     def total(self) -> Cost:
         """The outermost calls together."""
         outermost = [cost for cost in self if cost.parent is None and not cost.recompute]
-        return replace(_together(outermost), path="", type=self.model)
+        together = _together(outermost) if outermost else Cost(path="", calls=0)
+        return replace(together, path="", type=self.model)
 
     @property
     def busy(self) -> float:
@@ -181,54 +179,63 @@ class Profile(Sequence[Cost]):
             cost = self.costs[cost.parent]
             yield cost
 
-    def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each call. Needs pandas: `pip install hookline[data]`."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        return pandas.DataFrame([asdict(cost) | {"intensity": cost.intensity} for cost in self])
+    @property
+    def summary(self) -> str:
+        """What was profiled and what it costs, in two lines, and a third where not all FLOPs are known."""
+        lines = [self.model + self._timed(), self._counted()]
+        return "\n".join((*lines, self.why_uncounted) if self.uncounted else lines)
 
-    def page(self, path: "str | os.PathLike[str]") -> None:
-        """Write it as a page: one HTML file to open in a browser, with where the time goes as a picture, and the costs
-        of every call. StoreError where it cannot be written."""
-        from hookline.report.page import write_page
-        from hookline.report.page.profile_page import profile_document
-        from hookline.report.profile_table import profile_html
+    def _timed(self) -> str:
+        if not self.repeat:
+            return ""
+        forward, backward = map(milliseconds, self.plain)
+        times = f"{forward} ms forward" + (f" + {backward} backward" if self.backward else "")
+        return f": {times} plain, median of {self.repeat} on {self.device}; profiling added {self.added:.0%}"
 
-        write_page(path, profile_document(self), profile_html(self))
+    def _counted(self) -> str:
+        total = self.total
+        known = not math.isnan(total.flops)
+        told = [f"{engineering(total.flops)}FLOP" if known else "FLOPs not known"]
+        if self.backward:
+            told[0] += f" + {engineering(total.backward_flops)}FLOP backward" if known else ""
+            told.append(f"{engineering(total.kept)}B kept for {'it' if known else 'the backward'}")
+        told.append(f"{engineering(total.parameters).rstrip()} parameters of {engineering(total.parameter_bytes)}B")
+        if self.peak is not None:
+            told.append(f"peak memory {engineering(self.peak)}B")
+        return ", ".join(told)
 
-    def perfetto(self, path: "str | os.PathLike[str]") -> None:
-        """Write the last repeat as a trace that ui.perfetto.dev and chrome://tracing show, forward and backward."""
-        from hookline.report.trace import span_events, write_trace
+    @property
+    def why_uncounted(self) -> str:
+        """Why there are no FLOPs, or what is not among them, in a line; "" where all are counted."""
+        if not self.uncounted:
+            return ""
+        if math.isnan(self.total.flops):
+            return f"PyTorch's counter of FLOPs failed in this model: {self.uncounted}"
+        return f"not among the FLOPs: {self.uncounted}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data that JSON can hold: numbers that are not finite are text."""
+        from hookline.profiling.profile_document import to_document
+
+        return to_document(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the profile to a folder, whole or not at all; a profile saved there before is replaced.
+
+        Raises StoreError where the folder holds something else.
+        """
+        write(folder, self.to_dict(), {}, kind=self.noun)
+
+    def perfetto(self, file: str | os.PathLike[str]) -> Path:
+        """Write the last repeat as a trace that ui.perfetto.dev and chrome://tracing show, forward and backward, and
+        return its path. RecordError where nothing was timed."""
         if not self.spans:
             raise RecordError("nothing was timed, so there is no trace: profile the model itself, not its meta copy")
-        write_trace(path, span_events(self.spans), self.model)
+        return self._write("perfetto", file)
 
-    def collapsed(self, path: "str | os.PathLike[str]") -> None:
+    def collapsed(self, file: str | os.PathLike[str]) -> Path:
         """Write collapsed stacks, microseconds of each module by itself: what flame graph tools take."""
-        from hookline.report.trace import write_collapsed
-
-        write_collapsed(path, self)
-
-    def __repr__(self) -> str:
-        from hookline.report.profile_table import profile_table
-        from hookline.report.text import render
-
-        return render(profile_table(self), width=170)
-
-    def __rich__(self) -> Any:
-        from hookline.report.profile_table import profile_table
-
-        return profile_table(self)
-
-    def _repr_html_(self) -> str:
-        from hookline.report.page import inline
-        from hookline.report.page.profile_page import profile_document
-        from hookline.report.profile_table import profile_html
-
-        return inline(profile_document(self), profile_html(self))
+        return self._write("collapsed", file)
 
 
 def _grouped(costs: Iterable[Cost], by: str) -> list[list[Cost]]:

@@ -1,24 +1,22 @@
 """What happened, as plain data: TensorInfo, CallRecord, Run."""
 
 import math
-import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hookline.errors import ChangedTensorError, RecordError
+from hookline.messages import counted, milliseconds
 from hookline.model.select import glob_to_regex
 from hookline.model.sharded import Part
 from hookline.model.tensors import leaves, mirror
 from hookline.record.statistics import BINS, Pending, Stats, Waiting, measure
+from hookline.result import Result
 from hookline.store.folder import write
-
-if TYPE_CHECKING:
-    import pandas
 
 
 class TensorInfo:
@@ -286,168 +284,6 @@ class CallRecord:
 USUAL = {"recompute": False, "ranks": ()}  # what holds where no slot says otherwise
 
 
-class Run:
-    """What every watched module did: calls in the order in which they began, as a tree, and what they were made of.
-
-    `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third and
-    `run["encoder.layer.3", -1]` its last. Printed it is a table, in a notebook a table of the page.
-
-    `rank` and `world_size` say which process of how many it is from, None where torch.distributed was not initialised;
-    `ranks` are the runs that a gathered one was made of.
-    """
-
-    def __init__(
-        self,
-        *,
-        model: str,
-        modules: Mapping[str, str],
-        aliases: Mapping[str, str] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        self.model = model
-        self.rank, self.world_size = rank, world_size
-        self.ranks: tuple[Run, ...] = ()
-        self.modules = dict(modules)
-        self.aliases = dict(aliases or {})
-        self.settings = dict(settings or {})
-        self.calls: list[CallRecord] = []
-        self._by_path: dict[str, list[CallRecord]] = {}
-        self._sorted = 0
-
-    def __len__(self) -> int:
-        return len(self.calls)
-
-    def __iter__(self) -> Iterator[CallRecord]:
-        return iter(self.calls)
-
-    def __getitem__(self, key: str | tuple[str, int]) -> CallRecord:
-        path, index = _path_and_index(key)
-        calls = self.calls_of(path)
-        try:
-            return calls[index]
-        except IndexError:
-            raise RecordError(f"{path!r} was called {_times(len(calls))}; it has no call {index}") from None
-
-    def __contains__(self, path: object) -> bool:
-        return self.aliases.get(str(path), path) in self._calls_by_path()
-
-    def calls_of(self, path: str) -> list[CallRecord]:
-        """Every call of one module, in order; RecordError where it was not watched or not called."""
-        path = self.aliases.get(path, path)
-        if path in self._calls_by_path():
-            return self._by_path[path]
-        if path in self.modules:
-            raise RecordError(f"{path!r} was watched but never called")
-        near = get_close_matches(path, self.modules, n=3, cutoff=0.4)
-        raise RecordError(f"{path!r} was not watched{'; nearest: ' + ', '.join(near) if near else ''}")
-
-    def find(self, pattern: str) -> list[CallRecord]:
-        """Every call whose path a glob matches (the globs of `select`), in order; none is no error."""
-        expression = glob_to_regex(pattern)
-        matched = {path for path in self.modules if expression.fullmatch(path)}
-        matched |= {path for alias, path in self.aliases.items() if expression.fullmatch(alias)}
-        return [call for call in self.calls if call.path in matched]
-
-    def children(self, call: CallRecord | None = None) -> list[CallRecord]:
-        """The calls that ran directly inside of `call`; the outermost ones when none is given."""
-        return [other for other in self.calls if other.parent is call]
-
-    def _calls_by_path(self) -> dict[str, list[CallRecord]]:
-        for call in self.calls[self._sorted :]:
-            self._by_path.setdefault(call.path, []).append(call)
-            self._sorted += 1
-        return self._by_path
-
-    @property
-    def never_called(self) -> list[str]:
-        """The watched paths that no call was recorded of. A forward is called where its module is."""
-        called = self._calls_by_path()
-        return [path for path in self.modules if path not in called and _of_forward(path) not in called]
-
-    @property
-    def seconds(self) -> float:
-        """Host seconds of the outermost calls together."""
-        return math.fsum(call.seconds for call in self.calls if call.parent is None)
-
-    def save(self, folder: Any) -> None:
-        """Write the run to a folder, whole or not at all, in the format of docs/format.md; a run saved there before is
-        replaced.
-
-        Raises StoreError where the folder holds something else, or a kept value cannot be written, and
-        ChangedTensorError where a tensor kept by reference was changed in place since.
-        """
-        from hookline.record.run_document import to_document
-
-        write(folder, *to_document(self))
-
-    def gather(self) -> "Run | None":
-        """The runs of all ranks as one, on rank 0; None on the others. Every rank has to call it.
-
-        Calls are matched by path and index. Of a distributed tensor the figures are of the whole: count, min, max,
-        mean, std, norm, zeros, nan, inf are reduced from the parts, each part once; a histogram only where all parts
-        have the same bins, and nothing of what is Partial. A plain tensor whose figures are the same on all ranks
-        stands for all; where they differ, as with the batches of data parallel training, its placement is "PerRank()"
-        and the figures are of all ranks' elements. (Where no figures were kept one stands for all.) `call.ranks[1]` and
-        `info.ranks[1]` are what rank 1 knows.
-
-        What travels is the document of `save` and the tensors that were kept, nothing of the user's classes. Raises
-        RecordError where torch.distributed is not initialised, and where a rank has what cannot be saved.
-        """
-        from hookline.record.processes import gathered
-
-        return gathered(self)
-
-    def page(self, path: str | os.PathLike[str]) -> None:
-        """Write the run as a page: one HTML file to open in a browser, with the tree of calls, their figures and two
-        pictures, which asks for nothing from anywhere. StoreError where it cannot be written.
-
-        Histograms are on it where `keep` was "histogram", "tensor" or "copy".
-        """
-        from hookline.report.html import run_html
-        from hookline.report.page import write_page
-        from hookline.report.page.run_page import run_document
-
-        write_page(path, run_document(self), run_html(self))
-
-    def perfetto(self, path: Any) -> None:
-        """Write the calls as a trace that ui.perfetto.dev and chrome://tracing show; StoreError where that cannot be
-        written."""
-        from hookline.report.trace import run_events, write_trace
-
-        write_trace(path, run_events(self), self.model)
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each call: its path, its times, its first output's shape and figures, the norms of
-        that output's gradient and of the first one that an input got.
-
-        Needs pandas: `pip install hookline[data]`.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise RecordError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        return pandas.DataFrame([row(call) for call in self.calls], columns=COLUMNS)
-
-    def __repr__(self) -> str:
-        from hookline.report.text import render, run_table  # rich costs more to import than the rest of hookline
-
-        return render(run_table(self))
-
-    def __rich__(self) -> Any:
-        from hookline.report.text import run_table
-
-        return run_table(self)
-
-    def _repr_html_(self) -> str:
-        from hookline.report.html import run_html
-        from hookline.report.page import inline
-        from hookline.report.page.run_page import run_document
-
-        return inline(run_document(self), run_html(self))
-
-
 COLUMNS = (
     *("path", "index", "type", "depth", "parent", "began", "seconds"),
     *(
@@ -492,6 +328,150 @@ def row(call: CallRecord) -> dict[str, Any]:
     }
 
 
+class Run(Result[CallRecord]):
+    """What every watched module did: calls in the order in which they began, as a tree, and what they were made of.
+
+    `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third,
+    `run["encoder.layer.3", -1]` its last, `run[0]` the first call of all. True where a call was recorded. Printed it is
+    a table, in a notebook its page.
+
+    `rank` and `world_size` say which process of how many it is from, None where torch.distributed was not initialised;
+    `ranks` are the runs that a gathered one was made of.
+    """
+
+    noun = "run"
+    entry = "call"
+    columns = COLUMNS
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        modules: Mapping[str, str],
+        aliases: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        self.model = model
+        self.rank, self.world_size = rank, world_size
+        self.ranks: tuple[Run, ...] = ()
+        self.modules = dict(modules)
+        self.aliases = dict(aliases or {})
+        self.settings = dict(settings or {})
+        self.calls: list[CallRecord] = []
+        self._by_path: dict[str, list[CallRecord]] = {}
+        self._sorted = 0
+
+    def _entries(self) -> Sequence[CallRecord]:
+        return self.calls
+
+    def _of(self, path: str) -> Mapping[int, CallRecord]:
+        return dict(enumerate(self._calls_by_path().get(self.aliases.get(path, path), ())))
+
+    def _paths(self) -> Iterable[str]:
+        return (*self.modules, *self.aliases)
+
+    def _why_empty(self, path: str) -> str | None:
+        return "was watched but never called" if self.aliases.get(path, path) in self.modules else None
+
+    def _row(self, entry: CallRecord, /) -> Mapping[str, Any]:
+        return row(entry)
+
+    def calls_of(self, path: str) -> list[CallRecord]:
+        """Every call of one module, in order; RecordError where it was not watched or not called."""
+        return [*self._known(path).values()]
+
+    def find(self, pattern: str) -> list[CallRecord]:
+        """Every call whose path a glob matches (the globs of `select`), in order; none is no error."""
+        expression = glob_to_regex(pattern)
+        matched = {path for path in self.modules if expression.fullmatch(path)}
+        matched |= {path for alias, path in self.aliases.items() if expression.fullmatch(alias)}
+        return [call for call in self.calls if call.path in matched]
+
+    def children(self, call: CallRecord | None = None) -> list[CallRecord]:
+        """The calls that ran directly inside of `call`; the outermost ones when none is given."""
+        return [other for other in self.calls if other.parent is call]
+
+    def _calls_by_path(self) -> dict[str, list[CallRecord]]:
+        for call in self.calls[self._sorted :]:
+            self._by_path.setdefault(call.path, []).append(call)
+            self._sorted += 1
+        return self._by_path
+
+    @property
+    def never_called(self) -> list[str]:
+        """The watched paths that no call was recorded of. A forward is called where its module is."""
+        called = self._calls_by_path()
+        return [path for path in self.modules if path not in called and _of_forward(path) not in called]
+
+    @property
+    def seconds(self) -> float:
+        """Host seconds of the outermost calls together."""
+        return math.fsum(call.seconds for call in self.calls if call.parent is None)
+
+    @property
+    def summary(self) -> str:
+        """How many calls of how many modules, and how long they took, in a line."""
+        modules = len(self.modules) - len(self.never_called)
+        line = f"{counted(len(self.calls), 'call')} of {counted(modules, 'module')}, {milliseconds(self.seconds)} ms"
+        return f"{self.model}: {line}{self._whose()}"
+
+    def _whose(self) -> str:
+        """Which rank of how many the run is of."""
+        if self.world_size is None:
+            return ""
+        return f", rank {self.rank} of {self.world_size}" if self.rank is not None else f", {self.world_size} ranks"
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the run to a folder, whole or not at all, in the format of docs/format.md; a run saved there before is
+        replaced.
+
+        Raises StoreError where the folder holds something else, or a kept value cannot be written, and
+        ChangedTensorError where a tensor kept by reference was changed in place since.
+        """
+        from hookline.record.run_document import to_document
+
+        write(folder, *to_document(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as plain data that JSON can hold, in the format of docs/format.md: numbers that are not finite are
+        text, and a tensor that was kept is named, not included."""
+        from hookline.record.run_document import to_document
+
+        return to_document(self)[0]
+
+    def gather(self) -> "Run | None":
+        """The runs of all ranks as one, on rank 0; None on the others. Every rank has to call it.
+
+        Calls are matched by path and index. Of a distributed tensor the figures are of the whole: count, min, max,
+        mean, std, norm, zeros, nan, inf are reduced from the parts, each part once; a histogram only where all parts
+        have the same bins, and nothing of what is Partial. A plain tensor whose figures are the same on all ranks
+        stands for all; where they differ, as with the batches of data parallel training, its placement is "PerRank()"
+        and the figures are of all ranks' elements. (Where no figures were kept one stands for all.) `call.ranks[1]` and
+        `info.ranks[1]` are what rank 1 knows.
+
+        What travels is the document of `save` and the tensors that were kept, nothing of the user's classes. Raises
+        RecordError where torch.distributed is not initialised, and where a rank has what cannot be saved.
+        """
+        from hookline.record.processes import gathered
+
+        return gathered(self)
+
+    def page(self, file: str | os.PathLike[str]) -> Path:
+        """Write the run as a page: one HTML file to open in a browser, with the tree of calls, their figures and two
+        pictures, which asks for nothing from anywhere. StoreError where it cannot be written.
+
+        Histograms are on it where `keep` was "histogram", "tensor" or "copy".
+        """
+        return self._write("page", file)
+
+    def perfetto(self, file: str | os.PathLike[str]) -> Path:
+        """Write the calls as a trace that ui.perfetto.dev and chrome://tracing show, and return its path; StoreError
+        where it cannot be written."""
+        return self._write("perfetto", file)
+
+
 def infos(data: Any) -> Iterator[tuple[tuple[str | int, ...], TensorInfo]]:
     """Every TensorInfo in recorded data with the keys that lead to it."""
     return leaves(data, kind=TensorInfo)
@@ -501,23 +481,6 @@ def _named(data: Any) -> dict[str, TensorInfo]:
     return {".".join(map(str, keys)): info for keys, info in infos(data)}
 
 
-def _path_and_index(key: object) -> tuple[str, int]:
-    """The path and the index that stand in `run[...]`."""
-    match key:
-        case str(path):
-            return path, 0
-        case (str(path), SupportsIndex() as index):
-            return path, operator.index(index)
-    raise RecordError(
-        f"a run has no [{key!r}]: run['path'] is the first call of a module, run['path', 2] its third, "
-        "run.calls_of('path') all of them; run.calls[0] is the first call of the run"
-    )
-
-
 def _of_forward(path: str) -> str | None:
     """The module whose forward a path is of."""
     return path.removesuffix("forward()").removesuffix(".") if path.endswith("forward()") else None
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

@@ -1,19 +1,13 @@
 """A diff as a tree: the branch that differs open, what agrees folded into a line."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from hookline.messages import few
+from hookline.compare.difference import Diff, Pair, Weight
+from hookline.messages import few, figure
 from hookline.model.console import Group, Text
 from hookline.report.fit import Fitted
 from hookline.report.html import table_html
-from hookline.report.text import figure
-
-if TYPE_CHECKING:
-    from hookline.compare.difference import Diff, Pair, Weight
 
 MOST_ROWS = 400
 HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "why")

@@ -1,15 +1,9 @@
 """A table that leaves columns out, those of least use first, where all of them do not fit: names are never cut."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from hookline.model.console import Table, Text, cell_len
-
-if TYPE_CHECKING:
-    from hookline.model.console import Console, ConsoleOptions, RenderResult
+from hookline.model.console import Console, ConsoleOptions, RenderResult, Table, Text, cell_len
 
 GAP = 2  # between two columns
 

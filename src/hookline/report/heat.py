@@ -1,16 +1,11 @@
 """A sweep as a table: the change that an edit made in each place, in figures, with colour beside them."""
 
-from __future__ import annotations
-
 import math
 from html import escape
-from typing import TYPE_CHECKING
 
+from hookline.messages import figure
 from hookline.model.console import Column, Group, Style, Table, Text, cell_len
-from hookline.report.text import figure
-
-if TYPE_CHECKING:
-    from hookline.tools.sweep import Cell, Sweep
+from hookline.sweeping.swept import Cell, Sweep
 
 BAR = 24
 LESS, MORE = (33, 102, 172), (178, 24, 43)  # blue and red, the ends of a scale that colour-blind people tell apart
@@ -32,15 +27,7 @@ def sweep_table(sweep: Sweep) -> Group:
             row = [_coloured(sweep.change(cell), largest) for cell in cells]
         table.add_row(Text(path or "(the model)"), *row)
     missing = Text(f"never called: {', '.join(sweep.never_called)}", style="dim")
-    return Group(Text(headline(sweep), style="bold"), table, *([missing] if sweep.never_called else []))
-
-
-def headline(sweep: Sweep) -> str:
-    """What was swept, in a line."""
-    kind = "change of the metric" if sweep.labels != [""] else "metric"
-    left = len(sweep.paths) * len(sweep.labels) - len(sweep)
-    rest = f", {left} places left" if left else ""
-    return f"{sweep.model}: {kind} with {sweep.edit} in one place at a time; without it {figure(sweep.baseline)}{rest}"
+    return Group(Text(sweep.summary, style="bold"), table, *([missing] if sweep.never_called else []))
 
 
 def sweep_html(sweep: Sweep) -> str:
@@ -55,7 +42,7 @@ def sweep_html(sweep: Sweep) -> str:
         for path in sweep.paths
     )
     return (
-        f"<div><p><strong>{escape(headline(sweep))}</strong></p>"
+        f"<div><p><strong>{escape(sweep.summary)}</strong></p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

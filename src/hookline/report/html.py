@@ -1,26 +1,20 @@
 """A result as a plain table of HTML: what a page shows without JavaScript, and a notebook of small things."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from hookline.checking.finding import Findings
+from hookline.record.record import Run
 from hookline.report.text import (
     FINDING_HEAD,
     HOOK_HEAD,
     finding_cells,
     footnotes,
-    headline,
     hook_cells,
     run_cells,
     run_head,
 )
-
-if TYPE_CHECKING:
-    from hookline.checking import Findings
-    from hookline.record.record import Run
-    from hookline.tools.hooks import Hooks
+from hookline.tools.hooks import Hooks
 
 LEFT = " style='text-align:left'"
 
@@ -29,7 +23,7 @@ def run_html(run: Run) -> str:
     """The run as an HTML table, a row for each call, indented by the call it ran in."""
     head = run_head(run)
     rows = ((call.depth, run_cells(call, head)) for call in run.calls)
-    return table_html(headline(run).plain, head, rows, footnotes(run))
+    return table_html(run.summary, head, rows, footnotes(run))
 
 
 def findings_html(findings: Findings) -> str:

@@ -1,17 +1,12 @@
 """A profile as a tree table, in the terminal and as HTML."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
+from hookline.messages import engineering, milliseconds
 from hookline.model.console import Group, Text
+from hookline.profiling.profiled import Cost, Profile
 from hookline.report.fit import Fitted
 from hookline.report.html import table_html
-from hookline.report.text import milliseconds
-
-if TYPE_CHECKING:
-    from hookline.profiling.profiled import Cost, Profile
 
 BAR = 20
 BUSY = 0.25  # of the median: as wide as the middle half of the steps may lie
@@ -35,7 +30,7 @@ def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
         table.add_row("  " * depth + name + times, row.type, *cells(row, total, profile))
     left = [Text(f"... and {len(rows) - most:,} more modules", style="dim")] if len(rows) > most else []
     notes = [Text(note, style="dim") for note in footnotes(profile)]
-    return Group(Text(headline(profile), style="bold"), table, *left, *notes)
+    return Group(Text(profile.summary, style="bold"), table, *left, *notes)
 
 
 def profile_html(profile: Profile) -> str:
@@ -43,7 +38,7 @@ def profile_html(profile: Profile) -> str:
     total, tree = profile.total, tree_of(profile)
     named = ((row, *tree[row.path]) for row in profile.by_path())
     rows = ((depth, (name, row.type, *cells(row, total, profile))) for row, depth, name in named)
-    return table_html(headline(profile), ("module", "class", *columns(profile)), rows, footnotes(profile))
+    return table_html(profile.summary, ("module", "class", *columns(profile)), rows, footnotes(profile))
 
 
 def columns(profile: Profile) -> tuple[str, ...]:
@@ -56,37 +51,10 @@ def columns(profile: Profile) -> tuple[str, ...]:
     return (*timed, *counted)
 
 
-def headline(profile: Profile) -> str:
-    """What was profiled, in two lines, and a third where FLOPs are not known."""
-    total, first = profile.total, profile.model
-    if profile.repeat:
-        forward, backward = profile.plain
-        first += f": {milliseconds(forward)} ms forward"
-        first += f" + {milliseconds(backward)} backward" if profile.backward else ""
-        first += f" plain, median of {profile.repeat} on {profile.device}; profiling added {profile.added:.0%}"
-    known = not math.isnan(total.flops)
-    counted = f"{engineering(total.flops)}FLOP" if known else "FLOPs not known"
-    if profile.backward:
-        counted += f" + {engineering(total.backward_flops)}FLOP backward" if known else ""
-        counted += f", {engineering(total.kept)}B kept for {'it' if known else 'the backward'}"
-    counted += f", {engineering(total.parameters).rstrip()} parameters of {engineering(total.parameter_bytes)}B"
-    if profile.peak is not None:
-        counted += f", peak memory {engineering(profile.peak)}B"
-    why = f"\n{why_uncounted(profile)}" if profile.uncounted else ""
-    return f"{first}\n{counted}{why}"
-
-
 def footnotes(profile: Profile) -> list[str]:
     """What stands below the table: how unsteady the times are, where they are, and where they go by class."""
     unsteady = [why_unsteady(profile)] if profile.busy > BUSY else []
     return [*unsteady, by_class_line(profile)]
-
-
-def why_uncounted(profile: Profile) -> str:
-    """Why there are no FLOPs, or what is not among them, in a line."""
-    if math.isnan(profile.total.flops):
-        return f"PyTorch's counter of FLOPs failed in this model: {profile.uncounted}"
-    return f"not among the FLOPs: {profile.uncounted}"
 
 
 def why_unsteady(profile: Profile) -> str:
@@ -149,15 +117,3 @@ def operations(flops: float, uncounted: int = 0) -> str:
     if math.isnan(flops) or (uncounted and not flops):
         return "?"
     return f"{'>' if uncounted else ''}{engineering(flops).rstrip()}" if flops else ""
-
-
-def engineering(number: float) -> str:
-    """A number with three digits and k, M, G or T.
-
-    >>> engineering(0), engineering(1536), engineering(2.5e9)
-    ('0 ', '1.54 k', '2.5 G')
-    """
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g} "

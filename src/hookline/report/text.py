@@ -1,21 +1,17 @@
 """A run as text: a table in the terminal."""
 
-from __future__ import annotations
-
 import io
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hookline.messages import few
+from hookline.checking.finding import Finding, Findings
+from hookline.messages import few, figure, milliseconds
 from hookline.model.console import Console, Group, Text
+from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.report.fit import Fitted
 from hookline.report.plain import for_stdout
-
-if TYPE_CHECKING:
-    from hookline.checking import Finding, Findings
-    from hookline.record.record import CallRecord, Run, TensorInfo
-    from hookline.tools.hooks import HookInfo, Hooks
+from hookline.tools.hooks import HookInfo, Hooks
 
 MOST_ROWS = 400
 SEEN = ("call", "class", "in", "out", "ms")
@@ -41,7 +37,9 @@ def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
 
     left = len(run.calls) - most
     more = [f"... and {left:,} more calls; run.calls holds them all"] if left > 0 else []
-    return Group(headline(run), table, *(Text(note, style="dim") for note in (*more, *footnotes(run))))
+    return Group(
+        Text(run.summary, style="bold"), table, *(Text(note, style="dim") for note in (*more, *footnotes(run)))
+    )
 
 
 def run_head(run: Run) -> tuple[str, ...]:
@@ -112,21 +110,6 @@ def _nearby(place: str) -> str:
     return inside if packages else place.removeprefix(os.getcwd() + os.sep)
 
 
-def headline(run: Run) -> Text:
-    """What was watched, in a line."""
-    modules = len(run.modules) - len(run.never_called)
-    calls = f"{len(run.calls):,} call{'s' if len(run.calls) != 1 else ''}"
-    line = f"{run.model}: {calls} of {modules:,} module{'s' if modules != 1 else ''}, {milliseconds(run.seconds)} ms"
-    return Text(f"{line}{_whose(run)}", style="bold")
-
-
-def _whose(run: Run) -> str:
-    """Which rank of how many a run is of."""
-    if run.world_size is None:
-        return ""
-    return f", rank {run.rank} of {run.world_size}" if run.rank is not None else f", {run.world_size} ranks"
-
-
 def footnotes(run: Run) -> list[str]:
     """What stands below the table: the modules that were never called."""
     missing = run.never_called
@@ -171,19 +154,6 @@ def tensor_text(info: TensorInfo) -> str:
     shape = "x".join(map(str, info.shape)) or "scalar"
     dtype = () if info.dtype_name == "float32" else (info.dtype_name,)
     return " ".join((shape, *dtype, *(info.placement or ())))
-
-
-def figure(value: float | None) -> str:
-    """A number in four digits; nothing where there is none."""
-    if value is None or math.isnan(value):
-        return "" if value is None else "nan"
-    return f"{value:.4g}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds with three digits or so."""
-    value = seconds * 1e3
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _norm(grad: TensorInfo | None) -> str:

@@ -1,19 +1,16 @@
 """Traces for other tools: Chrome's trace events, which Perfetto shows, and collapsed stacks for flame graphs."""
 
-from __future__ import annotations
-
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hookline.profiling.profiled import Profile
+from hookline.profiling.timeline import Span
+from hookline.record.record import Run
 from hookline.store.file import write_text
-
-if TYPE_CHECKING:
-    from hookline.profiling.profiled import Profile
-    from hookline.profiling.timeline import Span
-    from hookline.record.record import Run
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -72,5 +69,6 @@ def write_collapsed(path: str | os.PathLike[str], profile: Profile) -> None:
         ahead, back = (0.0, cost.seconds_self) if cost.recompute else (cost.forward_self, cost.backward_self)
         for phase, seconds in ((FORWARD, ahead), (BACKWARD, back)):
             found[f"{phase};{stack}"] = found.get(f"{phase};{stack}", 0.0) + seconds
-    lines = [f"{stack} {round(seconds * 1e6)}\n" for stack, seconds in found.items() if round(seconds * 1e6)]
+    rounded = {stack: round(seconds * 1e6) for stack, seconds in found.items() if math.isfinite(seconds)}
+    lines = [f"{stack} {microseconds}\n" for stack, microseconds in rounded.items() if microseconds]
     write_text(path, "".join(lines))

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,24 +144,33 @@ def _kind(tensor: Any) -> str:
 
 def read(folder: str | os.PathLike[str], *, kind: str = "run") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The document and the tensors of a folder; StoreError that says what is wrong with it, where something is."""
+    return read_any(folder, (kind,))[1:]
+
+
+def read_any(folder: str | os.PathLike[str], kinds: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """The kind of what is saved in a folder, one of these, its document and its tensors; StoreError that says what is
+    wrong with it, where something is."""
     source = Path(folder)
-    path = source / f"{kind}.json"
     path_of(source)
+    names = [f"{kind}.json" for kind in kinds]
+    wanted = kinds[0] if len(kinds) == 1 else "result"
     try:
-        found = opened(source, (path.name, TENSORS))
+        *found, tensors = opened(source, (*names, TENSORS))
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{source} is not a folder; give the one that a {kind} was saved to") from None
+        raise StoreError(f"{source} is not a folder; give the one that a {wanted} was saved to") from None
     except OSError as error:
         raise StoreError(f"cannot read {source}: {reason(error)}") from None
     try:
-        return _document(source, path, found[0], kind), _tensors(source / TENSORS, found[1])
+        for kind, name, descriptor in zip(kinds, names, found, strict=True):
+            if descriptor is not None:
+                document = _document(source, source / name, descriptor, kind)
+                return kind, document, _tensors(source / TENSORS, tensors)
+        raise StoreError(f"{source} holds no {' or '.join(names)}, so it is not a saved {wanted}")
     finally:
-        close(*found)
+        close(*found, tensors)
 
 
-def _document(source: Path, path: Path, descriptor: int | None, kind: str) -> dict[str, Any]:
-    if descriptor is None:
-        raise StoreError(f"{source} holds no {path.name}, so it is not a saved {kind}")
+def _document(source: Path, path: Path, descriptor: int, kind: str) -> dict[str, Any]:
     try:
         with open(descriptor, "rb", closefd=False) as file:
             document = json.loads(file.read().decode("utf-8"), parse_constant=_refuse)
@@ -173,7 +182,7 @@ def _document(source: Path, path: Path, descriptor: int | None, kind: str) -> di
     if type(written) is not int or not 1 <= written <= newest:
         reads = "version 1" if newest == 1 else f"versions 1 to {newest}"
         raise StoreError(f"{source} has format version {written!r}, and this hookline reads {reads}; update hookline")
-    return document
+    return {name: value for name, value in document.items() if name not in ("format", "version")}
 
 
 def _tensors(path: Path, descriptor: int | None) -> dict[str, Tensor]:

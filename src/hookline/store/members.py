@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
+import torch
+
 from hookline.errors import StoreError
 from hookline.store.opening import shortened
 
@@ -16,6 +18,7 @@ T = TypeVar("T")
 Read: TypeAlias = Callable[[Any], T]
 
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+DTYPES = {name: found for name in dir(torch) if isinstance(found := getattr(torch, name), torch.dtype)}
 LARGEST = 2**63 - 1
 LONGEST = 60  # characters of a value in an error
 
@@ -171,12 +174,32 @@ def number(value: Any) -> float:
     raise expected("a number, or 'nan', 'inf' or '-inf'", value)
 
 
-def number_text(value: Any) -> float:
-    """A number that is written as text, finite or not."""
+def finite(value: Any) -> float:
+    """A number that is finite."""
+    found = number(value)
+    if not math.isfinite(found):
+        raise expected("a finite number", value)
+    return found
+
+
+def shape(value: Any) -> tuple[int, ...]:
+    """A shape: -1 stands for a ragged dimension."""
+    return tuple(parts(value, lambda size: whole(size, -1)))
+
+
+def dtype(value: Any) -> torch.dtype:
+    """A dtype by its name in PyTorch."""
+    if text(value) not in DTYPES:
+        raise expected("the name of a dtype, as 'float32'", value)
+    return DTYPES[value]
+
+
+def device(value: Any) -> torch.device:
+    """A device by its name in PyTorch."""
     try:
-        return float(text(value))
-    except ValueError:
-        raise expected("the text of a number", value) from None
+        return torch.device(text(value))
+    except (RuntimeError, ValueError):
+        raise expected("the name of a device, as 'cuda:0'", value) from None
 
 
 def maybe(read: Read[T]) -> Read[T | None]:

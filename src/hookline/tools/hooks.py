@@ -1,10 +1,11 @@
 """hooks: every hook on a model, PyTorch's and ours and what others put in its place, each of which can be removed."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, overload
+from typing import Any
 
 from torch.jit import ScriptModule
 from torch.nn import Module
@@ -18,6 +19,10 @@ from hookline.engine.scope import open_hooks
 from hookline.engine.site import site_of
 from hookline.errors import AttachError
 from hookline.model.paths import paths
+from hookline.result import Result
+from hookline.store.codec import Schema
+from hookline.store.folder import write
+from hookline.store.members import expect_object, listed, maybe, member, number, text
 
 EVERY_MODULE = "(every module)"
 KINDS = {
@@ -74,30 +79,36 @@ class HookInfo:
             raise AttachError(f"{self.name} on {self.path or 'the model'} ({self.owner}) cannot be taken off again")
         self.undo.remove()
 
-    def as_dict(self) -> dict[str, Any]:
-        """What is known of it, as JSON takes it."""
-        return {name: getattr(self, name) for name in FIELDS}
+
+HOOK = Schema(
+    HookInfo,
+    {
+        **{"path": text, "kind": text, "owner": text, "order": maybe(number), "name": text, "defined": text},
+        **{"added": text, "flags": listed(text)},
+    },
+)
 
 
-FIELDS = ("path", "kind", "owner", "order", "name", "defined", "added", "flags")
+class Hooks(Result[HookInfo]):
+    """The hooks of a model, in the order of its modules; prints as a table.
 
+    `hooks["encoder"]` is the first hook on a module, `hooks["encoder", 1]` the next one, `hooks[0]` the first of all.
+    Hooks that were saved and loaded again are a list to read: they cannot be removed.
+    """
 
-class Hooks(Sequence[HookInfo]):
-    """The hooks of a model, in the order of its modules; prints as a table."""
+    noun = "hooks"
+    entry = "hook"
+    columns = (*HOOK.members,)
 
-    def __init__(self, model: str, found: list[HookInfo]) -> None:
+    def __init__(self, model: str, found: Iterable[HookInfo]) -> None:
         self.model = model
-        self.found = found
+        self.found = tuple(found)
 
-    @overload
-    def __getitem__(self, index: int) -> HookInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Hooks": ...
-    def __getitem__(self, index: int | slice) -> "HookInfo | Hooks":
-        return Hooks(self.model, self.found[index]) if isinstance(index, slice) else self.found[index]
+    def _entries(self) -> Sequence[HookInfo]:
+        return self.found
 
-    def __len__(self) -> int:
-        return len(self.found)
+    def _row(self, entry: HookInfo, /) -> Mapping[str, Any]:
+        return {name: getattr(entry, name) for name in self.columns}
 
     @property
     def summary(self) -> str:
@@ -106,20 +117,20 @@ class Hooks(Sequence[HookInfo]):
         told = ", ".join(f"{count} of {owner}" for owner, count in counts.items())
         return f"{self.model}: {told or 'no hooks'}"
 
-    def __repr__(self) -> str:
-        from hookline.report.text import hooks_table, render
+    def to_dict(self) -> dict[str, Any]:
+        """The hooks as plain data that JSON can hold."""
+        return {"model": self.model, "hooks": [HOOK.write(hook) for hook in self]}
 
-        return render(hooks_table(self))
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the list to a folder, whole or not at all; hooks saved there before are replaced. StoreError where the
+        folder holds something else."""
+        write(folder, self.to_dict(), {}, kind=self.noun)
 
-    def __rich__(self) -> Any:
-        from hookline.report.text import hooks_table
 
-        return hooks_table(self)
-
-    def _repr_html_(self) -> str:
-        from hookline.report.html import hooks_html
-
-        return hooks_html(self)
+def decode(document: Any, _: object = None) -> Hooks:
+    """The hooks that a document describes; MemberError where it describes none."""
+    expect_object(document, frozenset(("model", "hooks")))
+    return Hooks(member(document, "model", text), member(document, "hooks", listed(HOOK.read)))
 
 
 def hooks(model: Module) -> Hooks:

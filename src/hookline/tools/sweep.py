@@ -1,13 +1,8 @@
 """sweep: one edit at a time over many places, and what each does to a metric."""
 
-from __future__ import annotations
-
-import math
-import statistics
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,115 +18,14 @@ from hookline.errors import EditError, StoreError
 from hookline.model.paths import PathTable
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
-from hookline.store.folder import read, write
-from hookline.store.members import damage_told, expect_object, expected, listed, member, number_text, one_of
+from hookline.store.folder import read
+from hookline.store.members import damage_told
 from hookline.store.members import shown as described
 from hookline.store.opening import path_of
-
-if TYPE_CHECKING:
-    import os
-
-    import pandas
+from hookline.sweeping.sweep_document import decode
+from hookline.sweeping.swept import WHOLE, Cell, Sweep
 
 Metric: TypeAlias = Callable[[Any, Any], Any]
-WHOLE = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One place of a sweep: the module's path, the label of the part of its tensor ("" for the whole), and the metric
-    of each batch with the edit there."""
-
-    path: str
-    label: str
-    values: tuple[float, ...]
-
-    @property
-    def value(self) -> float:
-        """The mean over the batches."""
-        return statistics.fmean(self.values)
-
-
-class Sweep(Sequence[Cell]):
-    """What each place of a sweep did to the metric: its Cells in the model's order. It prints as a table, or as a heat
-    map where there are parts (`over`), and shows as one in a notebook.
-
-    - `baseline`: the metric without an edit, the mean over the batches; `baselines`: of each batch;
-    - `paths`, `labels`: the places, by module and by part; `never_called`: the selected modules that no batch reached;
-    - `cells`: each Cell by (path, label); `edit`: the edit, as it prints; `model`: the class of the model.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        edit: str,
-        baselines: tuple[float, ...],
-        paths: list[str],
-        labels: list[str],
-        called: Collection[str],
-    ) -> None:
-        self.model, self.edit, self.baselines, self.labels = model, edit, baselines, labels
-        self.paths = [path for path in paths if path in called]
-        self.never_called = [path for path in paths if path not in called]
-        self.cells: dict[tuple[str, str], Cell] = {}
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __iter__(self) -> Iterator[Cell]:
-        return iter(self.cells.values())
-
-    def __getitem__(self, key: Any) -> Any:
-        """A Cell by its number, by its path, or by (path, label)."""
-        if isinstance(key, int | slice):
-            return [*self][key]
-        wanted = key if isinstance(key, tuple) else (key, self.labels[0])
-        if wanted not in self.cells:
-            raise EditError(f"the sweep has no {wanted!r}; its paths are {self.paths[:5]}..., its labels {self.labels}")
-        return self.cells[wanted]
-
-    @property
-    def baseline(self) -> float:
-        """The metric without an edit: the mean over the batches."""
-        return statistics.fmean(self.baselines)
-
-    def change(self, cell: Cell) -> float:
-        """By how much an edit changed the metric: its mean less the baseline."""
-        return cell.value - self.baseline
-
-    def top(self, count: int = 10) -> list[Cell]:
-        """The places that changed the metric most, the most first."""
-        return sorted(self, key=lambda cell: -magnitude(self.change(cell)))[:count]
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """A table with a row for each place: path, label, value, change. Needs pandas: `pip install hookline[data]`."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise EditError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        rows = [(cell.path, cell.label, cell.value, self.change(cell)) for cell in self]
-        return pandas.DataFrame(rows, columns=["path", "label", "value", "change"])
-
-    def __repr__(self) -> str:
-        from hookline.report.heat import sweep_table  # rich costs more to import than the rest of hookline
-        from hookline.report.text import render
-
-        return render(sweep_table(self))
-
-    def __rich__(self) -> Any:
-        from hookline.report.heat import sweep_table
-
-        return sweep_table(self)
-
-    def _repr_html_(self) -> str:
-        from hookline.report.heat import sweep_html
-
-        return sweep_html(self)
-
-
-def magnitude(change: float) -> float:
-    """How large a change is; NaN, which an edit that breaks the model makes of a metric, is larger than any."""
-    return math.inf if math.isnan(change) else abs(change)
 
 
 def sweep(
@@ -187,7 +81,7 @@ def sweep(
         with torch.no_grad(), restored(model, ()):
             for place, batch in enumerate(held):
                 refuse_other_batch(prints, place, fingerprint(batch))
-                values.append(number(metric((call or call_with)(model, batch), batch), metric))
+                values.append(as_number(metric((call or call_with)(model, batch), batch), metric))
         return tuple(values)
 
     called: set[str] = set()
@@ -200,15 +94,24 @@ def sweep(
         baselines = measure()
     if not baselines:
         raise EditError("there are no batches to sweep over")
-    result = Sweep(type(model).__name__, repr(change), baselines, selection.paths, [*parts], called)
-    record = Record(save, result, settings(result, change, part, key, parts, metric))
-    record.resume()
+    result = Sweep(
+        type(model).__name__,
+        repr(change),
+        baselines,
+        [path for path in selection.paths if path in called],
+        parts,
+        [path for path in selection.paths if path not in called],
+        settings(change, part, key, parts, metric),
+    )
+    if save is not None:
+        resume(result, save)
     places = [(path, label) for path in result.paths for label in parts if (path, label) not in result.cells]
     for path, label in shown(places, progress):
         alone = select(model, selection.modules[path])
         with edit_calls(alone, {part: change}, key=key, at=parts[label]):
             result.cells[path, label] = Cell(path, label, measure())
-        record.write()
+        if save is not None:
+            result.save(save)
     return result
 
 
@@ -238,7 +141,7 @@ def call_with(model: Module, batch: Any) -> Any:
     return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
-def number(value: Any, metric: Metric) -> float:
+def as_number(value: Any, metric: Metric) -> float:
     """What a metric gave, as a float."""
     try:
         return float(value)
@@ -271,57 +174,37 @@ def shown(places: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, 
 # Going on where an earlier one stopped
 
 
-class Record:
-    """What a sweep has measured so far, in a folder; nowhere without one."""
-
-    def __init__(self, folder: str | os.PathLike[str] | None, result: Sweep, settings: dict[str, Any]) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.result = result
-        self.settings = settings
-
-    def resume(self) -> None:
-        """Take over what the folder holds; StoreError where that is of another sweep."""
-        if self.folder is None or not path_of(self.folder).exists():
-            return
-        document, _ = read(self.folder, kind="sweep")
-        for name, value in self.settings.items():
-            if document.get(name) != value:
-                raise StoreError(
-                    f"{self.folder} holds a sweep of another {name}: {described(document.get(name))}, not {value!r}; "
-                    "give another folder, or remove it"
-                )
-        with damage_told(str(self.folder / "sweep.json")):
-            for cell in member(document, "cells", listed(self._cell)):
-                self.result.cells[cell.path, cell.label] = cell
-
-    def _cell(self, data: Any) -> Cell:
-        """A place that is one of this sweep's; MemberError where it is not."""
-        expect_object(data, frozenset(("path", "label", "values")))
-        cell = Cell(
-            path=member(data, "path", one_of(*self.result.paths)),
-            label=member(data, "label", one_of(*self.result.labels)),
-            values=member(data, "values", listed(number_text)),
-        )
-        if len(cell.values) != len(self.result.baselines):
-            raise expected(f"a list of {len(self.result.baselines)}", data["values"]).within("values")
-        return cell
-
-    def write(self) -> None:
-        """Put what was measured so far into the folder, whole or not at all."""
-        if self.folder is not None:
-            cells = [{**asdict(cell), "values": [*map(str, cell.values)]} for cell in self.result]
-            write(self.folder, {**self.settings, "cells": cells}, {}, kind="sweep")
+def resume(result: Sweep, folder: str | os.PathLike[str]) -> None:
+    """Take over what a folder holds; StoreError where that is of another sweep."""
+    if not path_of(folder).exists():
+        return
+    document, _ = read(folder, kind=Sweep.noun)
+    with damage_told(os.path.join(folder, "sweep.json")):
+        found = decode(document)
+    one, other = (asked(each) for each in (found, result))
+    for name, value in other.items():
+        if one.get(name) != value:
+            raise StoreError(
+                f"{folder} holds a sweep of another {name}: {described(one.get(name))}, not {value!r}; "
+                "give another folder, or remove it"
+            )
+    result.cells.update(found.cells)
 
 
-def settings(result: Sweep, change: Edit, part: str, key: Any, parts: dict[str, Any], metric: Metric) -> dict[str, Any]:
+def asked(sweep: Sweep) -> dict[str, Any]:
     """What two sweeps have in common where one can go on with the other."""
     return {
-        "model": result.model,
+        **{"model": sweep.model, "edit": sweep.edit, "places": sweep.paths, "labels": sweep.labels},
+        **{**sweep.settings, "baseline": [*map(str, sweep.baselines)]},
+    }
+
+
+def settings(change: Edit, part: str, key: Any, parts: dict[str, Any], metric: Metric) -> dict[str, str]:
+    """What was asked beside model, edit and places, as text."""
+    return {
         "edit": f"{change!r} {fingerprint(change)}",
         "part": part,
         "key": repr(key),
-        "places": result.paths,
-        "labels": [f"{label}: {place!r}" for label, place in parts.items()],
+        "parts": repr(parts),
         "metric": f"{getattr(metric, '__qualname__', type(metric).__name__)} {fingerprint(metric)}",
-        "baseline": [*map(str, result.baselines)],
     }

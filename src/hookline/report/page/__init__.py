@@ -1,18 +1,13 @@
 """A result as a page: one HTML file that holds its data, its script and its style, and asks for nothing else."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hookline.store.file import write_text
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 HERE = Path(__file__).parent
 SCRIPTS = ("elements", "figures", "calls", "glob", "picture", "tree", "flow", "flame", "details", "views", "main")
@@ -22,12 +17,18 @@ LOWEST, HIGHEST, ROW, AROUND = 420, 860, 26, 430  # pixels of a page inside of a
 def page(document: Mapping[str, Any], table: str) -> str:
     """The page of a document (docs/format.md says what is in one); `table` is HTML that stands there without
     JavaScript."""
-    return _template().render(document=document, table=table, style=_text("page.css"), script=_script())
+    return _filled("page.html", document=document, table=table, style=_text("page.css"), script=_script())
 
 
 def write_page(path: str | os.PathLike[str], document: Mapping[str, Any], table: str) -> None:
     """Write the page, whole or not at all; StoreError where it cannot be written."""
     write_text(path, page(document, table))
+
+
+def write_table_page(path: str | os.PathLike[str], kind: str, title: str, table: str) -> None:
+    """Write a page that is one table, without a script, whole or not at all; StoreError where it cannot be written."""
+    words = {"kind": kind, "title": title, "table": table, "style": _text("page.css")}
+    write_text(path, _filled("table.html", **words))
 
 
 def inline(document: Mapping[str, Any], table: str) -> str:
@@ -39,13 +40,17 @@ def inline(document: Mapping[str, Any], table: str) -> str:
     )
 
 
+def _filled(name: str, **words: Any) -> str:
+    return str(_template(name).render(**words))
+
+
 @cache
-def _template() -> Template:
+def _template(name: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 @cache

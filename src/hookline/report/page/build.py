@@ -1,7 +1,5 @@
 """What the documents of all pages are made of. docs/format.md shows one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

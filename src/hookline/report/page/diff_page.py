@@ -1,16 +1,12 @@
 """The page of a diff."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hookline.compare.difference import Diff, Pair
+from hookline.compare.recorded import Differences
 from hookline.report.diff_table import footnotes, verdict
 from hookline.report.page.build import Names, cut, document, mark, number
-
-if TYPE_CHECKING:
-    from hookline.compare.difference import Diff, Pair
-    from hookline.compare.recorded import Differences
 
 CALL = ("path", "index", "class", "parent", "path_b", "class_b", "ended", "state", "amplification", "why", "verdict")
 PARTS = ("inputs", "outputs", "grads", "grad_inputs", "buffers")

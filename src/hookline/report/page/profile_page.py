@@ -1,15 +1,11 @@
 """The page of a profile."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hookline.profiling.profiled import Cost, Profile
 from hookline.report.page.build import Names, document, mark, number
-from hookline.report.profile_table import footnotes, headline
-
-if TYPE_CHECKING:
-    from hookline.profiling.profiled import Cost, Profile
+from hookline.report.profile_table import footnotes
 
 FIGURES = (
     *("forward", "forward_self", "forward_spread", "backward", "backward_self", "backward_spread"),
@@ -27,7 +23,7 @@ def profile_document(profile: Profile) -> dict[str, Any]:
     return document(
         "profile",
         title=profile.model,
-        summary=headline(profile).removeprefix(f"{profile.model}: ").removeprefix(profile.model).strip(),
+        summary=profile.summary.removeprefix(f"{profile.model}: ").removeprefix(profile.model).strip(),
         notes=footnotes(profile),
         marks=[*_marks(profile)],
         aliases={},

@@ -1,16 +1,12 @@
 """The page of a run, and of what a check found in one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hookline.checking.finding import Finding, Findings
+from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.report.page.build import Names, cut, document, mark, number
-from hookline.report.text import footnotes, headline
-
-if TYPE_CHECKING:
-    from hookline.checking import Finding, Findings
-    from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.report.text import footnotes
 
 CALL = (
     *("path", "index", "class", "parent", "recompute", "began", "seconds", "thread", "training", "error"),
@@ -23,7 +19,7 @@ STATS = ("count", "min", "max", "mean", "std", "norm", "zeros", "nan", "inf")
 
 def run_document(run: Run) -> dict[str, Any]:
     """The document of a run's page."""
-    return _document("run", run, headline(run).plain, [*_marks(run)])
+    return _document("run", run, run.summary, [*_marks(run)])
 
 
 def findings_document(findings: Findings) -> dict[str, Any]:
@@ -110,6 +106,6 @@ def _unfinite(call: CallRecord) -> str:
 
 
 def _finding_mark(finding: Finding, call: int | None) -> dict[str, Any]:
-    told = finding.as_dict()
+    told = finding.to_dict()
     more = {name: told[name] for name in ("path", "rule", "advice", "evidence")}
     return mark(finding.severity or "note", call, finding.text, **more)

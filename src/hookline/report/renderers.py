@@ -1,0 +1,74 @@
+"""How each result is shown: the one place where results find their renderers."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from hookline.checking.finding import Findings
+from hookline.compare.difference import Diff
+from hookline.profiling.profiled import Profile
+from hookline.record.record import Run
+from hookline.report.diff_table import diff_html, diff_table
+from hookline.report.heat import sweep_html, sweep_table
+from hookline.report.html import findings_html, hooks_html, run_html
+from hookline.report.page import inline, write_page, write_table_page
+from hookline.report.page.diff_page import diff_document
+from hookline.report.page.profile_page import profile_document
+from hookline.report.page.run_page import findings_document, run_document
+from hookline.report.profile_table import profile_html, profile_table
+from hookline.report.text import findings_table, hooks_table, render, run_table
+from hookline.report.trace import run_events, span_events, write_collapsed, write_trace
+from hookline.result import Renderer, Result
+from hookline.sweeping.swept import Sweep
+from hookline.tools.hooks import Hooks
+
+Write: TypeAlias = Callable[[Any, str | os.PathLike[str]], None]
+
+
+def of_calls(
+    table: Callable[[Any], Any],
+    html: Callable[[Any], str],
+    document: Callable[[Any], Mapping[str, Any]],
+    *,
+    width: int = 140,
+    **files: Write,
+) -> Renderer[Any]:
+    """The renderer of a result whose page is a tree of calls; a notebook shows the page."""
+    return Renderer(
+        table=table,
+        text=lambda result: render(table(result), width=width),
+        html=lambda result: inline(document(result), html(result)),
+        files={"page": lambda result, file: write_page(file, document(result), html(result)), **files},
+    )
+
+
+def of_rows(table: Callable[[Any], Any], html: Callable[[Any], str]) -> Renderer[Any]:
+    """The renderer of a result whose page is a table; a notebook shows the table."""
+    return Renderer(
+        table=table,
+        text=lambda result: render(table(result)),
+        html=html,
+        files={"page": lambda result, file: write_table_page(file, result.noun, result.model, html(result))},
+    )
+
+
+RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
+    Run: of_calls(
+        run_table,
+        run_html,
+        run_document,
+        perfetto=lambda run, file: write_trace(file, run_events(run), run.model),
+    ),
+    Findings: of_calls(findings_table, findings_html, findings_document),
+    Diff: of_calls(diff_table, diff_html, diff_document),
+    Profile: of_calls(
+        profile_table,
+        profile_html,
+        profile_document,
+        width=170,
+        perfetto=lambda profile, file: write_trace(file, span_events(profile.spans), profile.model),
+        collapsed=lambda profile, file: write_collapsed(file, profile),
+    ),
+    Sweep: of_rows(sweep_table, sweep_html),
+    Hooks: of_rows(hooks_table, hooks_html),
+}

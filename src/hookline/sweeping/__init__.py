@@ -1,0 +1,1 @@
+"""The result of hookline.sweep, and its document."""
