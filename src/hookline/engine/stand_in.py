@@ -36,6 +36,7 @@ from hookline.engine.site import (
 from hookline.engine.traced import graphs
 from hookline.errors import AttachError
 
+# A stand-in's own `__class__` is a property, which answers with the original class; this sets the real one past it.
 set_class = object.__dict__["__class__"].__set__
 stand_ins: "WeakValueDictionary[Any, Any]" = WeakValueDictionary()  # by the original class, while a module has it
 in_graphs: list[type] = []  # the stand-ins that graphs may know
