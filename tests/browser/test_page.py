@@ -607,3 +607,42 @@ def test_calls_that_rounding_explains_are_not_drawn_as_different(opened: Any) ->
     assert page.query_selector_all(".row.excused")
     assert "≈ explained by rounding" in page.inner_text(f"#row-{found.rounded[-1].number}")
     assert "≠ differs" not in page.inner_text("#details")
+    assert "≈ explained by rounding" in page.inner_text("#legend")
+
+
+class Narrows(nn.Module):
+    """Gives its child all positions, or the last alone, and returns the last."""
+
+    def __init__(self, *, early: bool) -> None:
+        super().__init__()
+        self.first, self.head, self.early = nn.Linear(4, 4), nn.Linear(4, 2), early
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.head(x[:, -1:])[:, 0] if self.early else self.head(x)[:, -1]
+
+
+@pytest.fixture
+def shaped() -> hookline.Diff:
+    """A diff with a call of other shapes, which is not compared."""
+    torch.manual_seed(0)
+    late, early = Narrows(early=False), Narrows(early=True)
+    early.load_state_dict(late.state_dict())
+    return hookline.diff(late, early, torch.randn(2, 5, 4))
+
+
+def test_call_of_another_shape_is_drawn_as_excused(opened: Any, shaped: hookline.Diff) -> None:
+    page = opened(shaped)
+
+    row = page.query_selector(".row.excused")
+    assert "≈ other shape, not compared" in row.inner_text()
+    assert row.query_selector(".cell:last-child").evaluate("each => getComputedStyle(each).fontStyle") == "italic"
+    assert page.query_selector(".row.differs") is None
+
+
+def test_legend_of_a_diff_names_the_states_of_its_calls(opened: Any, shaped: hookline.Diff) -> None:
+    assert opened(shaped).inner_text("#legend").split("\n") == ["≈ other shape, not compared", "the same"]
+
+
+def test_diff_without_excused_calls_has_no_legend(opened: Any, results: Any) -> None:
+    assert not opened(results["diff"]).is_visible("#legend")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from hookline.cli.app import app
@@ -177,3 +178,14 @@ def test_saving_onto_a_run_says_that_it_replaces_it(tmp_path: Path) -> None:
 
     assert first == f"saved to {tmp_path / 'run'}\n"
     assert second == f"saved to {tmp_path / 'run'}, in the place of the run that was there\n"
+
+
+@pytest.mark.parametrize("command", [["report", "IT"], ["check", "IT"], ["diff", "IT", "run"]], ids=" ".join)
+def test_stored_tensors_of_another_shape_are_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    recorded(toy(), torch.ones(1, 4), keep="copy").save(tmp_path / "reshaped")
+    path = tmp_path / "reshaped" / "tensors.safetensors"
+    save_file({name: torch.ones(7) for name in load_file(path)}, path)
+
+    expect_one_line(folder, monkeypatch, [str(path.parent) if part == "IT" else part for part in command])

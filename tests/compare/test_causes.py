@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import hookline
 from hookline.compare.causes import module_causes
 from hookline.compare.weights import differing_weights, relation
 
@@ -140,3 +141,13 @@ def test_transposed_weight_in_another_dtype_is_told(dtype: torch.dtype) -> None:
     a = torch.randn(5, 5)
 
     assert relation(a, a.t().to(dtype)) == "transposed"
+
+
+def test_stand_in_class_is_not_told() -> None:
+    watched, other = (nn.Sequential(nn.Linear(2, 2)) for _ in range(2))
+    watched.compile(backend="eager")
+
+    with hookline.on(watched, "**", after=lambda call: None):
+        watched(torch.ones(1, 2))
+        assert type(watched[0]) is not nn.Linear
+        assert module_causes(watched[0], other[0]) == []

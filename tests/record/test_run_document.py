@@ -364,6 +364,42 @@ def test_a_missing_tensors_file_is_found_out(trained: Run, tmp_path: Path) -> No
         hookline.load(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "says"),
+    [
+        (
+            "1.output",
+            torch.ones(3),
+            r"calls\[1\]\.output\.value: expected a tensor float32\[2, 4\], .* got float32\[3\]",
+        ),
+        ("1.output", torch.ones(2, 4, dtype=torch.half), r"calls\[1\]\.output\.value: .* got float16\[2, 4\]"),
+        ("1.output.grad", torch.ones(4, 2), r"calls\[1\]\.output\.grad\.value: .* got float32\[4, 2\]"),
+    ],
+)
+def test_tensor_of_other_shape_or_dtype_is_damage(trained: Run, name: str, other: Tensor, says: str) -> None:
+    document, tensors = document_of(trained)
+
+    with pytest.raises(StoreError, match=says):
+        from_document(document, {**tensors, name: other})
+
+
+def test_kept_inputs_of_another_shape_are_damage() -> None:
+    document, tensors = document_of(recorded(lambda x: x, torch.ones(2, 4), settings={"inputs": "copy"}))
+
+    with pytest.raises(StoreError, match=r"args\.parts\[0\]\.value: expected a tensor float32\[2, 4\]"):
+        from_document(document, {name: torch.ones(1) for name in tensors})
+
+
+def test_result_of_a_function_named_copy_may_have_any_shape(tmp_path: Path) -> None:
+    def copy(x: Tensor) -> Tensor:
+        return x.sum()
+
+    copy.__qualname__ = "copy"
+    run = again(recorded(lambda x: x, torch.ones(2, 4), settings={"keep": copy}), tmp_path)
+
+    assert run.calls[0].output.value.shape == ()
+
+
 @pytest.mark.parametrize("parent", [2, 3, 99, -1])
 def test_a_parent_that_does_not_come_before_is_named(trained: Run, parent: int) -> None:
     document, tensors = document_of(trained)

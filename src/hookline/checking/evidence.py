@@ -69,7 +69,8 @@ class ParameterFacts:
 class UnitFacts:
     """What the elements that one activation or softmax returned were like, over all its calls at one place.
 
-    - `path`: of the module; of a rectifier that is a function (torch.relu), of the module whose output it takes;
+    - `path`: of the module; of a rectifier that is a function (torch.relu, F.relu6), of the module whose output it
+      takes;
     - `where`: the place, in words: "" where there is only one; `call`: the first call there, None where there is one;
     - `observations`: how many values of each unit were seen; `units`: how many units there are; `dead`: how many of
       them were exactly 0 each time (rectifiers);

@@ -37,7 +37,7 @@ def _not_judged(evidence: Evidence) -> Iterator[str]:
     elif evidence.parameters is None:
         yield "parameters, units, modes and optimizer steps, which a recorded run does not hold"
     if evidence.run.calls and not evidence.backward_ran:
-        yield "gradients, and torch.relu, since no backward pass ran"
+        yield "gradients, torch.relu and F.relu6, since no backward pass ran"
     offloaded = sum(facts.elsewhere for facts in (evidence.parameters or {}).values())
     if offloaded:
         yield f"gradients of {_many(offloaded, 'parameter')} that accelerate offloads, which it does not keep"

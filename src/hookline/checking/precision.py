@@ -1,4 +1,4 @@
-"""Rules on narrow dtypes: updates that are lost in rounding, values and gradients that vanish below the smallest."""
+"""Rules on narrow dtypes: updates that are lost in rounding, outputs that vanish below the smallest number."""
 
 from collections.abc import Iterator
 
@@ -34,12 +34,11 @@ def lost_updates(evidence: Evidence) -> Iterator[Finding]:
 
 @rule(
     "underflow",
-    advice="Keep it in float32 or bfloat16 there, or scale it up: float16 ends at 6e-8. For gradients use "
-    "torch.amp.GradScaler.",
+    advice="Keep it in float32 or bfloat16 there, or scale it up: float16 ends at 6e-8.",
 )
 def underflow(evidence: Evidence) -> Iterator[Finding]:
-    """A module whose float16 output is 0 everywhere, of an input and weights that are not; a float16 gradient that is 0
-    everywhere though the one it is made of is not."""
+    """A module whose float16 output is 0 everywhere, of an input and weights that are not. Gradients are not looked at:
+    train under torch.amp.GradScaler."""
     seen: set[str] = set()
     for call in evidence.run:
         if call.path in seen or call.error is not None or _may_give_zeros(call):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from hookline.checking.evidence import Evidence
 from hookline.checking.finding import Finding, rule
+from hookline.engine.forwarding import original_class
 from hookline.record.draws import Place, modeless_dropout
 
 
@@ -22,7 +23,7 @@ def random_in_evaluation(evidence: Evidence) -> Iterator[Finding]:
             first.setdefault(place[0], place)
     for path, (_, index) in first.items():
         module = evidence.module(path)
-        line = None if module is None else modeless_dropout(type(module))
+        line = None if module is None else modeless_dropout(original_class(module))
         if line is None:
             message = "draws random numbers in evaluation: two calls with the same input differ"
             yield Finding(path, message, call=index, severity="note", advice=ON_PURPOSE)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.compare.difference import Cause, Weight
+from hookline.engine.forwarding import original_class
 from hookline.matching.tensors import compare
 from hookline.messages import with_article
 from hookline.model.paths import walk
@@ -48,7 +49,7 @@ def _of_modules(a: Module, b: Module, path: str) -> Iterator[Cause]:
     dtypes = [_dtype(module) for module in (a, b)]
     if all(dtypes) and dtypes[0] != dtypes[1]:
         yield Cause("dtype", f"{path + ' ' if path else ''}holds {dtypes[0]} against {dtypes[1]}")
-    classes = class_names(type(a), type(b))
+    classes = class_names(original_class(a), original_class(b))
     if classes[0] != classes[1] and "OptimizedModule" not in classes:
         yield Cause(
             "class", f"{path + ' ' if path else ''}is {with_article(classes[0])} against {with_article(classes[1])}"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.compiled import is_compiled
+from hookline.engine.forwarding import original_class
 from hookline.engine.hook import make_hooks
 from hookline.messages import few
 from hookline.model.select import Selection
@@ -39,7 +40,7 @@ def random_notes(draws: Draws, selection: Selection, which: str) -> Iterator[str
     paths = [*dict.fromkeys(path for path, _ in draws.found)]
     if not paths:
         return
-    lines = (modeless_dropout(type(selection.modules[path])) for path in paths if path in selection.modules)
+    lines = (modeless_dropout(original_class(selection.modules[path])) for path in paths if path in selection.modules)
     line = next((line for line in lines if line is not None), None)
     why = f": `{line}` drops values in evaluation too" if line is not None else ""
     told = f"the {which} draws random numbers in evaluation, in {few(_shown(paths))}{why}"

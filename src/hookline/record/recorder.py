@@ -287,4 +287,8 @@ def _watching(
 
 
 def _name(keep: Any) -> str:
-    return keep if isinstance(keep, str) else getattr(keep, "__qualname__", type(keep).__name__)
+    """What a `keep` is called in the settings: a function never as one of the words, which say how a tensor is kept."""
+    if isinstance(keep, str):
+        return keep
+    name = getattr(keep, "__qualname__", type(keep).__name__)
+    return f"{name}()" if name in ("shape", "stats", "histogram", "tensor", "copy") else name

@@ -8,7 +8,7 @@ from torch import Tensor
 from hookline.errors import ChangedTensorError
 from hookline.record.merge import merged
 from hookline.record.record import CallRecord, Run
-from hookline.record.values import KINDS
+from hookline.record.values import KINDS, kinds_kept
 from hookline.store.codec import Reader, Schema, Writer
 from hookline.store.members import (
     MemberError,
@@ -114,8 +114,9 @@ def _to_run(document: Any, tensors: Mapping[str, Tensor]) -> Run:
     )
     if run.rank is not None and (run.world_size is None or run.rank >= run.world_size):
         raise MemberError(f"is not below the world_size, which is {run.world_size}").within("rank")
-    reader = Reader(tensors, KINDS)
-    member(document, "calls", listed(lambda data: run.calls.append(_to_call(data, run.calls, reader))))
+    keep, inputs = (run.settings.get(name) for name in ("keep", "inputs"))
+    taken, gave = (Reader(tensors, kinds_kept(own, keep)) for own in (inputs, keep))
+    member(document, "calls", listed(lambda data: run.calls.append(_to_call(data, run.calls, taken, gave))))
     return run
 
 
@@ -131,7 +132,7 @@ def _from_call(call: CallRecord, numbers: dict[int, int], writer: Writer) -> dic
     return {**own, "recompute": call.recompute, "parent": parent, **values}
 
 
-def _to_call(data: Any, earlier: list[CallRecord], reader: Reader) -> CallRecord:
+def _to_call(data: Any, earlier: list[CallRecord], taken: Reader, gave: Reader) -> CallRecord:
     call = CallRecord()
     for name, value in CALL.values(data).items():
         setattr(call, name, value)
@@ -140,9 +141,9 @@ def _to_call(data: Any, earlier: list[CallRecord], reader: Reader) -> CallRecord
         call.recompute = True
     parent = member(data, "parent", maybe(lambda number: _earlier(number, len(earlier))))
     call.parent = None if parent is None else earlier[parent]
-    call.args = member(data, "args", lambda value: _of_kind(reader.value(value), tuple))
-    call.kwargs = member(data, "kwargs", lambda value: _of_kind(reader.value(value), dict))
-    call.output = member(data, "output", reader.value)
+    call.args = member(data, "args", lambda value: _of_kind(taken.value(value), tuple))
+    call.kwargs = member(data, "kwargs", lambda value: _of_kind(taken.value(value), dict))
+    call.output = member(data, "output", gave.value)
     return call
 
 

@@ -1,5 +1,6 @@
 """What is known of a tensor as a value of a document, and back: what is read can be printed, paged and compared."""
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -28,6 +29,7 @@ from hookline.store.members import (
     whole,
 )
 
+WHOLE = ("tensor", "copy")  # ways to keep a tensor that leave it as it is
 SAMPLES, MOMENTS = 256, 5  # of a fingerprint
 
 
@@ -86,8 +88,8 @@ def write_info(writer: Writer, info: TensorInfo, name: str) -> dict[str, Any]:
     return found
 
 
-def read_info(reader: Reader, data: Any) -> TensorInfo:
-    """The same back."""
+def read_info(reader: Reader, data: Any, *, whole: bool = False, whole_gradient: bool = False) -> TensorInfo:
+    """The same back; `whole` where its value, or its gradient's, has to be the tensor that the rest describes."""
     expect_object(data, ALL)
     info = TensorInfo()
     for name, read in INFO.items():
@@ -97,21 +99,39 @@ def read_info(reader: Reader, data: Any) -> TensorInfo:
     if "stats" in data:
         info._stats = member(data, "stats", STATS.read)
     if "grad" in data:
-        info._grad = Slot(member(data, "grad", lambda grad: _gradient(reader, grad)))
+        info._grad = Slot(member(data, "grad", lambda grad: _gradient(reader, grad, whole=whole_gradient)))
     if "value" in data:
         info._value = member(data, "value", reader.value)
         if isinstance(info._value, dict) and info._value.get("fingerprint") == 1:
             member(data, "value", lambda _: expect_fingerprint(info._value, info.local_shape))
+        elif whole and isinstance(info._value, Tensor):
+            member(data, "value", lambda _: expect_whole(info._value, info))
     return info
 
 
 KINDS = {"tensor": Kind(TensorInfo, write_info, read_info)}
 
 
-def _gradient(reader: Reader, data: Any) -> TensorInfo:
+def kinds_kept(keep: Any, gradient: Any) -> dict[str, Kind]:
+    """The same, where tensors and their gradients were kept so."""
+    read = partial(read_info, whole=keep in WHOLE, whole_gradient=gradient in WHOLE)
+    return {"tensor": Kind(TensorInfo, write_info, read)}
+
+
+def expect_whole(value: Tensor, info: TensorInfo) -> None:
+    """MemberError where a tensor that was kept itself is not of the shape and dtype that the document says."""
+    if tuple(value.shape) != info.local_shape or value.dtype != info.dtype:
+        told = f"{info.dtype_name}{[*info.local_shape]}"
+        raise MemberError(
+            f"expected a tensor {told}, as the document says, got {str(value.dtype).removeprefix('torch.')}"
+            f"{[*value.shape]} in tensors.safetensors"
+        )
+
+
+def _gradient(reader: Reader, data: Any, *, whole: bool) -> TensorInfo:
     if isinstance(data, dict) and "grad" in data:
         raise MemberError("a gradient has no gradient").within("grad")
-    return read_info(reader, data)
+    return read_info(reader, data, whole=whole)
 
 
 def _part(data: Any) -> Part:

@@ -29,6 +29,11 @@ function showMarks() {
   }));
 }
 
+function showLegend() {
+  byId("legend").hidden = !view.legend?.length;
+  byId("legend").append(...(view.legend ?? []).map(({ words, className }) => element("li", { class: className }, words)));
+}
+
 // Finding: while one types only what is meant is shown, Enter goes to the next of it, Escape shows all again.
 let hits = [];
 let place = -1; // which of them Enter went to
@@ -104,6 +109,7 @@ document.addEventListener("click", (event) => event.target.closest(`a[href="${lo
 for (const each of document.querySelectorAll(".script-only")) each.hidden = false;
 nameTheme();
 showMarks();
+showLegend();
 tree.arrange();
 if (!follow()) {
   const first = data.marks.find(({ call, level }) => call !== null && level !== "costly");

@@ -68,6 +68,13 @@ const COMPARED = [["max abs", "absolute"], ["max rel", "relative"], ["error", "e
 // Calls whose difference does not count, and the word for it.
 const EXCUSED = { shape: "≈ other shape, not compared", rounding: "≈ explained by rounding" };
 
+// What the rows of a diff may be, in words, with the states that these words are for.
+const STATES = [["≠ differs", "differs", "makes it"], ...Object.entries(EXCUSED).map(([state, words]) => [words, state]), ["the same", "same"]];
+
+function styleOf(state) {
+  return EXCUSED[state] ? "same excused" : state === "same" ? "same" : "differs";
+}
+
 function diffView(data, calls) {
   const read = ([name, kinds, state, ...figures]) => ({ name, kinds: kinds.map((kind) => (kind === null ? null : withNames(data.columns.kind, data.kinds[kind]))), state, ...withNames(data.columns.tensor.slice(3), figures) });
   for (const call of calls) for (const part of ["inputs", "outputs", "grads", "grad_inputs", "buffers"]) call[part] = call[part].map(read);
@@ -85,7 +92,8 @@ function diffView(data, calls) {
       { title: "out/in", width: 64, right: true, cell: ({ amplification }) => known(amplification) },
       { title: "why", width: 200, grow: 5, cell: ({ verdict, state }) => verdict || EXCUSED[state] || "" },
     ],
-    className: ({ state }) => (EXCUSED[state] ? "same excused" : state === "same" ? "same" : "differs"),
+    className: ({ state }) => styleOf(state),
+    legend: calls.some(({ state }) => EXCUSED[state]) ? STATES.filter(([, ...states]) => calls.some(({ state }) => states.includes(state))).map(([words, state]) => ({ words, className: styleOf(state) })) : [],
     flow: {
       title: "Error by call order", label: "Relative error of the outputs and gradients by call order, log axis. Arrow keys go from call to call, Enter goes to one.",
       series: [{ name: "error of the output, as a share of its norm", value: outputError }, ...(calls.some((call) => gradError(call) !== null) ? [{ name: "error of its gradient", value: gradError }] : [])],
