@@ -520,3 +520,9 @@ def test_module_without_parameters_is_not_said_to_have_some() -> None:
     (found,) = hookline.check(model, X).of("never-called")
     assert found.severity == "note"
     assert "parameter" not in f"{found.message} {found.advice}"
+
+
+def test_weights_held_elsewhere_are_looked_for_only_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.checking.gather.held_elsewhere", pytest.fail)
+
+    assert not hookline.check(toy(), X)

@@ -23,7 +23,7 @@ from hookline.checking.tally import NEVER, ParameterTally, UnitTally, alike, lar
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
-from hookline.model.offload import held_elsewhere, read_elsewhere
+from hookline.model.offload import Elsewhere, held_elsewhere, read_elsewhere
 from hookline.model.paths import paths
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
@@ -393,7 +393,7 @@ def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, Pa
     the start. A parameter in the place of another of its class has a new one."""
     found: dict[str, ParameterTally] = {}
     seen: set[int] = set()
-    elsewhere = held_elsewhere(model)
+    elsewhere: Elsewhere | None = None  # asked for only where a parameter has no data: it costs a walk
     for module, own in paths(model):
         for name, parameter in module._parameters.items():
             if parameter is None or is_lazy(parameter) or id(parameter) in seen:
@@ -403,7 +403,9 @@ def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, Pa
             old = known.get(full)
             if old is not None and _still(old, parameter):
                 continue
-            stored = read_elsewhere(elsewhere, module, name)
+            if parameter.is_meta and elsewhere is None:
+                elsewhere = held_elsewhere(model)
+            stored = read_elsewhere(elsewhere or {}, module, name)
             values = parameter if stored is None else stored
             found[full] = tally = ParameterTally(own[0], parameter, norm=norm_of(values), alike=alike(values))
             tally.elsewhere = stored is not None

@@ -260,6 +260,9 @@ def _innermost_changes(evidence: Evidence, name: str) -> list[tuple[CallRecord, 
         if call.path in found or call.error is not None:
             continue
         held = {getattr(info, name) for info in floating(call.inputs)}
+        gave = {getattr(info, name) for info in floating(call.outputs)[:1]}
+        if gave <= held:
+            continue
         held |= {
             getattr(facts.parameter, name)
             for facts in evidence.below(call.path).values()
@@ -268,7 +271,6 @@ def _innermost_changes(evidence: Evidence, name: str) -> list[tuple[CallRecord, 
         module = (evidence.modules or {}).get(call.path)
         if name == "device" and module is not None:
             held |= {*execution_devices(module)} if held or hooks_of(module) else set()
-        gave = {getattr(info, name) for info in floating(call.outputs)[:1]}
         if held and gave - held:
             found[call.path] = call, held
     inner = [path for path in found if not any(other != path and is_below(other, path) for other in found)]

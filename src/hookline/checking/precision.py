@@ -41,10 +41,10 @@ def underflow(evidence: Evidence) -> Iterator[Finding]:
     train under torch.amp.GradScaler."""
     seen: set[str] = set()
     for call in evidence.run:
-        if call.path in seen or call.error is not None or _may_give_zeros(call):
+        if call.path in seen or call.error is not None or _may_give_zeros(call) or not _is_gone(call):
             continue
         inside = any(other.parent is call and _is_gone(other) for other in evidence.run)
-        if _is_gone(call) and not inside and _has_weights(evidence, call):
+        if not inside and _has_weights(evidence, call):
             seen.add(call.path)
             largest = max(info.stats.absmax for info in floating(call.inputs) if info.stats is not None)
             message = f"its output is 0 in all {call.outputs[0].count} places, of an input up to {largest:.3g}"

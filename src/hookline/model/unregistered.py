@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,9 @@ from hookline.model.paths import paths
 MOST_ITEMS = 10_000  # of one attribute that are looked at
 DEEPEST = 8
 OF_MODULES = frozenset(Module().__dict__)  # where PyTorch keeps what is registered, and hooks
+
+
+NO_CONTAINERS = frozenset((bool, int, float, str, bytes, type(None), type, FunctionType, BuiltinFunctionType))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,13 @@ def unregistered(model: Module) -> list[Unregistered]:
     >>> [(each.name, len(each.parameters)) for each in unregistered(Stack())]
     [('layers[0]', 2)]
     """
-    own = {id(module) for module, _ in paths(model)}
+    named = paths(model)
+    own = {id(module) for module, _ in named}
     known = {id(tensor) for tensor in model.parameters()}
     found: dict[int, Unregistered] = {}
-    for module, names in paths(model):
+    for module, names in named:
         for attribute, value in [*vars(module).items()]:
-            if attribute in OF_MODULES or isinstance(value, Module | Tensor):
+            if type(value) in NO_CONTAINERS or attribute in OF_MODULES or isinstance(value, Module | Tensor):
                 continue
             for name, part in _parts(value, attribute):
                 missing = _missing(part, own, known)
