@@ -1,9 +1,11 @@
 """What is public, and what importing hookline does: nothing."""
 
 import os
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import hookline
 
@@ -36,6 +38,11 @@ print("quiet")
 
 
 PUBLIC_MODULES = ("edits",)
+ALIASES = {
+    name
+    for name in hookline.__all__
+    if not isinstance(value := getattr(hookline, name), type | types.ModuleType | types.FunctionType | list)
+}
 
 
 def test_all_is_what_can_be_imported():
@@ -56,8 +63,13 @@ def test_importing_hookline_changes_nothing_anywhere():
 
 
 def test_every_public_name_has_a_docstring():
-    for name in hookline.__all__:
+    for name in {*hookline.__all__} - ALIASES:
         assert getattr(hookline, name).__doc__, name
+
+
+def test_every_type_alias_is_on_the_page_of_types():
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "types.md").read_text()
+    assert {*re.findall(r"^::: hookline\.(\w+)$", page, re.MULTILINE)} == ALIASES
 
 
 def test_importing_hookline_without_numpy_warns_of_nothing(tmp_path):

@@ -8,7 +8,7 @@ from hookline.model import quiet as _quiet  # noqa: F401  # before anything else
 # isort: split
 from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
-from hookline.engine.hook import Handle
+from hookline.engine.hook import Handle, HookFunction
 from hookline.errors import (
     AttachError,
     ChangedTensorError,
@@ -23,8 +23,12 @@ from hookline.errors import (
     StoreError,
 )
 from hookline.loading import load
-from hookline.model.select import Selection, select
+from hookline.model.select import Selection, Where, select
+from hookline.model.sharded import Part
+from hookline.model.tensors import Fields, Opaque
+from hookline.record.keep import Keep
 from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.statistics import Stats
 from hookline.result import Result
 from hookline.tools.hooks import HookInfo, Hooks, hooks
 from hookline.tools.watch import watch
@@ -32,11 +36,18 @@ from hookline.tools.watch import watch
 if TYPE_CHECKING:
     from hookline import edits
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
-    from hookline.compare.difference import Diff, Pair
-    from hookline.matching.fingerprint import fingerprint
-    from hookline.matching.tensors import Difference
+    from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
+    from hookline.checking.finding import Severity
+    from hookline.compare.culprits import Tolerances
+    from hookline.compare.difference import Cause, Diff, Pair, Weight
+    from hookline.edits.calls import When
+    from hookline.edits.steps import Change, Skip
+    from hookline.guarding.guard import Then
+    from hookline.matching.fingerprint import Fingerprint, fingerprint
+    from hookline.matching.tensors import Difference, Tolerance
+    from hookline.model.unregistered import Unregistered
     from hookline.profiling.profiled import Cost, Profile
-    from hookline.sweeping.swept import Sweep
+    from hookline.sweeping.swept import Cell, Sweep
     from hookline.tools.check import check
     from hookline.tools.diff import diff
     from hookline.tools.edit import edit
@@ -44,15 +55,48 @@ if TYPE_CHECKING:
     from hookline.tools.guard import guard
     from hookline.tools.profile import profile
     from hookline.tools.stop import stop_after
-    from hookline.tools.sweep import sweep
+    from hookline.tools.sweep import Metric, sweep
 
 ON_DEMAND = {  # what is imported when it is first asked for, so that importing hookline costs little
-    "hookline.matching.fingerprint": ("fingerprint",),
+    "hookline.checking": (
+        "Evidence",
+        "Finding",
+        "Findings",
+        "RULES",
+        "Rule",
+        "rule",
+    ),
+    "hookline.checking.evidence": (
+        "Flow",
+        "ParameterFacts",
+        "Scored",
+        "Suspect",
+        "UnitFacts",
+        "Use",
+    ),
+    "hookline.checking.finding": ("Severity",),
+    "hookline.compare.culprits": ("Tolerances",),
     "hookline.compare.difference": (
+        "Cause",
         "Diff",
         "Pair",
+        "Weight",
     ),
-    "hookline.matching.tensors": ("Difference",),
+    "hookline.edits.calls": ("When",),
+    "hookline.edits.steps": (
+        "Change",
+        "Skip",
+    ),
+    "hookline.guarding.guard": ("Then",),
+    "hookline.matching.fingerprint": (
+        "Fingerprint",
+        "fingerprint",
+    ),
+    "hookline.matching.tensors": (
+        "Difference",
+        "Tolerance",
+    ),
+    "hookline.model.unregistered": ("Unregistered",),
     "hookline.profiling.profiled": (
         "Cost",
         "Profile",
@@ -63,28 +107,22 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
     "hookline.tools.explain": ("explain",),
     "hookline.tools.guard": ("guard",),
     "hookline.tools.profile": ("profile",),
-    "hookline.checking": (
-        "RULES",
-        "Evidence",
-        "Finding",
-        "Findings",
-        "Rule",
-        "rule",
-    ),
     "hookline.tools.stop": ("stop_after",),
-    "hookline.sweeping.swept": ("Sweep",),
-    "hookline.tools.sweep": ("sweep",),
+    "hookline.sweeping.swept": ("Cell", "Sweep"),
+    "hookline.tools.sweep": ("Metric", "sweep"),
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "edits":
-        return import_module("hookline.edits")
-    for module, names in ON_DEMAND.items():
-        if name in names:
-            found = globals()[name] = getattr(import_module(module), name)
-            return found
-    raise AttributeError(f"module 'hookline' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name == "edits":
+            return import_module("hookline.edits")
+        for module, names in ON_DEMAND.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(module), name)
+                return found
+        raise AttributeError(f"module 'hookline' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
@@ -96,6 +134,9 @@ __all__ = [
     "AttachError",
     "Call",
     "CallRecord",
+    "Cause",
+    "Cell",
+    "Change",
     "ChangedTensorError",
     "CompareError",
     "Cost",
@@ -103,28 +144,51 @@ __all__ = [
     "Difference",
     "EditError",
     "Evidence",
+    "Fields",
     "Finding",
     "Findings",
+    "Fingerprint",
+    "Flow",
     "GradientError",
     "Handle",
+    "HookFunction",
     "HookInfo",
     "HooklineError",
     "Hooks",
+    "Keep",
+    "Metric",
     "Module",
     "NonFiniteError",
+    "Opaque",
     "Pair",
+    "ParameterFacts",
+    "Part",
     "Profile",
     "RULES",
     "RecordError",
     "Result",
     "Rule",
     "Run",
+    "Scored",
     "Selection",
     "SelectionError",
+    "Severity",
+    "Skip",
     "SourceError",
+    "Stats",
     "StoreError",
+    "Suspect",
     "Sweep",
     "TensorInfo",
+    "Then",
+    "Tolerance",
+    "Tolerances",
+    "UnitFacts",
+    "Unregistered",
+    "Use",
+    "Weight",
+    "When",
+    "Where",
     "check",
     "diff",
     "edit",

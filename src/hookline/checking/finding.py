@@ -15,6 +15,7 @@ from hookline.store.codec import plain
 from hookline.store.folder import write
 
 Severity: TypeAlias = Literal["note", "warning", "error"]
+"""How bad a finding is."""
 SEVERITIES: tuple[Severity, ...] = ("note", "warning", "error")
 
 

@@ -27,6 +27,7 @@ Allowed: TypeAlias = Callable[[str], Tolerance | None]
 Gradients: TypeAlias = Mapping[str, TensorInfo | None]  # None of a parameter that has none
 FURTHER = 3.0  # times the error received, from which on an error sent back is a module's own
 Tolerances: TypeAlias = Tolerance | Mapping[str, Tolerance] | None
+"""One tolerance, or several by glob over paths, or None for those of `torch.testing`."""
 
 
 def allowing(tolerances: Tolerances) -> Allowed:

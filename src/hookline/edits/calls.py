@@ -14,6 +14,7 @@ from hookline.engine.call import Call, Origin
 from hookline.torch_private import current_backward_pass
 
 When: TypeAlias = int | slice | Collection[int] | Callable[[Call], bool]
+"""Which calls: the nth, a slice or several of them, or a predicate of the Call."""
 
 
 def covers(wanted: Any, number: int) -> bool:

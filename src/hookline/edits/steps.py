@@ -21,7 +21,9 @@ from hookline.model.select import Selection
 from hookline.model.tensors import tensors
 
 Change: TypeAlias = Edit | Callable[[Tensor], Tensor] | list[Any]
+"""What becomes of a tensor: an edit, a function of the tensor, or a list of these, done one after another."""
 Skip: TypeAlias = bool | Callable[[Call], Any]
+"""Whether a module is left out, or a function of the Call that gives what is returned in its place."""
 
 
 def edit_calls(

@@ -29,6 +29,7 @@ from hookline.record.record import CallRecord, Slot, TensorInfo
 from hookline.torch_private import StopRecomputing, at_end_of_backward, current_backward_pass
 
 Then: TypeAlias = Literal["raise", "log"] | Callable[[NonFiniteError], Any]
+"""What a guard does with an error: raise it, log it, or call a function with it."""
 LAST = float("inf")
 MOST_RECENT = 64  # outputs of outermost calls that are recognized where a later one is given them
 MOST_WAITING = 4096  # looks on a device that wait for a backward pass, which may never come
@@ -110,7 +111,7 @@ class Guard:
         record.path = self.paths.get(id(module)) or call.path
         record.index, record.type, record.training = call.index, type(module).__name__, module.training
         record.number, record.thread = self.calls, get_ident()
-        record.output = record.error = None
+        record.output = record.error = None  # type: ignore[assignment]  # until it returns
         record.seconds = 0.0
         if current_backward_pass() != -1:
             record.recompute = True

@@ -10,6 +10,7 @@ from torch import Tensor
 from hookline.matching.tensors import BITS, Difference, Tolerance, apart, figures, largest_finite, plain
 
 Fingerprint: TypeAlias = dict[str, Any]
+"""What `fingerprint` gives: a small dict of numbers and tensors, to compare with another."""
 
 VERSION = 2
 SAMPLES = 256

@@ -14,7 +14,8 @@ from hookline.matching.layout import same_layout
 from hookline.model.sharded import is_distributed, local_part
 from hookline.torch_private import FakeTensor
 
-Tolerance: TypeAlias = tuple[float, float]  # relative, absolute
+Tolerance: TypeAlias = tuple[float, float]
+"""The relative and the absolute tolerance."""
 Basis: TypeAlias = Literal["elements", "samples", "statistics", "shape"]
 
 CHUNK = 2**20  # elements that are looked at together: what this takes in memory does not grow with the tensors

@@ -15,10 +15,6 @@ from hookline.model.uncalled import warn_of_uncalled
 if TYPE_CHECKING:
     from hookline.model.console import Console
 
-Where: TypeAlias = (
-    "str | re.Pattern[str] | type[Module] | Module | Callable[[str, Module], bool] | list[Any] | tuple[Any, ...]"
-    " | Selection"
-)
 Named: TypeAlias = list[tuple[Module, tuple[str, ...]]]  # what `paths` gives
 WILDCARD = re.compile(r"(\*|\?|\[[^\]]+\])")
 
@@ -96,6 +92,20 @@ class Selection:
     def _with(self, chosen: Iterable[str]) -> "Selection":
         wanted = set(chosen)
         return _selection(self.model, paths(self.model), wanted)
+
+
+Where: TypeAlias = (
+    str
+    | re.Pattern[str]
+    | type[Module]
+    | Module
+    | Callable[[str, Module], bool]
+    | list[Any]
+    | tuple[Any, ...]
+    | Selection
+)
+"""Which modules of a model: a glob over their paths, a compiled regex, a class of modules, a module, a predicate of
+path and module, a Selection, or several of these in a list or tuple. `select` says how each is read."""
 
 
 def select(model: Module, *where: Where) -> Selection:

@@ -16,6 +16,7 @@ from hookline.record.statistics import BINS, Pending, is_traced, measure, reduce
 from hookline.torch_private import get_tracing_state, is_tracing, set_tracing_state
 
 Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]
+"""What is kept of each tensor: one of these words, which `watch` explains, or a function of the tensor."""
 Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
 
 

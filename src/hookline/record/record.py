@@ -117,20 +117,76 @@ class TensorInfo:
         """The dtype without `torch.`."""
         return str(self.dtype).removeprefix("torch.")
 
-    def __getattr__(self, name: str) -> Any:
-        """What no slot holds: nothing where nothing was kept, and the figures of the statistics."""
-        if name in NOT_KEPT:
-            return None
-        if name in ("dtype", "device"):
-            return getattr(self._value, name)  # a tensor kept by reference tells them when asked
-        if name not in FIGURES:
-            raise AttributeError(
-                f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad"
-            )
+    @property
+    def _figures(self) -> Stats:
+        """The statistics; RecordError where none were kept."""
         stats = self.stats
         if stats is None:
             raise RecordError(f"no statistics were kept of this {self}; watch with keep='stats'")
-        return getattr(stats, name)
+        return stats
+
+    @property
+    def count(self) -> int:
+        """How many elements it has; of a sparse tensor, those it stores."""
+        return self._figures.count
+
+    @property
+    def min(self) -> float:
+        """The smallest element. NaN where an element is, and of magnitudes where elements are complex, as are `max`,
+        `mean` and `std`."""
+        return self._figures.min
+
+    @property
+    def max(self) -> float:
+        """The largest element."""
+        return self._figures.max
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return self._figures.mean
+
+    @property
+    def std(self) -> float:
+        """The standard deviation, of the population."""
+        return self._figures.std
+
+    @property
+    def absmax(self) -> float:
+        """The largest magnitude."""
+        return self._figures.absmax
+
+    @property
+    def norm(self) -> float:
+        """The L2 norm."""
+        return self._figures.norm
+
+    @property
+    def zeros(self) -> float:
+        """The share of elements that are 0, from 0 to 1."""
+        return self._figures.zeros
+
+    @property
+    def nan(self) -> int:
+        """How many elements are NaN."""
+        return self._figures.nan
+
+    @property
+    def inf(self) -> int:
+        """How many elements are infinite."""
+        return self._figures.inf
+
+    if not TYPE_CHECKING:  # to a type checker each attribute is declared, so that it knows of a misspelt one
+
+        def __getattr__(self, name: str) -> Any:
+            """What no slot holds: nothing, where nothing was kept."""
+            if name in NOT_KEPT:
+                return None
+            if name in ("dtype", "device"):
+                return getattr(self._value, name)  # a tensor kept by reference tells them when asked
+            raise AttributeError(
+                f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad"
+            )
 
     def __repr__(self) -> str:
         shape = ", ".join(map(str, self.shape))
@@ -156,6 +212,18 @@ class Slot:
 
     def __init__(self, info: TensorInfo | None = None) -> None:
         self.info = info
+
+
+if TYPE_CHECKING:
+
+    class Recorded(TensorInfo):
+        """What a module returned, to a type checker: a TensorInfo, or a container of such, which the code that reads it
+        has to know. No object is of this class."""
+
+        def __getitem__(self, key: str | int) -> "Recorded": ...
+        def __iter__(self) -> Iterator["Recorded"]: ...
+        def __len__(self) -> int: ...
+        def __eq__(self, other: object) -> bool: ...
 
 
 class CallRecord:
@@ -202,7 +270,7 @@ class CallRecord:
     parent: "CallRecord | None"
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    output: Any
+    output: "Recorded"
     began: float
     seconds: float
     thread: int
@@ -213,16 +281,18 @@ class CallRecord:
 
     _given: tuple[Any, Any, Callable[[Tensor], TensorInfo]]
 
-    def __getattr__(self, name: str) -> Any:
-        """The arguments of a call that was recorded by reference are described when they are first asked for."""
-        if name in USUAL:
-            return USUAL[name]
-        if name not in ("args", "kwargs"):
-            raise AttributeError(f"CallRecord has no {name!r}")
-        args, kwargs, describe = self._given
-        self.args, self.kwargs = mirror(tuple(args), describe), mirror(dict(kwargs), describe)
-        del self._given
-        return getattr(self, name)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The arguments of a call that was recorded by reference are described when they are first asked for."""
+            if name in USUAL:
+                return USUAL[name]
+            if name not in ("args", "kwargs"):
+                raise AttributeError(f"CallRecord has no {name!r}")
+            args, kwargs, describe = self._given
+            self.args, self.kwargs = mirror(tuple(args), describe), mirror(dict(kwargs), describe)
+            del self._given
+            return getattr(self, name)
 
     @property
     def grad_output(self) -> Any:

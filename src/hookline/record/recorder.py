@@ -64,7 +64,7 @@ class Recorder:
         self.counts: dict[str, itertools.count[int]] = {}
         self.counted = False  # whether `counts` goes on from what is recorded
         self.counting = Lock()
-        self.output = output if gradient is None else self._with_gradient
+        self.output: Callable[[Tensor], Any] = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
         self.by_reference = inputs is None
@@ -108,7 +108,7 @@ class Recorder:
         else:
             record.args = tuple([inputs(value) if type(value) is Tensor else mirror(value, inputs) for value in args])
             record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
-        record.output = record.error = None
+        record.output = record.error = None  # type: ignore[assignment]  # until it returns
         record.seconds = 0.0
         if current_backward_pass() != -1:
             record.recompute = True

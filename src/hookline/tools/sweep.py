@@ -26,6 +26,7 @@ from hookline.sweeping.sweep_document import decode
 from hookline.sweeping.swept import WHOLE, Cell, Sweep
 
 Metric: TypeAlias = Callable[[Any, Any], Any]
+"""A function of the model's output and the batch, which gives a number."""
 
 
 def sweep(
