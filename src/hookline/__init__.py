@@ -10,6 +10,8 @@ from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, HookFunction
 from hookline.errors import (
+    ArgumentError,
+    ArgumentTypeError,
     AttachError,
     ChangedTensorError,
     CompareError,
@@ -131,6 +133,8 @@ def __dir__() -> list[str]:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
     "AttachError",
     "Call",
     "CallRecord",

@@ -1,9 +1,11 @@
 """Every exception that hookline raises on purpose.
 
     HooklineError
-    ├── SelectionError      a pattern, type or module picks nothing in this model
+    ├── ArgumentError       a function was given an argument that it cannot take; a ValueError
+    │   ├── ArgumentTypeError    one of a wrong type; a TypeError too
+    │   └── SelectionError       a pattern, type or module picks nothing in this model
     ├── AttachError         a module cannot be hooked
-    ├── EditError           an edit is not one, or does not fit the call that it is to change
+    ├── EditError           an edit does not fit the call that it is to change
     ├── CompareError        two models or runs cannot be compared as was asked
     ├── GradientError       a gradient cannot be seen here, or one that a step assigned does not fit
     ├── RecordError         a run was asked for something that it does not hold
@@ -22,7 +24,15 @@ class HooklineError(Exception):
     """The root: `except HooklineError` catches whatever hookline itself complains about."""
 
 
-class SelectionError(HooklineError, LookupError):
+class ArgumentError(HooklineError, ValueError):
+    """A function was given an argument that it cannot take."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """A function was given an argument of a wrong type."""
+
+
+class SelectionError(ArgumentError, LookupError):
     """A pattern, type or module picks nothing in this model."""
 
 
@@ -31,7 +41,7 @@ class AttachError(HooklineError):
 
 
 class EditError(HooklineError):
-    """An edit is not one, or does not fit the call that it is to change."""
+    """An edit does not fit the call that it is to change."""
 
 
 class CompareError(HooklineError):

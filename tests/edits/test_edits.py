@@ -70,7 +70,7 @@ def test_add_never_makes_a_tensor_larger():
 
 
 def test_add_of_something_that_is_no_tensor_is_an_error():
-    with pytest.raises(EditError, match="add takes a number or a tensor as vector, not 'north'"):
+    with pytest.raises(hookline.ArgumentError, match="add takes a number or a tensor as vector, not 'north'"):
         edits.add("north")
 
 
@@ -85,7 +85,7 @@ def test_clamp_bounds_on_either_side(x):
 
 
 def test_clamp_without_a_bound_is_an_error():
-    with pytest.raises(EditError, match="clamp needs min="):
+    with pytest.raises(hookline.ArgumentError, match="clamp needs min="):
         edits.clamp()
 
 
@@ -148,7 +148,7 @@ def test_directions_that_follow_from_others_take_out_no_more_than_they_span():
 
 
 def test_trained_directions_that_follow_from_others_are_an_error():
-    with pytest.raises(EditError, match="cannot train directions of which one follows from the others"):
+    with pytest.raises(hookline.ArgumentError, match="cannot train directions of which one follows from the others"):
         edits.project_out(nn.Parameter(torch.ones(2, 3)))
 
 
@@ -157,7 +157,7 @@ def test_trained_directions_that_follow_from_others_are_an_error():
     [([0.0, 0.0], "length zero"), ([1, 2], "floating dtype"), ([[[1.0]]], "vector, or several"), ("up", "not 'up'")],
 )
 def test_directions_that_are_none_are_an_error(directions, message):
-    with pytest.raises(EditError, match=message):
+    with pytest.raises(hookline.ArgumentError, match=message):
         edits.project_out(directions)
 
 
@@ -421,7 +421,7 @@ def test_at_names_positions_heads_and_units(x):
     ],
 )
 def test_at_says_what_it_needs(wrong):
-    with pytest.raises(EditError, match="edits.at"):
+    with pytest.raises(hookline.ArgumentError, match="edits.at"):
         edits.at(**wrong)
 
 

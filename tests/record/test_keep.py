@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import hookline
-from hookline import ChangedTensorError, RecordError, TensorInfo
+from hookline import ArgumentError, ChangedTensorError, RecordError, TensorInfo
 from hookline.record import keep as keeping
 from hookline.record.keep import describe, keeper
 from hookline.record.statistics import Pending
@@ -234,7 +234,7 @@ def test_what_a_keep_function_raises_ends_the_call_and_the_model_is_left_clean()
     model = nn.ReLU()
     before = dict(vars(model))
 
-    with pytest.raises(ZeroDivisionError, match="of the function"), hookline.watch(model, keep=broken):
+    with pytest.raises(ArgumentError, match="of the function"), hookline.watch(model, keep=broken):
         model(torch.ones(1))
 
     assert vars(model) == before

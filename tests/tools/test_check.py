@@ -380,7 +380,7 @@ def test_without_statistics_of_inputs_the_first_producer_is_named() -> None:
 def test_a_run_takes_no_inputs() -> None:
     with hookline.watch(toy()) as run:
         pass
-    with pytest.raises(RecordError, match="takes no inputs"):
+    with pytest.raises(hookline.ArgumentError, match="takes no inputs"):
         hookline.check(run, X)
 
 
@@ -429,7 +429,7 @@ def test_a_rule_that_raises_is_named() -> None:
 
 
 def test_an_unknown_severity_is_an_error() -> None:
-    with pytest.raises(RecordError, match="severity='fatal' is not known"):
+    with pytest.raises(hookline.ArgumentError, match="severity='fatal' is not known"):
         hookline.rule("x", severity="fatal")  # type: ignore[arg-type]
 
 

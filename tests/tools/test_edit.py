@@ -289,7 +289,7 @@ def test_when_asks_a_predicate_of_the_call():
 
 @pytest.mark.parametrize("when", [-1, [0, -1], slice(-2, None)])
 def test_a_call_counted_from_the_end_is_an_error(model, when):
-    with pytest.raises(EditError, match="counts from the end, which is not known"):
+    with pytest.raises(hookline.ArgumentError, match="counts from the end, which is not known"):
         hookline.edit(model, "0", output=edits.zero(), when=when)
 
 
@@ -582,7 +582,7 @@ def test_an_edited_model_is_traced_with_the_edit(model, x):
     ],
 )
 def test_what_is_no_edit_is_an_error_and_leaves_nothing(model, options, message):
-    with pytest.raises(EditError, match=message):
+    with pytest.raises(hookline.ArgumentError, match=message):
         hookline.edit(model, "0", **options)
     assert_unhooked(model)
 

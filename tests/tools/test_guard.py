@@ -461,13 +461,13 @@ def test_a_function_is_called_with_the_error_and_the_step_goes_on() -> None:
 @pytest.mark.parametrize("then", ["rase", None, 3])
 def test_an_unknown_then_is_one_clear_error(then: Any) -> None:
     model = toy()
-    with pytest.raises(hookline.AttachError, match=r"it is 'raise', 'log' or a function of the error"):
+    with pytest.raises(hookline.ArgumentError, match=r"then must be 'raise', 'log' or a function of the error"):
         hookline.guard(model, then=then)
     assert_unhooked(model)
 
 
 def test_a_negative_last_is_an_error() -> None:
-    with pytest.raises(hookline.AttachError, match=r"last=-1"):
+    with pytest.raises(hookline.ArgumentError, match=r"last must be 0 or more"):
         hookline.guard(toy(), last=-1)
 
 

@@ -127,7 +127,7 @@ def test_each_thread_stops_at_its_own_forward(model):
 
 
 def test_the_model_itself_is_an_error(model):
-    with pytest.raises(EditError, match="the model itself ends by itself"):
+    with pytest.raises(hookline.ArgumentError, match="the model itself ends by itself"):
         hookline.stop_after(model, "**")
 
 

@@ -130,11 +130,11 @@ def test_a_metric_that_is_no_number_says_what_it_gave(model):
 
 
 def test_no_batches_and_an_unknown_part_are_errors(model):
-    with pytest.raises(EditError, match="no batches"):
+    with pytest.raises(hookline.ArgumentError, match="no batches"):
         hookline.sweep(model, "*", edits.zero(), total, [])
-    with pytest.raises(EditError, match="part='grad_output' cannot be swept"):
+    with pytest.raises(hookline.ArgumentError, match="part='grad_output' cannot be swept"):
         hookline.sweep(model, "*", edits.zero(), total, BATCHES, part="grad_output")
-    with pytest.raises(EditError, match="has no parts, or two of the same name"):
+    with pytest.raises(hookline.ArgumentError, match="has no parts, or two of the same name"):
         hookline.sweep(model, "*", edits.zero(), total, BATCHES, over=[])
 
 

@@ -16,7 +16,7 @@ from hookline.compare.recorded import (
     missing,
     paired_leaves,
 )
-from hookline.errors import CompareError
+from hookline.errors import ArgumentError, ArgumentTypeError, CompareError
 from hookline.matching.match import Matching
 from hookline.matching.tensors import Difference, Tolerance
 from hookline.model.keypath import named
@@ -32,7 +32,7 @@ Tolerances: TypeAlias = Tolerance | Mapping[str, Tolerance] | None
 
 def allowing(tolerances: Tolerances) -> Allowed:
     """The function that gives the tolerance for a path, None for that of the dtypes: of the globs that match it the
-    first counts. CompareError for what is no (relative, absolute).
+    first counts. ArgumentError for what is no (relative, absolute).
 
     >>> allowing({"head.**": (1e-2, 1e-3)})("head.linear"), allowing((0.0, 0.0))("head")
     ((0.01, 0.001), (0.0, 0.0))
@@ -42,22 +42,22 @@ def allowing(tolerances: Tolerances) -> Allowed:
         if not (
             isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, int | float) for each in pair)
         ):
-            raise CompareError(f"a tolerance is a pair (relative, absolute), not {pair!r} (for {pattern!r})")
+            raise ArgumentTypeError(f"a tolerance is a pair (relative, absolute), not {pair!r} (for {pattern!r})")
         if not all(each >= 0 for each in pair):
-            raise CompareError(f"a tolerance is 0 or more, not {pair!r} (for {pattern!r})")
+            raise ArgumentError(f"a tolerance is 0 or more, not {pair!r} (for {pattern!r})")
     rules = [(glob_to_regex(pattern), (float(pair[0]), float(pair[1]))) for pattern, pair in given.items()]
     return lambda path: next((pair for expression, pair in rules if expression.fullmatch(path)), None)
 
 
 def refuse_idle(tolerances: Tolerances, pairs: list[Pair]) -> None:
-    """CompareError where nothing was compared, or where a glob of the tolerances fits no path that was."""
+    """CompareError where nothing was compared, ArgumentError where a glob of the tolerances fits no path that was."""
     if not pairs:
         none = "no call of the one belongs to a call of the other"
         raise CompareError(f"nothing to compare: {none}; give mapping= of the paths that belong together")
     for pattern in tolerances if isinstance(tolerances, Mapping) else ():
         expression = glob_to_regex(pattern)
         if not any(expression.fullmatch(pair.path_a) for pair in pairs):
-            raise CompareError(f"tolerances: {pattern!r} matches none of the paths that are compared")
+            raise ArgumentError(f"tolerances: {pattern!r} matches none of the paths that are compared")
 
 
 def compare_calls(run: Run, matching: Matching, allowed: Allowed) -> list[Pair]:

@@ -10,7 +10,7 @@ from hookline.compare.difference import Diff, Pair
 from hookline.compare.explain import why_records
 from hookline.compare.noise import fold_excused
 from hookline.compare.rounding import bounds, coarser_dtype, with_rounding, words_of_runs
-from hookline.errors import CompareError, SelectionError
+from hookline.errors import ArgumentTypeError, SelectionError
 from hookline.matching.match import Matching, match
 from hookline.model.select import Where, glob_to_regex
 from hookline.record.record import Run
@@ -42,7 +42,7 @@ def _narrowed(run: Run, where: Where) -> Run:
     if where == "**":
         return run
     if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
-        raise CompareError("where= picks calls of runs by globs, such as 'encoder.**'")
+        raise ArgumentTypeError("where= picks calls of runs by globs, such as 'encoder.**'")
     expressions = [glob_to_regex(glob) for glob in globs]
     narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
     narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]

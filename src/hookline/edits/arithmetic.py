@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hookline.edits.edit import Edit, Spot
-from hookline.errors import EditError
+from hookline.errors import ArgumentError, ArgumentTypeError, EditError
 from hookline.torch_private import get_tracing_state
 
 
@@ -91,7 +91,7 @@ class clamp(Edit):
 
     def __post_init__(self) -> None:
         if self.min is None and self.max is None:
-            raise EditError("clamp needs min=, max= or both")
+            raise ArgumentError("clamp needs min=, max= or both")
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The clamped tensor."""
@@ -157,7 +157,7 @@ def take_tensor(edit: Edit, name: str) -> None:
         object.__setattr__(edit, name, torch.as_tensor(value))
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(edit).__name__
-        raise EditError(f"{kind} takes a number or a tensor as {name}, not {value!r} ({error})") from None
+        raise ArgumentTypeError(f"{kind} takes a number or a tensor as {name}, not {value!r} ({error})") from None
 
 
 def like(value: Tensor, tensor: Tensor) -> Tensor:

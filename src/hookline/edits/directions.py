@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hookline.edits.arithmetic import add, like, take_tensor
 from hookline.edits.edit import Edit, Spot
-from hookline.errors import EditError
+from hookline.errors import ArgumentError, EditError
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -87,15 +87,15 @@ def take_directions(edit: Edit) -> None:
     take_tensor(edit, "directions")
     directions: Tensor = edit.directions  # type: ignore[attr-defined]
     if directions.dim() not in (1, 2) or not directions.is_floating_point():
-        raise EditError(
+        raise ArgumentError(
             f"{type(edit).__name__} takes a vector, or several as the rows of a matrix, of a floating dtype; "
             f"not {[*directions.shape]} of {directions.dtype}"
         )
     rows = directions if directions.dim() == 2 else directions[None]
     if not bool((rows.detach().norm(dim=-1) > 0).all()):
-        raise EditError(f"{type(edit).__name__} was given a direction of length zero")
+        raise ArgumentError(f"{type(edit).__name__} was given a direction of length zero")
     if rows.requires_grad and int(torch.linalg.matrix_rank(rows.detach().float())) < len(rows):
-        raise EditError(f"{type(edit).__name__} cannot train directions of which one follows from the others")
+        raise ArgumentError(f"{type(edit).__name__} cannot train directions of which one follows from the others")
     object.__setattr__(edit, "directions", rows)
 
 

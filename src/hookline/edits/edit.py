@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hookline.engine.notes import describe
-from hookline.errors import EditError
+from hookline.errors import ArgumentTypeError, EditError
 from hookline.model.keypath import Keys
 from hookline.record.record import Run
 from hookline.record.run_document import to_document
@@ -138,11 +138,11 @@ def as_edit(value: Any) -> Edit:
     if isinstance(value, list | tuple) and value:
         return chain(tuple(map(as_edit, value)))
     if isinstance(value, Tensor | int | float):
-        raise EditError(
+        raise ArgumentTypeError(
             f"{describe(value)} is no edit; hookline.edits.replace(...) puts it in the place of what is there"
         )
     if not callable(value) or isinstance(value, type):
-        raise EditError(f"{value!r} is no edit; give a function of the tensor, or one of hookline.edits")
+        raise ArgumentTypeError(f"{value!r} is no edit; give a function of the tensor, or one of hookline.edits")
     return apply(value)
 
 

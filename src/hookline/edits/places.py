@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hookline.errors import EditError
+from hookline.errors import ArgumentError, ArgumentTypeError, EditError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -29,13 +29,13 @@ class at:
     def __post_init__(self) -> None:
         given = [value for value in (self.position, self.head, self.unit) if value is not None]
         if not given:
-            raise EditError("edits.at needs position=, head= with heads=, or unit=")
+            raise ArgumentError("edits.at needs position=, head= with heads=, or unit=")
         if (self.head is None) != (self.heads is None) or (self.head is not None and self.unit is not None):
-            raise EditError("edits.at takes head= together with heads=, how many there are, and without unit=")
+            raise ArgumentError("edits.at takes head= together with heads=, how many there are, and without unit=")
         if self.heads is not None and self.heads < 1:
-            raise EditError(f"edits.at takes heads= of 1 or more, not {self.heads}")
+            raise ArgumentError(f"edits.at takes heads= of 1 or more, not {self.heads}")
         if sum(isinstance(value, list | tuple | range) for value in given) > 1:
-            raise EditError("edits.at takes one list: give a list of positions, or of heads or units, not of both")
+            raise ArgumentError("edits.at takes one list: give a list of positions, or of heads or units, not of both")
 
     def __repr__(self) -> str:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -76,5 +76,5 @@ def _listed(value: Any) -> Any:
 def index_in(tensor: Tensor, place: Any) -> Any:
     """The index of a tensor that `at=` stands for; None for the whole."""
     if isinstance(place, str):
-        raise EditError(f"at={place!r} is no index; give one of the tensor, or hookline.edits.at(...)")
+        raise ArgumentTypeError(f"at={place!r} is no index; give one of the tensor, or hookline.edits.at(...)")
     return place.index(tensor) if isinstance(place, at) else place

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch.nn import Module
 
-from hookline.errors import CompareError
+from hookline.errors import ArgumentError
 from hookline.matching.places import in_place
 from hookline.matching.propose import propose
 from hookline.matching.side import Calls, side_of
@@ -42,7 +42,7 @@ def match(
     says, then modules in one place, then, where on both sides some are left, what `propose` makes of these; `modules`
     are those of both by path, where they are at hand.
 
-    Raises CompareError where the mapping leads from or to nothing, or two modules to one.
+    Raises ArgumentError where the mapping leads from or to nothing, or two modules to one.
     """
     ours, theirs = side_of(a, modules[0]), side_of(b, modules[1])
     given = translate([*a.modules, *a.aliases], mapping or {})
@@ -103,7 +103,7 @@ def _star(star: str) -> str:
 def _filled(right: str, fit: re.Match[str]) -> str:
     *stars, below = fit.groups()
     if len(STARS.findall(right)) > len(stars):
-        raise CompareError(f"mapping: {right!r} has more stars than the pattern that it stands for")
+        raise ArgumentError(f"mapping: {right!r} has more stars than the pattern that it stands for")
     values = iter(stars)
     path = STARS.sub(lambda _: next(values), right)
     whole = f"{path}.{below.removeprefix('.')}" if below and path else path + below.removeprefix(".")
@@ -114,14 +114,14 @@ def _refuse_stray(given: Mapping[str, str], theirs: set[str], mapping: Mapping[s
     for left, right in mapping.items():
         own = translate(given, {left: right})
         if not own:
-            raise CompareError(f"mapping: {left!r} matches none of the modules of the first")
+            raise ArgumentError(f"mapping: {left!r} matches none of the modules of the first")
         if not any(given[path] == to and to in theirs for path, to in own.items()):
             shown = next(iter(own.values()))
-            raise CompareError(f"mapping: {left!r} leads to nothing in the second: it has no {shown!r}")
+            raise ArgumentError(f"mapping: {left!r} leads to nothing in the second: it has no {shown!r}")
     partners: dict[str, str] = {}
     for path, to in given.items():
         if to in theirs and partners.setdefault(to, path) != path:
-            raise CompareError(f"mapping: {partners[to]!r} and {path!r} both lead to {to!r}")
+            raise ArgumentError(f"mapping: {partners[to]!r} and {path!r} both lead to {to!r}")
 
 
 def _pairs(ours: Calls, theirs: Calls, paths: Mapping[str, str]) -> Iterator[tuple[CallRecord, CallRecord]]:

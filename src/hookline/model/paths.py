@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch.nn import Module
 
-from hookline.errors import SelectionError
+from hookline.errors import ArgumentTypeError
 
 # What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel,
 # torch.compile, FullyShardedDataParallel, activation checkpointing of torch.distributed.
@@ -43,7 +43,7 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
     """Every module of `model` once, with its paths, in the order of `walk`; the first of several paths is its name.
 
     Modules are told apart by identity, because a class may say that two of them are equal, or have no hash. Raises
-    SelectionError for what is no module.
+    ArgumentTypeError for what is no module.
 
     >>> from torch import nn
     >>> shared = nn.ReLU()
@@ -51,7 +51,7 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
     [(ReLU(), ('0', '2')), (Flatten(start_dim=1, end_dim=-1), ('1',))]
     """
     if not isinstance(model, Module):
-        raise SelectionError(f"a torch.nn.Module is needed, not {type(model).__name__}")
+        raise ArgumentTypeError(f"a torch.nn.Module is needed, not {type(model).__name__}")
     found: dict[int, tuple[Module, tuple[str, ...]]] = {}
     for path, module in walk(model):
         key = id(module)

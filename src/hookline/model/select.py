@@ -2,13 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch.nn import Module
 
-from hookline.errors import SelectionError
+from hookline.errors import ArgumentError, ArgumentTypeError, SelectionError
 from hookline.model.paths import paths, walk
 from hookline.model.uncalled import warn_of_uncalled
 
@@ -145,6 +145,19 @@ def select(model: Module, *where: Where) -> Selection:
     return _selection(model, named, chosen)
 
 
+def refuse_path_as_input(tool: str, model: Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """ArgumentError where a tool was given a path or glob of modules as the only input: that is meant as `where`."""
+    if len(args) != 1 or kwargs or not isinstance(args[0], str):
+        return
+    own = [path for _, known in paths(model) for path in known]
+    expression = glob_to_regex(args[0])
+    if any(path and expression.fullmatch(path) for path in own):
+        raise ArgumentError(
+            f"{args[0]!r} is a path of modules, and {tool} takes the model's inputs there: write where={args[0]!r}, "
+            f"after the inputs: {tool}(model, x, where={args[0]!r})"
+        )
+
+
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
     """The regular expression for a path glob: `*` a name or a part of one, `?` one character, `[ab]` and `[!ab]` one
     that is or is not in a set, `**` any number of names.
@@ -238,7 +251,7 @@ def _matcher(where: Any) -> Callable[[str, Module], bool]:
         return lambda path, module: module is where
     if callable(where):
         return lambda path, module: bool(where(path, module))
-    raise SelectionError(
+    raise ArgumentTypeError(
         f"cannot select by {where!r}, a {type(where).__name__}: give a glob such as 'encoder.*', a compiled regex, "
         "a module class, a module, a predicate (path, module), or a list of these"
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hookline.engine.call import here
 from hookline.engine.graph_values import Sees
-from hookline.errors import RecordError
+from hookline.errors import ArgumentError
 from hookline.model.sharded import copy_of, part_of
 from hookline.record.record import TensorInfo
 from hookline.record.statistics import BINS, Pending, is_traced, measure, reduced, unseen
@@ -21,7 +21,7 @@ Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
 
 
 def keeper(keep: Keep, pending: Pending) -> Leaf:
-    """The function that makes a TensorInfo of a tensor, with what `keep` says; RecordError for an unknown `keep`."""
+    """The function that makes a TensorInfo of a tensor, with what `keep` says; ArgumentError for an unknown `keep`."""
     if keep == "shape":
         return describe
     if keep == "stats":
@@ -34,7 +34,7 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
         return lambda tensor: _with_result(tensor, copy_of)
     if callable(keep):
         return lambda tensor: _with_result(tensor, keep)
-    raise RecordError(
+    raise ArgumentError(
         f"keep={keep!r} is not known; it is 'shape', 'stats', 'histogram', 'tensor', 'copy', or a function of the "
         "tensor"
     )

@@ -14,10 +14,10 @@ from hookline.checking.fold import fold
 from hookline.checking.gather import Gathering, gathering
 from hookline.checking.looked import looked
 from hookline.engine.compiled import uncompiled
-from hookline.errors import HooklineError, RecordError
+from hookline.errors import ArgumentError, HooklineError
 from hookline.model.loss import default_loss
 from hookline.model.restored import restored
-from hookline.model.select import Selection, Where, select
+from hookline.model.select import Selection, Where, refuse_path_as_input, select
 from hookline.model.tensors import tensors
 from hookline.record.record import Run
 from hookline.record.recorder import recording
@@ -52,7 +52,8 @@ def check(
     Each step of an optimizer in the block costs a copy of the weights. What a forward does to a model beyond its
     buffers it does here too: a lazy module is made, an attribute is set, an input that it changes in place is changed.
 
-    Raises SelectionError where `where` picks nothing, RecordError for a run with inputs.
+    Raises SelectionError where `where` picks nothing, ArgumentError for a run with inputs, and for a
+    path given as the only input: that is `where=`.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Softmax(dim=-1))
@@ -66,9 +67,10 @@ def check(
     asked = tuple(rules)
     if isinstance(subject, Run):
         if args or kwargs or loss is not None:
-            raise RecordError("a run has been made already: check(run) takes no inputs and no loss")
+            raise ArgumentError("a run has been made already: check(run) takes no inputs and no loss")
         return _judged(Findings(), asked, Evidence(subject))
     selection = select(subject, where)
+    refuse_path_as_input("check", subject, args, kwargs)
     findings = Findings(block=partial(_watching, selection, asked))
     if args or kwargs:
         _run_once(selection, asked, findings, args, kwargs, loss or default_loss)

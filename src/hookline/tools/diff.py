@@ -35,7 +35,7 @@ from hookline.compare.runs import diff_of_runs
 from hookline.compare.visible import with_wrappers
 from hookline.compare.weights import differing_weights, held_otherwise
 from hookline.engine.compiled import is_compiled
-from hookline.errors import CompareError, SelectionError
+from hookline.errors import ArgumentError, ArgumentTypeError, CompareError, SelectionError
 from hookline.matching.match import Matching, match
 from hookline.matching.tensors import EXACT, Difference
 from hookline.messages import few
@@ -44,7 +44,7 @@ from hookline.model.loss import default_loss
 from hookline.model.offload import held_elsewhere, updates_lost
 from hookline.model.paths import walk
 from hookline.model.restored import restored
-from hookline.model.select import Selection, Where, select
+from hookline.model.select import Selection, Where, refuse_path_as_input, select
 from hookline.model.tensors import tensors
 from hookline.record.draws import Draws
 from hookline.record.keep import Keep, keeper
@@ -89,9 +89,9 @@ def diff(
     with one of these names is given by a module around them. Compiled models are compared inside; who makes a
     difference is found by running their modules uncompiled.
 
-    Raises CompareError for a model and a run, for a mapping that leads nowhere, for tolerances that fit no path, and
-    where no call of the one belongs to a call of the other; SelectionError where `where`
-    picks nothing; what a model raises goes on.
+    Raises ArgumentError for a model and a run, for a mapping that leads nowhere, for tolerances that fit no path, and
+    for a path given as the only input, which is `where=`; CompareError where no call of the one belongs to a call of
+    the other; SelectionError where `where` picks nothing; what a model raises goes on.
 
     >>> import copy, torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.LayerNorm(4))
@@ -103,15 +103,16 @@ def diff(
     """
     allowing(tolerances)  # refuses what is none
     if mapping is not None and not isinstance(mapping, Mapping):
-        raise CompareError(f"mapping= takes paths of the first by paths of the second, as a dict, not {mapping!r}")
+        raise ArgumentTypeError(f"mapping= takes paths of the first by paths of the second, as a dict, not {mapping!r}")
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
-            raise CompareError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
+            raise ArgumentError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
         return diff_of_runs(a, b, where, mapping, tolerances)
     if not (isinstance(a, Module) and isinstance(b, Module)):
         kinds = " and ".join(type(each).__name__ for each in (a, b))
-        raise CompareError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
+        raise ArgumentTypeError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
     first, second = _selections(a, b, where, mapping)
+    refuse_path_as_input("diff", a, args, kwargs)
     gradient = (loss or default_loss) if grads else None
     inputs = fitted((args, kwargs), a), fitted((args, kwargs), b)
     try:

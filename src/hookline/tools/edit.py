@@ -20,7 +20,7 @@ from hookline.edits.steps import Change, Skip, edit_calls
 from hookline.engine.compiled import is_compile_wrapper, is_compiled
 from hookline.engine.forwarding import original_class
 from hookline.engine.hook import Handle
-from hookline.errors import EditError
+from hookline.errors import ArgumentError, ArgumentTypeError, EditError
 from hookline.model.paths import outermost
 from hookline.model.select import Selection, Where, select
 
@@ -57,8 +57,9 @@ def edit(
 
     Recomputed calls of activation checkpointing are changed as the calls that they repeat. Gradients are changed as in
     `on(..., backward=)`. In a compiled model inputs, outputs and `skip` are changed in its graph, but `when` and
-    gradients are not. Raises EditError for what is no edit, for what a compiled model cannot do, and from the call,
-    with a note that says where, for an edit that does not fit; SelectionError where `where` picks nothing.
+    gradients are not. Raises ArgumentError for what is no edit; EditError for what a compiled model cannot do,
+    and from the call, with a note that says where, for an edit that does not fit; SelectionError where `where` picks
+    nothing.
 
     >>> import torch, hookline
     >>> from hookline import edits
@@ -74,11 +75,11 @@ def edit(
     changes = {"input": input, "output": output, "grad_output": grad_output, "grad_input": grad_input}
     parts = {part: as_edit(value) for part, value in changes.items() if value is not None}
     if not parts and skip is False:
-        raise EditError("nothing to change: give input=, output=, grad_output=, grad_input= or skip=")
+        raise ArgumentError("nothing to change: give input=, output=, grad_output=, grad_input= or skip=")
     if not parts and not (key is None and at is None):
-        raise EditError("key= and at= pick a part of what is changed; with skip= alone there is none")
+        raise ArgumentError("key= and at= pick a part of what is changed; with skip= alone there is none")
     if not isinstance(skip, bool) and not callable(skip):
-        raise EditError(f"skip= is True or a function of the call, not {skip!r}")
+        raise ArgumentTypeError(f"skip= is True or a function of the call, not {skip!r}")
     refuse_other_calls(when)
     selection = select(model, where)
     if when is not None or any(change.located or part.startswith("grad") for part, change in parts.items()):
@@ -93,19 +94,19 @@ def edit(
 
 
 def refuse_other_calls(when: Any) -> None:
-    """EditError for a `when` that is none, or counts from the end, which nobody knows."""
+    """ArgumentError for a `when` that is none, or counts from the end, which nobody knows."""
     wanted: Any = when.steps if isinstance(when, generation_step) else when
     known = wanted is None or is_number(wanted) or isinstance(wanted, slice)
     known = known or (callable(wanted) and not isinstance(wanted, type))
     listed = isinstance(wanted, Collection) and not isinstance(wanted, str)
     if not known and not (listed and all(map(is_number, wanted))):
-        raise EditError(
+        raise ArgumentTypeError(
             f"when={when!r} picks no calls; it is a number, a slice or a collection of numbers, "
             "hookline.edits.generation_step(...), or a function of the Call"
         )
     bounds = (wanted.start, wanted.stop) if isinstance(wanted, slice) else wanted if listed else (wanted,)
     if any(is_number(bound) and bound < 0 for bound in bounds):
-        raise EditError(f"when={when!r} counts from the end, which is not known; the first call is 0")
+        raise ArgumentError(f"when={when!r} counts from the end, which is not known; the first call is 0")
 
 
 def is_number(value: Any) -> bool:

@@ -5,7 +5,7 @@ import os
 from torch.nn import Module
 
 from hookline.engine.hook import Handle
-from hookline.errors import AttachError
+from hookline.errors import ArgumentError
 from hookline.guarding.guard import Then, guarding
 from hookline.model.select import Where, select
 
@@ -40,7 +40,7 @@ def guard(
     is seen but what the compiled one gives.
 
     Nothing of the model is changed, outputs and gradients are bit for bit what they are without, and no tensor is kept
-    alive. Raises SelectionError where `where` (see `select`) picks nothing, and AttachError for an unknown `then`.
+    alive. Raises SelectionError where `where` (see `select`) picks nothing, and ArgumentError for an unknown `then`.
 
     >>> import torch, hookline
     >>> class Root(torch.nn.Module):
@@ -53,7 +53,7 @@ def guard(
     hookline.errors.NonFiniteError: NaN in the output of 1 (Root, call 0), in the forward of step 0: ...
     """
     if then not in ("raise", "log") and not callable(then):
-        raise AttachError(f"then={then!r} is not known; it is 'raise', 'log' or a function of the error")
+        raise ArgumentError(f"then must be 'raise', 'log' or a function of the error, not {then!r}")
     if not isinstance(last, int) or last < 0:
-        raise AttachError(f"last={last!r} is not known; it is how many tensors before the error are told of, 0 or more")
+        raise ArgumentError(f"last must be 0 or more, how many tensors before the error are listed, not {last!r}")
     return guarding(select(model, where), then=then, grads=grads, last=last, save=save)

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from hookline.engine.compiled import uncompiled
-from hookline.errors import RecordError
+from hookline.errors import ArgumentError, RecordError
 from hookline.model.copies import copied_arguments
 from hookline.model.fake import fake_copies
 from hookline.model.loss import default_loss
 from hookline.model.offload import execution_devices, without_weights
 from hookline.model.restored import random_states, restored, set_random_states
-from hookline.model.select import Selection, Where, select
+from hookline.model.select import Selection, Where, refuse_path_as_input, select
 from hookline.model.sharded import is_distributed
 from hookline.model.tensors import parts_of_wrapped, tensors
 from hookline.profiling.clock import Clock, Off, Times, cost_of_reading, times_of
@@ -65,8 +65,8 @@ def profile(
     For its backward it turns gradients on, also inside of `torch.no_grad()` or `torch.inference_mode()`. Each step
     begins from the same random state, on copies of the inputs. The model's gradients and buffers and the random state
     are afterwards what they were. An error of the model says in which module it was raised, one of the backward pass
-    too. Raises SelectionError where `where` (see `select`) picks nothing, RecordError for a number of repeats that is
-    none, or a loss that has no gradient.
+    too. Raises SelectionError where `where` (see `select`) picks nothing, ArgumentError for a number of repeats that is
+    none and for a path given as the only input, which is `where=`, RecordError for a loss that has no gradient.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -77,8 +77,9 @@ def profile(
     True
     """
     if not (isinstance(repeat, int) and isinstance(warmup, int) and repeat >= 1 and warmup >= 0):
-        raise RecordError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
+        raise ArgumentError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
     select(model, where)  # refuses what is no module before it is asked for parameters
+    refuse_path_as_input("profile", model, args, kwargs)
     inputs = args, kwargs
     states = random_states((inputs, [*model.parameters()]))
     counts_only = meta or any(True for _ in without_weights(model))

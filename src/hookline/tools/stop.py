@@ -9,7 +9,7 @@ from torch.nn import Module
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, make_hooks, together
-from hookline.errors import EditError
+from hookline.errors import ArgumentError, EditError
 from hookline.model.paths import PathTable
 from hookline.model.select import Where, select
 
@@ -45,7 +45,7 @@ def stop_after(model: Module, where: Where) -> Handle:
     """
     selection = select(model, where)
     if "" in selection:
-        raise EditError("stop_after needs modules inside of the model; the model itself ends by itself")
+        raise ArgumentError("stop_after needs modules inside of the model; the model itself ends by itself")
     table = PathTable(selection)
     waiting: dict[Call, dict[str, Any]] = {}  # what each running call of the model has found so far
 

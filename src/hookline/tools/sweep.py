@@ -14,7 +14,7 @@ from hookline.edits.steps import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
-from hookline.errors import EditError, StoreError
+from hookline.errors import ArgumentError, EditError, StoreError
 from hookline.model.paths import PathTable
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
@@ -57,9 +57,9 @@ def sweep(
     model, edit, places, metric and baseline are the same (of functions their code and what they enclose; not what they
     find in their module by name). Progress is shown on a terminal.
 
-    Raises EditError for what is no edit, from an edit that does not fit, for a metric that gives no number, and for
-    batches that are others the next time, as of a loader that shuffles;
-    StoreError where the folder holds something else.
+    Raises ArgumentError for what is no edit; EditError from an edit that does not fit, for a metric that gives no
+    number, and for batches that are others the next time, as of a loader that shuffles; StoreError where the
+    folder holds something else.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
@@ -70,7 +70,7 @@ def sweep(
     """
     change = as_edit(edit)
     if part not in ("input", "output"):
-        raise EditError(f"part={part!r} cannot be swept; it is 'input' or 'output'")
+        raise ArgumentError(f"part={part!r} cannot be swept; it is 'input' or 'output'")
     selection = select(model, where)
     parts = by_label(over)
     held = batches if not isinstance(batches, Iterator) else [*batches]
@@ -94,7 +94,7 @@ def sweep(
     with without_fast_path(selection), attach(selection, make_hooks(before=note)):
         baselines = measure()
     if not baselines:
-        raise EditError("there are no batches to sweep over")
+        raise ArgumentError("there are no batches to sweep over")
     result = Sweep(
         type(model).__name__,
         repr(change),
@@ -123,7 +123,9 @@ def by_label(over: Mapping[str, Any] | Collection[Any] | None) -> dict[str, Any]
     found = {str(label): place for label, place in over.items()} if isinstance(over, Mapping) else {}
     found = found or {label_of(place): place for place in over}
     if not found or len(found) < len(over):
-        raise EditError(f"over={over!r} has no parts, or two of the same name; give them names: over={{'first': ...}}")
+        raise ArgumentError(
+            f"over={over!r} has no parts, or two of the same name; give them names: over={{'first': ...}}"
+        )
     return found
 
 

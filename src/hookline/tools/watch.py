@@ -52,7 +52,7 @@ def watch(
     `type(module) == X` True.)
 
     Raises SelectionError where `where` (see `select`) picks nothing, or nothing that has one of the methods, and
-    RecordError for an unknown `keep` or `grads`.
+    ArgumentError for an unknown `keep` or `grads`.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
