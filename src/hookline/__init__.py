@@ -33,7 +33,7 @@ from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.record.statistics import Stats
 from hookline.result import Result
 from hookline.tools.hooks import HookInfo, Hooks, hooks
-from hookline.tools.watch import watch
+from hookline.tools.watch import Watch, watch
 
 if TYPE_CHECKING:
     from hookline import edits
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from hookline.tools.guard import guard
     from hookline.tools.profile import profile
     from hookline.tools.stop import stop_after
+    from hookline.tools.summary import summary
     from hookline.tools.sweep import Metric, sweep
 
 ON_DEMAND = {  # what is imported when it is first asked for, so that importing hookline costs little
@@ -110,6 +111,7 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
     "hookline.tools.guard": ("guard",),
     "hookline.tools.profile": ("profile",),
     "hookline.tools.stop": ("stop_after",),
+    "hookline.tools.summary": ("summary",),
     "hookline.sweeping.swept": ("Cell", "Sweep"),
     "hookline.tools.sweep": ("Metric", "sweep"),
 }
@@ -190,6 +192,7 @@ __all__ = [
     "UnitFacts",
     "Unregistered",
     "Use",
+    "Watch",
     "Weight",
     "When",
     "Where",
@@ -209,6 +212,7 @@ __all__ = [
     "rule",
     "select",
     "stop_after",
+    "summary",
     "sweep",
     "uninstall",
     "watch",

@@ -14,6 +14,8 @@ def records(model: nn.Module, x: Tensor, where: hookline.Where = "**", keep: hoo
     with hookline.watch(model, where, keep=keep, grads=True) as run:
         model(x).sum().backward()
     assert_type(run, hookline.Run)
+    assert_type(hookline.watch(model).start(), hookline.Run)
+    assert_type(hookline.summary(model, x), hookline.Run)
     assert_type(run["0"], hookline.CallRecord)
     assert_type(run["0", -1], hookline.CallRecord)
     assert_type(run["0"].path, str)
@@ -23,7 +25,6 @@ def records(model: nn.Module, x: Tensor, where: hookline.Where = "**", keep: hoo
     assert_type(run["0"].named_outputs, dict[str, hookline.TensorInfo])
     assert_type(run.find("**"), list[hookline.CallRecord])
     assert_type(run.gather(), hookline.Run | None)
-    assert_type(hookline.load("folder"), hookline.Run)
 
 
 def figures(run: hookline.Run) -> None:
@@ -69,6 +70,7 @@ def changes(model: nn.Module, x: Tensor, change: hookline.Change, when: hookline
     swept = hookline.sweep(model, "*", edits.zero(), metric, [x])
     assert_type(swept, hookline.Sweep)
     assert_type(next(iter(swept)), hookline.Cell)
+    assert_type(swept["0"], hookline.Cell)
 
 
 def checks(model: nn.Module, x: Tensor, run: hookline.Run) -> None:
@@ -101,4 +103,5 @@ def costs(model: nn.Module, x: Tensor) -> None:
     found = hookline.profile(model, x, where="**")
     assert_type(found, hookline.Profile)
     assert_type(next(iter(found)), hookline.Cost)
+    assert_type(found["0"], hookline.Cost)
     assert_type(next(iter(found)).forward, float)

@@ -26,6 +26,8 @@ def wrong(model: nn.Module, x: Tensor, run: hookline.Run, call: hookline.Call) -
     hookline.edit(model, "0", edits.zero())  # wrong
     hookline.edit(model, "0", output=2.0)  # wrong
     hookline.edit(model, output=edits.zero())  # wrong
+    hookline.edits(model, "0")  # wrong
+    hookline.edit.zero()  # wrong
     hookline.check()  # wrong
     hookline.check(model, x, rules=3)  # wrong
     hookline.diff(model)  # wrong

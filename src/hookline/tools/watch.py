@@ -2,14 +2,62 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Literal
 
 from torch.nn import Module
 
+from hookline.errors import RecordError
 from hookline.model.select import Where, select
 from hookline.record.keep import Keep
 from hookline.record.record import Run
 from hookline.record.recorder import recording
+
+
+class Watch(AbstractContextManager[Run]):
+    """A watch of a model: a `with` block that gives the `Run`; or, where no block fits, as over the cells of a
+    notebook, what `start()` begins and `stop()` ends."""
+
+    def __init__(self, block: AbstractContextManager[Run]) -> None:
+        self._block = block
+        self._run: Run | None = None
+        self._open = False
+
+    def start(self) -> Run:
+        """Begin to record; the run fills as calls are made. RecordError where the watch was started before.
+
+        >>> import torch, hookline
+        >>> model = torch.nn.ReLU()
+        >>> watch = hookline.watch(model)
+        >>> run = watch.start()
+        >>> _ = model(torch.ones(2))
+        >>> watch.stop() is run
+        True
+        >>> len(run)
+        1
+        """
+        if self._run is not None:
+            raise RecordError("this watch was started before; call hookline.watch(...) for another run")
+        self._run = self._block.__enter__()
+        self._open = True
+        return self._run
+
+    def stop(self) -> Run:
+        """End it, and give the run; twice is harmless. RecordError where it was not started."""
+        if self._run is None:
+            raise RecordError("this watch was not started: call start() on it, or use it as a with block")
+        self.__exit__(None, None, None)
+        return self._run
+
+    def __enter__(self) -> Run:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            self._open = False
+            self._block.__exit__(kind, error, trace)
 
 
 def watch(
@@ -20,7 +68,7 @@ def watch(
     inputs: Keep | None = None,
     grads: bool | Literal["input"] = False,
     methods: Sequence[str] = (),
-) -> AbstractContextManager[Run]:
+) -> Watch:
     """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as calls are
     made.
 
@@ -51,6 +99,8 @@ def watch(
     a `__call__` of its own, or `methods` are given, `type(module) is X` is False inside the block, and
     `type(module) == X` True.)
 
+    Where no block fits, as in a notebook, `start()` gives the run and `stop()` ends it.
+
     Raises SelectionError where `where` (see `select`) picks nothing, or nothing that has one of the methods, and
     ArgumentError for an unknown `keep` or `grads`.
 
@@ -63,4 +113,4 @@ def watch(
     >>> run["2"].output.grad.norm
     2.449489...
     """
-    return recording(select(model, where), keep=keep, inputs=inputs, grads=grads, methods=methods)
+    return Watch(recording(select(model, where), keep=keep, inputs=inputs, grads=grads, methods=methods))
