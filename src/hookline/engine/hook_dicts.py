@@ -267,7 +267,7 @@ def is_alone(namespace: dict[str, Any], name: str) -> bool:
     )
 
 
-# The references to a value that only one dict holds, as a function sees it that is passed the dict: it is measured, since
-# each Python counts them differently. Were it too high, a dict that somebody else refers to would be replaced, and that
-# somebody would change hooks that nobody runs.
+# The references to a value that only one dict holds, as a function that is passed the dict sees it. It is measured,
+# since each Python counts them differently. If it were too high, a dict that somebody else refers to would be replaced,
+# and the hooks that they then add would never run.
 REFERENCES_ALONE = (lambda namespace, name: sys.getrefcount(namespace[name]))({"": OrderedDict()}, "")
