@@ -7,7 +7,7 @@
     ├── AttachError         a module cannot be hooked
     ├── EditError           an edit does not fit the call that it is to change
     ├── CompareError        two models or runs cannot be compared as was asked
-    ├── GradientError       a gradient cannot be seen here, or one that a step assigned does not fit
+    ├── GradientError       a gradient cannot be seen here, or one that a hook assigned does not fit
     ├── RecordError         a run was asked for something that it does not hold
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
     ├── NonFiniteError      a guard found NaN or Inf in a training step
@@ -49,7 +49,7 @@ class CompareError(HooklineError):
 
 
 class GradientError(HooklineError):
-    """A gradient cannot be seen here, or one that a step assigned does not fit."""
+    """A gradient cannot be seen here, or one that a hook assigned does not fit."""
 
 
 class RecordError(HooklineError, LookupError):

@@ -282,12 +282,12 @@ def test_one_function_in_two_phases_is_told_apart_in_the_note(model):
 
 
 def test_no_step_is_an_error_that_names_the_phases(model):
-    with pytest.raises(hookline.AttachError, match=r"at least one of before=, after=, always="):
+    with pytest.raises(hookline.ArgumentError, match=r"at least one of before=, after=, always="):
         hookline.on(model, "0")
 
 
 def test_a_step_that_cannot_be_called_is_an_error(model):
-    with pytest.raises(hookline.AttachError, match=r"before= takes a function of one argument, the call, not 3"):
+    with pytest.raises(hookline.ArgumentError, match=r"before= takes a function of one argument, the call, not 3"):
         hookline.on(model, "0", before=3)
 
 

@@ -193,7 +193,7 @@ def test_it_prints_the_differing_branch_and_folds_what_agrees() -> None:
     text = repr(parted())
 
     assert "... 2 calls agree" in text
-    assert "MAKES IT: bias differs" in text
+    assert "CULPRIT: bias differs" in text
     assert text.splitlines()[0].startswith(
         "Sequential and Sequential: outputs differ; 5 of 7 calls differ, first 2.0 (Linear)"
     )
@@ -209,7 +209,7 @@ def test_the_page_of_a_notebook_escapes_what_it_shows() -> None:
 
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
-    assert "MAKES IT" in page
+    assert "CULPRIT" in page
 
 
 def test_it_is_saved_and_loaded_whole(tmp_path: object) -> None:
@@ -467,7 +467,7 @@ def test_an_output_of_nan_against_numbers_is_the_worst_and_has_no_figures_in_the
 
     assert found.pairs[0].worst is found.pairs[0].outputs["1"]
     row = next(line for line in repr(found).splitlines() if line.startswith("Gives  "))
-    assert row.partition("MAKES IT")[0].split() == ["Gives", "Gives"]
+    assert row.partition("CULPRIT")[0].split() == ["Gives", "Gives"]
 
 
 class SendsBack(nn.Module):

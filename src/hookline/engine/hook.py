@@ -12,11 +12,11 @@ from torch.nn import Module
 
 from hookline.engine.call import Call, here
 from hookline.engine.graph_values import Sees
-from hookline.errors import AttachError
+from hookline.errors import ArgumentError, ArgumentTypeError
 from hookline.messages import outside
 from hookline.model.paths import PathTable
 
-HookFunction: TypeAlias = Callable[[Call], Any]
+HookFunction: TypeAlias = Callable[[Call], Any]  # what it returns is ignored
 Phase: TypeAlias = Literal["before", "after", "always", "ended", "backward_before", "backward"]
 Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 
@@ -117,7 +117,7 @@ def together(*handles: Handle) -> Handle:
 
 
 def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: HookFunction | None) -> tuple[Hook, ...]:
-    """One Hook for each phase that has a function; AttachError where one cannot be called or none is given.
+    """One Hook for each phase that has a function; ArgumentError where one cannot be called or none is given.
 
     In a graph of `torch.compile` it is traced, called by the graph when it runs ("callback"), or left out: with a
     warning, or, where it is only meant for what is outside of graphs, without one.
@@ -125,14 +125,14 @@ def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: Hook
     added = caller()
     for phase, hook in phases.items():
         if hook is not None and not callable(hook):
-            raise AttachError(f"{phase}= takes a function of one argument, the call, not {hook!r} ({added})")
+            raise ArgumentTypeError(f"{phase}= takes a function of one argument, the call, not {hook!r} ({added})")
 
     hooks = tuple(
         Hook(hook, cast(Phase, phase), order, added, compiled) for phase, hook in phases.items() if hook is not None
     )
     if not hooks:
         wanted = ", ".join(f"{phase}=" for phase in phases)
-        raise AttachError(f"no hook was given; pass at least one of {wanted} ({added})")
+        raise ArgumentError(f"no hook was given; pass at least one of {wanted} ({added})")
     return hooks
 
 

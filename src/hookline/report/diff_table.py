@@ -148,7 +148,7 @@ def verdict(pair: Pair) -> str:
     if not pair.differs:
         return ""
     worst = pair.worst
-    words = f"MAKES IT: {pair.why}" if pair.makes_it else pair.why
+    words = f"CULPRIT: {pair.why}" if pair.makes_it else pair.why
     compared = worst is None or not (worst.other_shape or None in worst.shapes or worst.nan or worst.text)
     if worst is None or compared:
         return words if pair.gives_other or words else "buffer" if pair.updates_other else "gradient"
