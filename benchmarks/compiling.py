@@ -1,4 +1,4 @@
-"""What does a watch cost inside of torch.compile, beside the same compiled model without one, and beside hooks of
+"""What does a watch cost inside torch.compile, beside the same compiled model without one, and beside hooks of
 PyTorch's API that take the same figures, which break the graph?"""
 
 import copy

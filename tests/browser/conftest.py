@@ -82,7 +82,7 @@ def network() -> nn.Module:
 
 
 def with_even_times(run: hookline.Run) -> None:
-    """Each call takes a millisecond and what is inside of it, so that pictures of time are always the same."""
+    """Each call takes a millisecond and what is inside it, so that pictures of time are always the same."""
     for call in reversed(run.calls):
         call.began = call.number * 1e-3
         call.seconds = 1e-3 + sum(inside.seconds for inside in run.children(call))

@@ -177,7 +177,7 @@ def test_saving_onto_a_run_says_that_it_replaces_it(tmp_path: Path) -> None:
     first, second = (CliRunner().invoke(app, arguments).stderr for _ in range(2))
 
     assert first == f"saved to {tmp_path / 'run'}\n"
-    assert second == f"saved to {tmp_path / 'run'}, in the place of the run that was there\n"
+    assert second == f"saved to {tmp_path / 'run'}, replacing the run that was there\n"
 
 
 @pytest.mark.parametrize("command", [["report", "IT"], ["check", "IT"], ["diff", "IT", "run"]], ids=" ".join)

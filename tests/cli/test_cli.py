@@ -351,7 +351,7 @@ def test_a_model_that_raises_is_told_with_where_and_with_what_and_exit_code_1() 
         "hookline: in second (Linear, call 0), called with (float32[3, 4] cpu)",
         "  Linear(in_features=3) takes [..., 3] and was given [3, 4].",
         "  it has weight float32[2, 3] cpu, bias float32[2] cpu",
-        "  inside of the model (Failing, call 0), called with (float32[3, 4] cpu)",
+        "  inside the model (Failing, call 0), called with (float32[3, 4] cpu)",
     ]
 
 
@@ -712,7 +712,7 @@ def test_a_model_that_raises_in_a_profile_is_told_with_where_and_exit_code_1() -
         (["nosuch"], "no model 'nosuch'"),
         (["demo", "--repeat", "0"], "repeat is 1 or more"),
         (["demo", "--where", "nosuch"], "matches none"),
-        (["net.py:Net", "--inputs", "float32[2,4]", "--meta", "--trace", "t.json"], "nothing is timed"),
+        (["net.py:Net", "--inputs", "float32[2,4]", "--meta", "--trace", "t.json"], "--trace needs times"),
         (["net.py:Rounded", "--inputs", "float32[2,4]"], "use --no-grads"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests of hooked modules inside of torch.compile: every call is recorded, whenever the model was compiled, and nothing
+"""Tests of hooked modules inside torch.compile: every call is recorded, whenever the model was compiled, and nothing
 that the model gives is changed by it."""
 
 import copy
@@ -66,7 +66,7 @@ class Net(nn.Module):
 
 @pytest.fixture(params=[False, True], ids=["breaks-outside", "breaks-nested"])
 def nested(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether dynamo goes on inside of the calls in which code breaks a graph."""
+    """Whether dynamo goes on inside the calls in which code breaks a graph."""
     with torch._dynamo.config.patch(nested_graph_breaks=request.param):
         yield request.param
 
@@ -396,7 +396,7 @@ class Raising(nn.Module):
 
 
 def tree(run: Run) -> list[Any]:
-    """Which calls a run has, in which order, and inside of which."""
+    """Which calls a run has, in which order, and inside which."""
     return [(call.path, call.index, call.parent and call.parent.number) for call in run]
 
 
@@ -528,7 +528,7 @@ class Regions(nn.Module):
 def test_a_model_with_nested_regions_runs_while_it_is_watched(backend: str) -> None:
     model = Regions()
     expected = model(X)
-    with hookline.watch(model) as run, pytest.warns(UserWarning, match="calls inside of invoke_subgraph are not seen"):
+    with hookline.watch(model) as run, pytest.warns(UserWarning, match="calls inside invoke_subgraph are not seen"):
         given = torch.compile(model, backend=backend, fullgraph=True)(X)
 
     torch.testing.assert_close(given, expected)
@@ -551,7 +551,7 @@ def test_where_a_graph_has_no_room_for_taps_the_model_runs_and_a_warning_says_so
     model = Chooses() if within == "cond" else nn.Linear(8, 8)
     call = model if within == "cond" else torch.func.vmap(model)
     expected = call(X)
-    with hookline.watch(model), pytest.warns(UserWarning, match=f"calls inside of {within} are not seen"):
+    with hookline.watch(model), pytest.warns(UserWarning, match=f"calls inside {within} are not seen"):
         given = torch.compile(call, backend="aot_eager", fullgraph=True)(X)
 
     torch.testing.assert_close(given, expected)

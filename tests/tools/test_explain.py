@@ -129,7 +129,7 @@ def test_a_mistake_is_told_by_path_shapes_and_what_was_wanted(mistake: str) -> N
     assert wanted in hint
     name, parameter = next(iter(layer.named_parameters()))
     assert own.startswith(f"  it has {name} {str(parameter.dtype).removeprefix('torch.')}{[*parameter.shape]}")
-    assert around.startswith("  inside of the model (Named, call 0), called with (")
+    assert around.startswith("  inside the model (Named, call 0), called with (")
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -193,8 +193,8 @@ def test_the_calls_above_are_told_innermost_first() -> None:
         model(torch.ones(2, 2, 2))
 
     assert caught.value.__notes__[0].splitlines()[-2:] == [
-        "  inside of 1 (Sequential, call 0), called with (float32[2, 2, 2] cpu)",
-        "  inside of the model (Sequential, call 0), called with (float32[2, 2, 2] cpu)",
+        "  inside 1 (Sequential, call 0), called with (float32[2, 2, 2] cpu)",
+        "  inside the model (Sequential, call 0), called with (float32[2, 2, 2] cpu)",
     ]
 
 
@@ -209,8 +209,8 @@ def test_of_a_deep_recursion_the_innermost_calls_and_the_outermost_are_told() ->
 
     lines = caught.value.__notes__[0].splitlines()
     assert lines[0] == "hookline: in the model (Again, call 50), called with (0)"
-    assert lines[1] == "  inside of the model (Again, call 49), called with (1)"
-    assert lines[-2:] == ["  ... and 39 more", "  inside of the model (Again, call 0), called with (50)"]
+    assert lines[1] == "  inside the model (Again, call 49), called with (1)"
+    assert lines[-2:] == ["  ... and 39 more", "  inside the model (Again, call 0), called with (50)"]
     assert len(lines) == 13
 
 

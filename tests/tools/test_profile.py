@@ -205,7 +205,7 @@ class Broken(nn.Module):
     [
         (
             lambda: nn.Sequential(nn.Linear(16, 4), nn.Sequential(Broken()), nn.ReLU()),
-            "in the backward of 1.0 (Broken, call 0)\n  inside of 1 (Sequential, call 0)\n  inside of the model",
+            "in the backward of 1.0 (Broken, call 0)\n  inside 1 (Sequential, call 0)\n  inside the model",
         ),
         (lambda: nn.Sequential(nn.Linear(16, 4), nn.ModuleDict({"a": Broken()})["a"]), "in the backward of 1 (Broken"),
     ],

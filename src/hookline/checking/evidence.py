@@ -215,7 +215,7 @@ def is_below(path: str, above: str) -> bool:
 
 
 def passes(run: Run) -> list[list[CallRecord]]:
-    """The outermost calls, each with all that ran inside of it, in the order in which they ended: children come before
+    """The outermost calls, each with all that ran inside it, in the order in which they ended: children come before
     their parents."""
     inside: dict[int, list[CallRecord]] = {}
     top: dict[int, int] = {}

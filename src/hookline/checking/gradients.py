@@ -134,7 +134,7 @@ def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _repeated(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
-    """The calls of one module inside of one call, and the norms of what they returned."""
+    """The calls of one module inside one call, and the norms of what they returned."""
     groups: dict[tuple[int, str], list[tuple[CallRecord, float]]] = {}
     for call in run.calls:
         stats = call.outputs[0].stats if call.error is None and floating(call.outputs[:1]) else None

@@ -154,7 +154,7 @@ class Links:
                 self.outputs.add((tensor.grad_fn, tensor.output_nr))
 
     def end(self) -> None:
-        """After an outermost call: hook what takes one tensor beside others, and let go of the graph."""
+        """After an outermost call: hook what takes one tensor beside others, and drop the graph."""
         for source, users in self.users.items():
             several = len({user.place for user in users}) > 1 or source in self.moved
             for user in users if several else ():

@@ -143,7 +143,7 @@ def _is_in_training_part(evidence: Evidence, path: str) -> bool:
 
 
 def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
-    """Modules in another mode than the model's: a warning in training inside of a model in evaluation; a note the other
+    """Modules in another mode than the model's: a warning in training inside a model in evaluation; a note the other
     way, as normalizations are frozen. One finding of each."""
     found: dict[bool, list[CallRecord]] = {True: [], False: []}
     for calls in called.values():
@@ -152,7 +152,7 @@ def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
             found[other[0].training].append(other[0])
     for training, calls in found.items():
         if calls:
-            message = f"runs in {'training' if training else 'evaluation'} inside of a model that does not"
+            message = f"runs in {'training' if training else 'evaluation'} inside a model that does not"
             more = f", as do {len(calls) - 1} more" if len(calls) > 1 else ""
             on_purpose = not training or _is_sampling(called)
             severity: Severity = "note" if on_purpose else "warning"
@@ -163,7 +163,7 @@ def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
 
 
 def _is_sampling(called: Mapping[str, list[CallRecord]]) -> bool:
-    """Whether all dropouts, and nothing else, run in training inside of a model that does not: what samples from a
+    """Whether all dropouts, and nothing else, run in training inside a model that does not: what samples from a
     trained model by dropout sets them so."""
     inside = [call for calls in called.values() for call in calls if not _outermost(call).training]
     return all(call.training is not call.type.startswith(("Batch", "SyncBatch")) for call in inside)

@@ -111,34 +111,34 @@ def _for_writing(path: Path | None) -> Path | None:
 MODEL = typer.Argument(
     metavar="MODEL",
     help="[bold]demo[/bold], [bold]package.module:name[/bold], [bold]path/file.py:name[/bold] (a module, or a class or "
-    "function that gives one), or a folder that holds a transformers model.",
+    "function that returns one), or a folder that holds a transformers model.",
 )
 INPUTS = typer.Option(
     metavar="SPEC",
     show_default=False,
-    help="What to call it with: a description such as [bold]'input_ids=int64\\[1,16]<30522'[/bold] (quote it), "
+    help="The inputs: a description such as [bold]'input_ids=int64\\[1,16]<30522'[/bold] (quote it), "
     "a .safetensors, .npz, .json or .pt file, or module:name. "
     "Not needed for demo, nor for a transformers model that reads text.",
 )
 WHERE = typer.Option(
     metavar="GLOB",
     show_default=False,
-    help="Only modules whose path matches: * is one name, ** any number. Give it as often as needed.",
+    help="Only modules whose path matches: * is one name, ** any number. May be given several times.",
 )
 KEEP = typer.Option(
     metavar="KEEP",
     callback=_known_keep,
     show_default="stats; histogram with --page",
-    help="What is kept of each output: shape, stats, histogram, tensor, copy; or fingerprint, of inputs too, "
+    help="What to keep of each output: shape, stats, histogram, tensor, copy; or fingerprint (of inputs too), "
     "for hookline diff.",
 )
 GRADS = typer.Option(
-    "--grads/--no-grads", show_default=False, help="Run backward too (as it is by default), or only a forward."
+    "--grads/--no-grads", show_default=False, help="Run backward too (the default), or only the forward."
 )
 TRAIN = typer.Option(
-    "--train/--eval", show_default=False, help="The model's mode; without either, the one that it comes in."
+    "--train/--eval", show_default=False, help="The model's mode; by default the mode it is loaded in."
 )
-DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only a forward is run.")
+DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only the forward runs.")
 SAVE_DIFF = typer.Option(
     metavar="DIR",
     parser=Path,
@@ -158,12 +158,16 @@ PAGE = typer.Option(
     parser=Path,
     show_default=False,
     callback=_for_writing,
-    help="Write a page to this file, to be opened in a browser: pictures and all.",
+    help="Write a page to this file: one HTML file to open in a browser.",
 )
 TRACE = typer.Option(
-    metavar="FILE", parser=Path, show_default=False, callback=_for_writing, help="Write the last step as a trace."
+    metavar="FILE",
+    parser=Path,
+    show_default=False,
+    callback=_for_writing,
+    help="Write the last step as a trace for Perfetto.",
 )
-JSON = typer.Option("--json", help="Print one JSON document instead of the table, and nothing else on stdout.")
+JSON = typer.Option("--json", help="Print one JSON document on stdout instead of the table.")
 
 
 def _version(wanted: bool) -> None:
@@ -180,18 +184,18 @@ def hookline(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """See what every module of a PyTorch model does, and change nothing by looking.
+    """See what every module in a PyTorch model does, without changing a bit of it.
 
     hookline COMMAND --help says more about a command, with examples.
     """
 
 
 WATCH_HELP = (
-    "Run a model once, and show what every module took, gave and got back as gradient.\n\n"
-    "A row is one call of one module, indented below the call that it ran in: shapes, milliseconds, statistics of what "
-    "it gave, and the norm of the gradient of that. The loss of the demo is its cross entropy; of any other model it "
-    "is the output's .loss, or the mean square of the output where it has none.\n\n"
-    "Exit code 0: it ran. 1: the model raised, and the table shows how far it came. 2: something given here is wrong. "
+    "Run a model once and show what every module received and returned, forward and backward.\n\n"
+    "A row is one call of one module, indented below the call it ran in: shapes, milliseconds, statistics of the "
+    "output, and the norm of the output's gradient. The loss of the demo is its cross entropy; for any other model it "
+    "is the output's .loss, or the mean square of the output if there is none.\n\n"
+    "Exit code 0: the model ran. 1: the model raised; the table shows the calls up to there. 2: wrong arguments. "
     "130: Ctrl-C."
 )
 WATCH_EXAMPLES = """
@@ -237,12 +241,11 @@ def watch(
 
 
 CHECK_HELP = (
-    "Run a model once, forward and backward, and tell what is wrong with it, where it began, and what to do.\n\n"
-    "A row is one finding, the worst first: an error is broken numbers or a part that cannot be trained, a warning "
-    "very likely a mistake, a note worth knowing. The loss is that of hookline watch. To check training steps, put "
+    "Run a model once, forward and backward, and report what is wrong, where it began, and what to do.\n\n"
+    "A row is one finding, the worst first. An error is broken numbers or a part that cannot be trained, a warning is "
+    "very likely a mistake, a note is worth knowing. The loss is that of hookline watch. To check training steps, put "
     "`with hookline.check(model) as findings:` around them.\n\n"
-    "Exit code 0: nothing above a note. 1: something was found, or the model raised. 2: something given here is wrong. "
-    "130: Ctrl-C."
+    "Exit code 0: nothing above a note. 1: something was found, or the model raised. 2: wrong arguments. 130: Ctrl-C."
 )
 CHECK_EXAMPLES = """
 [bold]Examples[/bold]
@@ -264,7 +267,7 @@ def check(
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Run a model once, and tell what is wrong with it."""
+    """Run a model once and report what is wrong with it."""
     from hookline.tools.check import check as checking
 
     with _only_result_on_stdout(as_json):
@@ -281,14 +284,13 @@ def check(
 
 
 DIFF_HELP = (
-    "Tell where two models, or two saved runs, part: the first call that differs, the module that makes the "
-    "difference, and why.\n\n"
-    "A and B are two MODELs, called with the same inputs, or two folders that runs were saved to, such as those of "
-    "`hookline watch --save`. A is the reference. A row is one call that differs, indented below the call that it ran "
-    "in; calls that agree are folded. For saved runs to tell the culprit, save them with "
+    "Compare two models or two saved runs: the first call that differs, the culprit, and why.\n\n"
+    "A and B are two MODELs, called with the same inputs, or two folders with saved runs, such as those of "
+    "`hookline watch --save`. A is the reference. A row is one call that differs, indented below the call it ran in; "
+    "calls that agree are folded. To find the culprit between saved runs, save them with "
     "`hookline watch --keep fingerprint`.\n\n"
-    "Exit code 0: no call differs, whether weights do or not. 1: one differs, or a model raised. 2: something given "
-    "here is wrong, or nothing in A belongs to anything in B. 130: Ctrl-C."
+    "Exit code 0: no call differs, even if weights do. 1: a call differs, or a model raised. 2: wrong arguments, or "
+    "nothing in A matches anything in B. 130: Ctrl-C."
 )
 DIFF_EXAMPLES = """
 [bold]Examples[/bold]
@@ -320,7 +322,7 @@ def diff(
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Tell where two models, or two saved runs, part."""
+    """Compare two models or two saved runs."""
     mapping = dict(map(_from_to, mapped or ()))
     with _only_result_on_stdout(as_json):
         if _is_run(a) and _is_run(b):
@@ -340,11 +342,11 @@ def diff(
 
 
 HOOKS_HELP = (
-    "Load a model, and list every hook on it: PyTorch's and ours, and what libraries put in the place of a forward, a "
-    "class or a parameter.\n\n"
-    "A row says on which module it is, of which kind, whose, in which order it runs, and where its function is "
-    "written. What is to be seen here is put on while the model is made: by normalizations, by libraries, by the "
-    "model's own code. hookline.hooks(model) tells the same at any time."
+    "Load a model and list every hook on it: PyTorch's, hookline's, and functions that libraries put in place of a "
+    "forward, a class or a parameter.\n\n"
+    "A row names the module, the kind of hook, its owner, its order, and where its function is defined. The hooks "
+    "shown are those added while the model is built: by normalizations, by libraries, by the model's own code. "
+    "hookline.hooks(model) lists them at any time."
 )
 HOOKS_EXAMPLES = """
 [bold]Examples[/bold]
@@ -374,10 +376,10 @@ def hooks(
 
 
 PROFILE_HELP = (
-    "Run a model a few times, and show what every module costs: milliseconds of forward and backward, with what is "
-    "inside of it and by itself, FLOPs, bytes kept for the backward pass, parameters.\n\n"
-    "The bars are the share of the module by itself, so that all bars together are the whole. With --meta nothing is "
-    "computed and no weights are held: FLOPs and bytes alone."
+    "Run a model a few times and show what every module costs: total and self time of forward and backward in "
+    "milliseconds, FLOPs, bytes saved for backward, parameters.\n\n"
+    "A bar is the module's share of the self time; all bars add up to the whole. With --meta nothing is computed and "
+    "no weights are loaded: FLOPs and bytes only."
 )
 PROFILE_EXAMPLES = """
 [bold]Examples[/bold]
@@ -397,11 +399,11 @@ def profile(
     model: Annotated[str, MODEL] = "demo",
     inputs: Annotated[str | None, INPUTS] = None,
     where: Annotated[list[str] | None, WHERE] = None,
-    repeat: Annotated[int, typer.Option(metavar="N", help="How many steps are timed.")] = 5,
-    warmup: Annotated[int, typer.Option(metavar="N", help="How many run before these.")] = 1,
+    repeat: Annotated[int, typer.Option(metavar="N", help="Number of timed steps.")] = 5,
+    warmup: Annotated[int, typer.Option(metavar="N", help="Number of steps before them, not timed.")] = 1,
     grads: Annotated[bool, GRADS] = True,
     train: Annotated[bool | None, TRAIN] = None,
-    meta: Annotated[bool, typer.Option("--meta", help="Count FLOPs and bytes, and compute nothing.")] = False,
+    meta: Annotated[bool, typer.Option("--meta", help="Count FLOPs and bytes without computing anything.")] = False,
     trace: Annotated[Path | None, TRACE] = None,
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
@@ -410,7 +412,7 @@ def profile(
     from hookline.tools.profile import profile as profiling
 
     if meta and trace:
-        raise RecordError("nothing is timed with --meta, so there is no trace: leave one of them out")
+        raise RecordError("--trace needs times, which --meta does not take: leave one of them out")
     with _only_result_on_stdout(as_json):
         subject = _load(model, inputs, train=train)
         options: dict[str, Any] = {
@@ -435,16 +437,16 @@ def profile(
 
 
 REPORT_HELP = (
-    "Write the page of a saved result, such as a run or a diff: one HTML file that a browser opens from the disk, with "
-    "the tree of calls, their figures, pictures, and search.\n\n"
-    "Without --page it is written beside the folder: the page of `before/` is `before.html`."
+    "Write the page of a saved result, such as a run or a diff: one HTML file with the tree of calls, their figures, "
+    "pictures and search.\n\n"
+    "Without --page it is written next to the folder: the page of `before/` is `before.html`."
 )
 REPORT_EXAMPLES = """
 [bold]Examples[/bold]
 
 hookline report before/  [dim]# writes before.html[/dim]
 
-hookline report parted/ --page what-parts-them.html
+hookline report port-diff/ --page port.html
 """
 
 
@@ -641,4 +643,4 @@ def _save(found: Result[Any], folder: Path) -> None:
         found.save(folder)
     except OSError as error:
         raise StoreError(f"cannot save to {folder}: {error}") from error
-    _note(f"saved to {folder}{f', in the place of the {found.noun} that was there' if replaced else ''}")
+    _note(f"saved to {folder}{f', replacing the {found.noun} that was there' if replaced else ''}")

@@ -154,7 +154,7 @@ def names_inside(paths: list[str], holder: str) -> dict[str, str]:
 
 
 def _order(inside: list[Inside]) -> list[Cause]:
-    """Whether the calls right inside of two were made in another order."""
+    """Whether the calls right inside two were made in another order."""
     theirs = sorted(inside, key=lambda each: each.other.number)
     names = [[each.one.path.rpartition(".")[2] for each in order] for order in (inside, theirs)]
     if names[0] == names[1]:

@@ -102,7 +102,7 @@ def _parent(call: CallRecord, numbers: Mapping[int, int]) -> int | None:
 
 
 def in_order_of_ending(run: Run) -> dict[int, int]:
-    """The place of each call, by its id, in the order in which calls end: one that ran inside of another before it."""
+    """The place of each call, by its id, in the order in which calls end: one that ran inside another before it."""
     inside: dict[int | None, list[CallRecord]] = {}
     known = set(map(id, run.calls))
     for call in run.calls:

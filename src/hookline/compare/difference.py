@@ -48,7 +48,7 @@ class Pair:
     """One call of the reference, and its partner.
 
     - `path_a`, `path_b`, `type_a`, `type_b`: the modules and their classes; `index`: which call of them;
-    - `number`: the pair's place in call order; `parent`: that of the pair it ran inside of, None at the top; `ended`:
+    - `number`: the pair's place in call order; `parent`: that of the pair it ran inside, None at the top; `ended`:
       its place in the order in which calls end, in which containers come after what they hold;
     - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it,
       and of each number, text or None that is not the same;

@@ -60,4 +60,4 @@ def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
         yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
     given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
     if given and all(found.basis == "shape" for found in given):
-        yield "inputs were not recorded, so what makes the difference is not known: watch(inputs=hookline.fingerprint)"
+        yield "inputs were not recorded, so the culprit is not known: watch(inputs=hookline.fingerprint)"

@@ -128,7 +128,7 @@ def _name(parts: dict[str, Edit], skip: Skip) -> str:
 
 
 def without_fast_path(selection: Selection) -> Handle:
-    """Have the modules inside of `nn.TransformerEncoderLayer`s called: its fused path passes them by, unless one has a
+    """Have the modules inside `nn.TransformerEncoderLayer`s called: its fused path passes them by, unless one has a
     hook of PyTorch's."""
     layers = outermost(selection.model, lambda module: isinstance(module, TransformerEncoderLayer))
     inside = {id(part) for layer in layers for part in layer.modules() if part is not layer}

@@ -159,7 +159,7 @@ def on(
     in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) The outputs of a module
     that gives several, and a parameter that a module returns, reach the caller as aliases too. The forward makes ready
     for the backward: hooks that are put on between the two count from the next forward; removed ones run no more. A
-    forward inside of `torch.vmap` raises GradientError.
+    forward inside `torch.vmap` raises GradientError.
 
     Hooks of one phase run by `order`, smaller first, ties as they were added. A hook that raises ends the call; the
     error carries a note with the hook's name and the file and line that added it.
@@ -270,7 +270,7 @@ def everywhere(
     """A `with` block in which the hooks run in every call of every module, in this thread or asyncio task alone.
 
     Hooks are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a
-    `__call__` of their own are not seen, nor are modules inside of a compiled graph.
+    `__call__` of their own are not seen, nor are modules inside a compiled graph.
 
     >>> import torch, hookline
     >>> seen = []

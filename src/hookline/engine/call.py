@@ -17,7 +17,7 @@ class Call:
 
     - `module`; `path`, dotted, under the model that the first of the module's hooks was put on ("" for that model
       itself); `index`, 0 for the first call of this module since then;
-    - `parent`: the hooked call that this one runs inside of, on the same thread; None at the top;
+    - `parent`: the hooked call that this one runs inside, on the same thread; None at the top;
     - `args`, `kwargs`: what the caller passed. A `before` hook that assigns them changes what the module gets;
     - `instead`: None. A `before` hook that assigns a function has it called in the place of the module and of PyTorch's
       hooks on it, as `function(module_call, *args, **kwargs)`, where `module_call` is what would have been called;
@@ -76,7 +76,7 @@ class Call:
         return current_backward_pass() != -1
 
     def around(self) -> "Iterator[Call]":
-        """The hooked calls that this one runs inside of, the nearest first."""
+        """The hooked calls that this one runs inside, the nearest first."""
         above = self.parent
         while above is not None:
             yield above
@@ -133,7 +133,7 @@ class CallInBackward(Call):
 
     @property
     def parent(self) -> Call | None:  # type: ignore[override]
-        """The call that this one ran inside of."""
+        """The call that this one ran inside."""
         above = self._origin.parent if self._origin is not None else None
         return None if above is None else above.call()
 
@@ -152,7 +152,7 @@ class Origin:
     recompute: bool
 
     def around(self) -> "Iterator[Origin]":
-        """The calls that this one runs inside of, the nearest first."""
+        """The calls that this one runs inside, the nearest first."""
         above = self.parent
         while above is not None:
             yield above

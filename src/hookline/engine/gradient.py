@@ -121,7 +121,7 @@ class GradientWiring(CallGradients):
         return output
 
     def _is_older(self, hooks: dict[Any, Any]) -> bool:
-        """Whether a tensor with these hooks was given by an earlier call, which is none that ran inside of this one."""
+        """Whether a tensor with these hooks was given by an earlier call, which is none that ran inside this one."""
         owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
         return any(isinstance(owner, GradientWiring) and self.origin not in owner.origin.around() for owner in owners)
 
@@ -270,10 +270,10 @@ class Gate(torch.autograd.Function):
 
 
 def refuse_vmap() -> None:
-    """GradientError inside of `torch.vmap`, where no tensor tells that gradients flow to it."""
+    """GradientError inside `torch.vmap`, where no tensor tells that gradients flow to it."""
     transform = peek_interpreter_stack()
     if transform is not None and transform.key() == TransformType.Vmap:
         raise GradientError(
-            "backward hooks see no gradients inside of torch.vmap: let vmap stand around torch.func.grad, or call the "
+            "backward hooks see no gradients inside torch.vmap: let vmap stand around torch.func.grad, or call the "
             "model under torch.no_grad()"
         )

@@ -23,7 +23,7 @@ MOST_TENSORS = 8
 
 def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
     """Say on an error in which call it was raised: by a hook, added where; or by the module, given what, with which
-    parameters, inside of which calls, and what it takes where that is plain to see.
+    parameters, inside which calls, and what it takes where that is plain to see.
 
     Of the calls that a module's error goes through only the innermost hooked one says so.
     """
@@ -46,14 +46,14 @@ def _more(call: Call) -> Iterator[str]:
         yield f"it has {own}"
     above = [*call.around()]
     shown = above if len(above) <= MOST_ABOVE else above[: MOST_ABOVE - 2]
-    yield from (f"inside of {_called(around, LONGEST_ABOVE)}" for around in shown)
+    yield from (f"inside {_called(around, LONGEST_ABOVE)}" for around in shown)
     if len(above) > len(shown):
         yield f"... and {len(above) - len(shown) - 1} more"
-        yield f"inside of {_called(above[-1], LONGEST_ABOVE)}"
+        yield f"inside {_called(above[-1], LONGEST_ABOVE)}"
 
 
 def _own_tensors(module: Module) -> str:
-    """The module's own parameters and buffers, not those of modules inside of it."""
+    """The module's own parameters and buffers, not those of modules inside it."""
     named = {**module._parameters, **module._buffers}
     told = [f"{name} {describe(tensor)}" for name, tensor in named.items() if tensor is not None]
     return few(told, MOST_TENSORS)
@@ -63,7 +63,7 @@ def note_backward_failure(error: BaseException, call: Call) -> None:
     """Say on an error of a backward pass in the backward of which call it was raised, unless it says so already."""
     with suppress(Exception):
         if not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
-            above = [f"inside of {_where(around)}" for around in call.around()]
+            above = [f"inside {_where(around)}" for around in call.around()]
             error.add_note("\n  ".join([f"{PREFIX}in the backward of {_where(call)}", *above]))
 
 

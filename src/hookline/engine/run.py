@@ -64,8 +64,8 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
 
 
 def finish(plan: Plan, call: Call, always: Iterable[HookFunction], error: BaseException) -> None:
-    """After an error: every `always` hook that has not begun. One that fails too is told of in a note; the first error
-    stands."""
+    """After an error: every `always` hook that has not begun. If one raises as well, a note on the first error records
+    it."""
     call.error = error
     for hook in always:
         try:

@@ -70,7 +70,7 @@ def enter(block: Block) -> None:
 
 
 def leave(block: Block) -> None:
-    """Close a block wherever it is open; a task that was started inside of it has it no longer."""
+    """Close a block wherever it is open; a task that was started inside it has it no longer."""
     block.open = False
     for hook in block.hooks:
         hook.active = False

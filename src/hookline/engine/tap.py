@@ -134,8 +134,8 @@ def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[
 
 
 def careful(graph: Callable[..., Any]) -> Callable[..., Any]:
-    """A graph that sees to the calls that it began and did not end: when it raises they end by that, else they are let
-    go of as soon as nobody has their tickets."""
+    """A graph that handles the calls that it began and did not end: if it raises they end by that error, else they are
+    dropped as soon as nobody has their tickets."""
 
     def run(*args: Any) -> Any:
         running = here.running

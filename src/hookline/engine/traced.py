@@ -104,7 +104,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
 
 def structure(value: Any, tensors: list[Tensor], numbers: list[int], depth: int = 0) -> str:
     """The nesting of a value as a literal of Python, with what changes from call to call apart: its tensors and whole
-    numbers. `tap.filled` puts both together again. Below `DEEPEST` there is nothing: a list may be inside of itself."""
+    numbers. `tap.filled` puts both together again. Below `DEEPEST` there is nothing: a list may be inside itself."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return "'G'" if value.requires_grad else "'T'"
@@ -180,7 +180,7 @@ def refuse_to_be_packaged(output: Any) -> None:
 
 
 def has_room_for_taps() -> bool:
-    """Whether a graph may hold taps where it is made now: not inside of vmap, nor in a part that an operator such as
+    """Whether a graph may hold taps where it is made now: not inside vmap, nor in a part that an operator such as
     torch.cond calls, which may change no tensor; a warning says so."""
     from hookline.torch_private.compiler import tracing
 
@@ -192,7 +192,7 @@ def has_room_for_taps() -> bool:
     refusing = within & NO_TAPS
     if refusing:
         which = ", ".join(sorted(refusing))
-        warnings.warn(f"calls inside of {which} are not seen in a graph of torch.compile", stacklevel=2)
+        warnings.warn(f"calls inside {which} are not seen in a graph of torch.compile", stacklevel=2)
     return not refusing
 
 
@@ -209,7 +209,7 @@ def depth_in_graph() -> int:
 
 
 def clean_up_after_errors() -> None:
-    """Have the graph that is made let go of the calls that it began when it raises."""
+    """Have the graph that is made forget the calls that it began when it raises."""
     from hookline.torch_private.compiler import tracing
 
     output: Any = tracing().output
@@ -234,7 +234,7 @@ def gradients_are_told() -> bool:
 
 def is_from_outside(frame: Any) -> bool:
     """Whether a call, by dynamo's frame of `traced_call`, goes on after a break, and gives a tensor that was made
-    before the graph that goes on. (With nested_graph_breaks that often begins inside of the module.)"""
+    before the graph that goes on. (With nested_graph_breaks that often begins inside the module.)"""
     if "resume_in_traced_call" not in frame.f_code.co_name:
         return False
     given = frame.symbolic_locals["tensors"].realize().items

@@ -147,7 +147,7 @@ class Guard:
             self._expect_backward(step, call)
 
     def leave(self, call: Call) -> None:
-        """Close the record of a call of the model where only what is inside of it is guarded."""
+        """Close the record of a call of the model where only what is inside it is guarded."""
         record, _ = self.running.pop(call, (None, ()))
         if record is not None and record.parent is None:
             self._expect_backward(self._step, call)
@@ -250,7 +250,7 @@ class Guard:
         self._settle(step, seen)
 
     def _await_end(self, step: Step) -> None:
-        """Be called once when this backward pass is through, and not for those that it runs inside of itself."""
+        """Be called once when this backward pass is through, and not for those that it runs inside itself."""
         if self.passing() is None:
             tell = partial(self._end_of_pass, step)
             self.passing = weakref.ref(tell)  # the pass alone holds it: one that an error ended holds it no more

@@ -17,7 +17,7 @@ def propose(ours: Side, theirs: Side, known: Mapping[str, str]) -> dict[str, str
 
     Modules go with those that hold nearly the same weights, where the models are at hand. What is left and calls no
     others is matched by what it gave, where that was recorded and is nobody else's of its class and shape; then by
-    class and shape, in the order of the calls, first inside of containers that hold partners of each other; then by
+    class and shape, in the order of the calls, first inside containers that hold partners of each other; then by
     shape alone. Containers go with the modules that they hold.
     """
     found = twins(ours, theirs, ours.calls, theirs.calls) if ours.modules and theirs.modules else {}

@@ -104,7 +104,7 @@ class PathTable:
 
 
 def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:
-    """The modules of a kind that are not inside of another of that kind, the model itself included.
+    """The modules of a kind that are not inside another of that kind, the model itself included.
 
     >>> from torch import nn
     >>> outermost(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU())), lambda module: isinstance(module, nn.ReLU))

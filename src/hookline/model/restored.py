@@ -48,7 +48,7 @@ class Held:
 
 @contextmanager
 def restored(model: Module, inputs: Any) -> Iterator[list[Held]]:
-    """A block after which buffers, gradients and the state of random generators are what they were before it; inside of
+    """A block after which buffers, gradients and the state of random generators are what they were before it; inside
     it the weights and the inputs have no gradients yet. Gives what a forward may change.
 
     >>> model, x = torch.nn.BatchNorm1d(1), torch.ones(4, 1)

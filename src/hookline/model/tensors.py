@@ -66,7 +66,7 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
 
     Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`,
     dataclasses and `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`, as does
-    a value inside of itself. `within` is the ids of the containers around the value.
+    a value inside itself. `within` is the ids of the containers around the value.
 
     >>> import torch
     >>> mirror({"a": (torch.zeros(2), 3), "b": object()}, lambda tensor: tuple(tensor.shape))

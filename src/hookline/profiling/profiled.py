@@ -18,7 +18,7 @@ from hookline.store.folder import write
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What one call costs, or several together. Each figure is once of itself alone (`_self`) and once with the calls
-    inside of it.
+    inside it.
 
     - `path`, `index` (None for several), `type`, `parent` (the number of the call around it), `calls` (how many);
       `recompute`: whether a backward pass made the call, to get back what checkpointing let go; then `parent`
@@ -162,19 +162,19 @@ class Profile(Result[Cost]):
         return [self._group(own, "path") for own in _grouped(self, "path")]
 
     def by_class(self) -> list[Cost]:
-        """A Cost for each class, the dearest first; calls inside of another of the same class are in that."""
+        """A Cost for each class, the most expensive first; calls inside another of the same class are in that."""
         rows = [replace(self._group(own, "type"), path="") for own in _grouped(self, "type")]
         return sorted(rows, key=lambda row: -row.seconds_self if self.repeat else -row.flops_self)
 
     def _group(self, own: list[Cost], by: str) -> Cost:
-        """Calls of one module or class as one; those inside of another of them are in that."""
+        """Calls of one module or class as one; those inside another of them are in that."""
         outer = [c for c in own if not any(getattr(above, by) == getattr(c, by) for above in self.around(c))]
         row, whole = _together(own), _together(outer)
         totals = {name: getattr(whole, name) for name in (*SELVES, *SIZES)}
         return replace(row, **totals)
 
     def around(self, cost: Cost) -> Iterator[Cost]:
-        """The calls that a call ran inside of, innermost first."""
+        """The calls that a call ran inside, innermost first."""
         while cost.parent is not None:
             cost = self.costs[cost.parent]
             yield cost

@@ -20,7 +20,7 @@ FORWARD, FORWARD_END, BACKWARD, BACKWARD_END, BACKWARD_END_LATE = range(5)
 
 @dataclass(slots=True, eq=False)
 class Span:
-    """What one call made a meter go on by: by itself, and all together with the calls inside of it; the stretches in
+    """What one call made a meter go on by: by itself, and all together with the calls inside it; the stretches in
     which the meter ran for it, as (from, to); the thread that called."""
 
     path: str
@@ -122,7 +122,7 @@ class Timeline:
 
 
 def _place_repeated(spans: list[Span]) -> None:
-    """Let a call that a backward pass repeats be inside of what the call that it repeats was inside of."""
+    """Let a call that a backward pass repeats be inside what the call that it repeats was inside."""
     first = {span.path: span for span in reversed(spans) if not span.recompute}
     for span in spans:
         if span.recompute and span.parent is None and span.path in first:
@@ -130,7 +130,7 @@ def _place_repeated(spans: list[Span]) -> None:
 
 
 def with_inside(spans: Sequence[Span], own: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """What calls have of their own, forward and backward, with what is inside of them; what a repeated one has is
+    """What calls have of their own, forward and backward, with what is inside them; what a repeated one has is
     backward for the call around it."""
     numbers = {id(span): number for number, span in enumerate(spans)}
     forward, backward = ([*column] for column in zip(*own, strict=True)) if own else ([], [])
@@ -177,7 +177,7 @@ class Stack:
 
     def _close_what_is_over(self, span: Span) -> None:
         """A call whose end nobody tells at once, since none of its arguments gets a gradient, is over when one begins
-        that is not inside of it."""
+        that is not inside it."""
         around = set()
         above = span.parent
         while above is not None:

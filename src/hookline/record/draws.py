@@ -27,7 +27,7 @@ class Draws:
     found: dict[Place, None] = field(default_factory=dict)
 
     def begin(self, call: Call, place: Place) -> None:
-        """Keep the state of the generators before a call inside of a model in evaluation."""
+        """Keep the state of the generators before a call inside a model in evaluation."""
         outermost = next((above for above in call.around() if above.parent is None), call)
         if not outermost.module.training and not call.recompute and not torch.compiler.is_compiling():
             self.states[call] = place, generators()

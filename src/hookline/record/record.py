@@ -230,7 +230,7 @@ class CallRecord:
     """What happened in one call of one module.
 
     - `path` (of a method that was called by its name "path.method()"), `index` (0 for the module's first call in this
-      run), `type` (the name of its class), `parent` (the record it ran inside of), `number` (its place in the run, by
+      run), `type` (the name of its class), `parent` (the record it ran inside), `number` (its place in the run, by
       the order in which calls began);
     - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each
       tensor;
@@ -316,11 +316,11 @@ class CallRecord:
 
     @property
     def depth(self) -> int:
-        """How many recorded calls this one runs inside of."""
+        """How many recorded calls this one runs inside."""
         return sum(1 for _ in self.around())
 
     def around(self) -> "Iterator[CallRecord]":
-        """The calls that this one ran inside of, the nearest first."""
+        """The calls that this one ran inside, the nearest first."""
         above = self.parent
         while above is not None:
             yield above
@@ -460,7 +460,7 @@ class Run(Result[CallRecord]):
         return [call for call in self.calls if call.path in matched]
 
     def children(self, call: CallRecord | None = None) -> list[CallRecord]:
-        """The calls that ran directly inside of `call`; the outermost ones when none is given."""
+        """The calls that ran directly inside `call`; the outermost ones when none is given."""
         return [other for other in self.calls if other.parent is call]
 
     def _calls_by_path(self) -> dict[str, list[CallRecord]]:

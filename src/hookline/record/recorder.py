@@ -171,7 +171,7 @@ class Recorder:
                     info._grad = Slot(self.gradient(gradient))
 
     def close(self) -> None:
-        """Record nothing more, and let go of the run: the hooks that tensors keep refer to this recorder."""
+        """Record nothing more, and drop the run: the hooks that tensors keep refer to this recorder."""
         self.open = False
         for undo in self.leaves:
             undo()

@@ -47,7 +47,7 @@ def check(
     An argument of the model's own that is called `loss`, `where` or `rules` goes with the second form.
 
     In the first form what is compiled is run uncompiled, and a warning says so. In the second it runs as it is: the
-    rules see every call and its figures, but not what else they look for inside of a graph, and a warning says that.
+    rules see every call and its figures, but not what else they look for inside a graph, and a warning says that.
 
     Each step of an optimizer in the block costs a copy of the weights. What a forward does to a model beyond its
     buffers it does here too: a lazy module is made, an attribute is set, an input that it changes in place is changed.

@@ -1,4 +1,4 @@
-"""diff: where two models, or two runs, part; which module makes the difference, and why."""
+"""diff: where two models, or two runs, differ; which module is the culprit, and why."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -66,11 +66,11 @@ def diff(
     **kwargs: Any,
 ) -> Diff:
     """Where `b` parts from the reference `a`: a `Diff`, true where a call of the one differs from that of the other;
-    its `first`, the `culprit` that makes the difference, and why.
+    its `first`, the `culprit`, and why.
 
     - `diff(model_a, model_b, *args, **kwargs)` runs both on copies of the same inputs, from the same random state, in
       the modes they are in. Then each module that gave something else is run alone on what the reference's was given,
-      innermost first: one that gives something else there makes the difference, the others pass one on. What the
+      innermost first: one whose output differs there is the culprit, the others pass a difference on. What the
       forward made of buffers is compared too. Afterwards gradients, buffers and random state are what they were.
     - `diff(run_a, run_b)` compares two runs, saved or not. A culprit is told where inputs were recorded too: best of
       `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)`, which is small.

@@ -115,7 +115,7 @@ def is_number(value: Any) -> bool:
 
 
 def refuse_compiled(model: Module, selection: Selection) -> None:
-    """EditError where a selected module is inside of a compiled one: its calls are not counted, its gradients not
+    """EditError where a selected module is inside a compiled one: its calls are not counted, its gradients not
     reached."""
     if "torch._dynamo" not in sys.modules:
         return  # nothing was ever compiled

@@ -1,4 +1,4 @@
-"""explain: an error inside of a model says in which module it happened, on what, and on the way through which calls."""
+"""explain: an error inside a model says in which module it happened, on what, and on the way through which calls."""
 
 from torch.nn import Module
 
@@ -31,7 +31,7 @@ def explain(model: Module, where: Where = "**") -> Handle:
     hookline: in 2 (Linear, call 0), called with (float32[3, 8] cpu)
       Linear(in_features=6) takes [..., 6] and was given [3, 8].
       it has weight float32[2, 6] cpu, bias float32[2] cpu
-      inside of the model (Sequential, call 0), called with (float32[3, 4] cpu)
+      inside the model (Sequential, call 0), called with (float32[3, 4] cpu)
     """
     return on(model, where, before=_nothing)
 

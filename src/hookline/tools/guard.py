@@ -36,7 +36,7 @@ def guard(
     graph when the model is called next, or the guard is removed.
 
     An output with -inf in it is no error where an argument had -inf too: that is a mask passing through. A module that
-    makes such masks is left out: `guard(model, select(model) - "mask")`. Of modules inside of `torch.compile` nothing
+    makes such masks is left out: `guard(model, select(model) - "mask")`. Of modules inside `torch.compile` nothing
     is seen but what the compiled one gives.
 
     Nothing of the model is changed, outputs and gradients are bit for bit what they are without, and no tensor is kept

@@ -62,7 +62,7 @@ def profile(
 
     What is compiled is run uncompiled, and a warning says so: a graph's kernels belong to no one module.
 
-    For its backward it turns gradients on, also inside of `torch.no_grad()` or `torch.inference_mode()`. Each step
+    For its backward it turns gradients on, also inside `torch.no_grad()` or `torch.inference_mode()`. Each step
     begins from the same random state, on copies of the inputs. The model's gradients and buffers and the random state
     are afterwards what they were. An error of the model says in which module it was raised, one of the backward pass
     too. Raises SelectionError where `where` (see `select`) picks nothing, ArgumentError for a number of repeats that is
@@ -287,7 +287,7 @@ def device_of(model: Module, inputs: Any) -> torch.device:
 
 @contextmanager
 def gradients(*, wanted: bool) -> Iterator[None]:
-    """A block with gradients, also inside of `torch.no_grad()` and `torch.inference_mode()`; or without."""
+    """A block with gradients, also inside `torch.no_grad()` and `torch.inference_mode()`; or without."""
     with torch.inference_mode(False) if wanted else nullcontext(), torch.set_grad_enabled(wanted):
         yield
 

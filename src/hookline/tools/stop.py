@@ -45,7 +45,7 @@ def stop_after(model: Module, where: Where) -> Handle:
     """
     selection = select(model, where)
     if "" in selection:
-        raise ArgumentError("stop_after needs modules inside of the model; the model itself ends by itself")
+        raise ArgumentError("stop_after needs modules inside the model; the model itself ends by itself")
     table = PathTable(selection)
     waiting: dict[Call, dict[str, Any]] = {}  # what each running call of the model has found so far
 

@@ -1,5 +1,5 @@
 """The private names of PyTorch's compiler. Importing this file loads the compiler, which takes a second or two: import
-it inside of functions that run while something is compiled."""
+it inside functions that run while something is compiled."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from hookline.store.file import write_text
 
 HERE = Path(__file__).parent
 SCRIPTS = ("elements", "figures", "calls", "glob", "picture", "tree", "flow", "flame", "details", "views", "main")
-LOWEST, HIGHEST, ROW, AROUND = 420, 860, 26, 430  # pixels of a page inside of a notebook
+LOWEST, HIGHEST, ROW, AROUND = 420, 860, 26, 430  # pixels of a page inside a notebook
 
 
 def page(document: Mapping[str, Any], table: str) -> str:

@@ -17,7 +17,7 @@ function adviceOf(advice, rule) {
 function detailsHead(call) {
   const above = around(call);
   return [
-    element("div", {}, element("h3", { class: "title" }, fullName(call)), element("p", { class: "crumbs" }, call.class, above.length ? " inside of " : "",
+    element("div", {}, element("h3", { class: "title" }, fullName(call)), element("p", { class: "crumbs" }, call.class, above.length ? " inside " : "",
       above.slice(-1).map((each) => element("a", { href: `#call-${each.number}` }, fullName(each))))),
     ...saidOf(call),
   ];

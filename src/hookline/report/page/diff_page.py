@@ -57,7 +57,7 @@ def _marks(diff: Diff) -> Iterator[dict[str, Any]]:
     """The culprits, the first call that differs where it is none of them, and the weights."""
     first, culprits = diff.first, diff.culprits
     for pair in culprits[:MOST_MARKS]:
-        yield mark("culprit", pair.number, f"makes the difference: {pair.why or 'of itself'}", path=pair.path_a)
+        yield mark("culprit", pair.number, f"is the culprit: {pair.why or 'of itself'}", path=pair.path_a)
     if first is not None and first not in culprits:
         yield mark("differs", first.number, f"the first that differs: {first.worst}", path=first.path_a)
     calls = {pair.path_a: pair.number for pair in reversed(diff.pairs)}

@@ -1,4 +1,4 @@
-// Where the time goes: each call as a block as wide as it took, the calls inside of it below it.
+// Where the time goes: each call as a block as wide as it took, the calls inside it below it.
 
 const LEVEL = 18, LEAST = 0.5, GAP = 6;
 const FILLS = 8;

@@ -93,7 +93,7 @@ def _marks(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _innermost(calls: list[CallRecord]) -> list[CallRecord]:
-    """Those of the calls that none of the others ran directly inside of."""
+    """Those of the calls that none of the others ran directly inside."""
     around = {id(call.parent) for call in calls}
     return [call for call in calls if id(call) not in around]
 
