@@ -13,6 +13,7 @@ from torch import nn
 
 import hookline
 from hookline.engine.site import hooks_lock
+from hookline.engine.torch_hooks import decide
 
 X = torch.ones(2, 3)
 
@@ -187,3 +188,12 @@ def test_a_child_forked_while_another_thread_adds_hooks_can_add_its_own():
     forked.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_no_plan_is_made_while_a_hook_comes_from_another_thread() -> None:
+    with hookline.install():
+        module = nn.Identity()
+        module(torch.ones(1))
+        with hookline.on(module, "", before=lambda call: None):
+            decide(module)  # as a call does that has looked into the slot before the hook came
+            assert module._forward_hooks.wiring.plan is None

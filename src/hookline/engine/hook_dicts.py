@@ -194,11 +194,14 @@ class CompiledCallSlot(metaclass=_UnseenByDynamo):
 
     @unseen
     def __set__(self, module: Module, compiled: Any) -> None:
-        module.__dict__[self.name] = compiled
-        for wiring in _wirings(module.__dict__):
-            wiring.plan = None
-            if wiring.owner() is not module:
-                wiring.retire()
+        before = module.__dict__.get(self.name)  # dropped after the lock: what it does then may take others
+        with dicts_lock:
+            module.__dict__[self.name] = compiled
+            for wiring in _wirings(module.__dict__):
+                wiring.plan = None
+                if wiring.owner() is not module:
+                    wiring.retire()
+        del before
 
     @unseen
     def __delete__(self, module: Module) -> None:

@@ -272,7 +272,7 @@ def decide(self: Module) -> None:
     tell of it."""
     with dicts_lock:
         wiring = wire(self)
-        if wiring is None:
+        if wiring is None or self._compiled_call_impl is not None:  # that came meanwhile, from another thread
             return
         if not tell():
             own = self._forward_pre_hooks or self._forward_hooks or has_backward_hooks(self)
