@@ -976,3 +976,68 @@ def test_once_a_graph_was_made_a_hooked_module_tells_its_real_class(model: nn.Mo
         assert isinstance(model, Net)
 
     assert model.__class__ is type(model) is Net
+
+
+# Classes that go on by super()
+
+
+class Base(nn.Module):
+    def forward(self, x):
+        return self.scaled(x) + 1
+
+    def scaled(self, x):
+        return x * 2
+
+
+class Middle(Base):
+    def scaled(self, x):
+        return super().scaled(x) * 3
+
+
+class Lowest(Middle):
+    def forward(self, x):
+        return super().forward(x) - self.half(x)
+
+    @classmethod
+    def half(cls, x):
+        return x / 2
+
+
+class MakesAnother(nn.Module):
+    def __init__(self, depth=0):
+        super().__init__()
+        self.depth = depth
+
+    def forward(self, x):
+        return x + 1 if self.depth else type(self)(1)(x) * 2
+
+
+@pytest.mark.parametrize("kind", [Middle, Lowest, MakesAnother])
+@pytest.mark.parametrize("when", ["before", "inside"])
+def test_super_in_a_compiled_hooked_module_goes_on_as_without(kind, when):
+    model, x = kind(), torch.arange(3.0)
+    compiled = torch.compile(model, backend="eager")
+    if when == "before":
+        compiled(x)
+    with hookline.watch(model) as run:
+        given = compiled(x)
+    assert torch.equal(given, kind()(x))
+    assert [call.path for call in run] == [""]
+
+
+def test_a_compiled_hooked_module_equals_its_class_in_the_graph():
+    class Asks(nn.Module):
+        def forward(self, x):
+            return x + 1 if type(self) == Asks else x
+
+    model = Asks()
+    with hookline.watch(model):
+        assert torch.compile(model, backend="eager", fullgraph=True)(torch.zeros(1)) == 1
+
+
+def test_the_method_in_which_dynamo_finds_super_exists():
+    from torch._dynamo.variables.misc import SuperVariable
+
+    from hookline.torch_private import FINDS_SUPER
+
+    assert hasattr(SuperVariable, FINDS_SUPER)

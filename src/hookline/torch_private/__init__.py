@@ -60,6 +60,9 @@ tracing_to_script: Any = _trace
 will_run_node: Any = _will_engine_execute_node
 
 
+FINDS_SUPER = "_resolved_getattr_and_source"  # dynamo's method that finds where super() goes on
+
+
 def at_end_of_backward(function: Any) -> None:
     """Call a function when the backward pass that runs now is over."""
     Variable._execution_engine.queue_callback(function)
@@ -95,6 +98,7 @@ NAMES = {  # name here: (why, since)
     "tracing_to_script": ("its _trace_module_map: PyTorch's call keeps module scopes while it is set", "2.6"),
     "unserializable_hook": ("a tensor hook that pickling a tensor leaves out", "2.6"),
     "will_run_node": ("whether a node runs in this backward pass", "2.6"),
+    "FINDS_SUPER": ("dynamo's method where a stand-in class must not equal its original", "2.6"),
     "at_end_of_backward": ("Variable._execution_engine.queue_callback", "2.6"),
 }
 
@@ -132,6 +136,7 @@ ATTRIBUTES: dict[Any, dict[str, tuple[str, str]]] = {  # of each object: name: (
 }
 
 __all__ = [
+    "FINDS_SUPER",
     "BatchNorm",
     "Convolution",
     "DataDependentOutputException",
