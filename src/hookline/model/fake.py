@@ -20,7 +20,7 @@ from hookline.torch_private import (
     DynamicOutputShapeException,
     FakeTensorMode,
     UnsupportedOperatorException,
-    is_traceable_wrapper_subclass,
+    is_wrapper_subclass,
 )
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def emptied(tensor: Tensor) -> Tensor:
         empty = torch.empty_like(tensor, device=device, requires_grad=False)
     except NotImplementedError:  # a wrapper class that does not know the operation, as quantized ones
         wrapped: Any = tensor
-        if not is_traceable_wrapper_subclass(wrapped):
+        if not is_wrapper_subclass(wrapped):
             raise
         names, context = wrapped.__tensor_flatten__()
         parts = {name: emptied(getattr(wrapped, name)) for name in names}

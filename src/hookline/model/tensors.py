@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from hookline.torch_private import is_traceable_wrapper_subclass
+from hookline.torch_private import is_wrapper_subclass
 
 SCALARS = (bool, int, float, complex, str, type(None))
 DEEPEST = 64
@@ -214,7 +214,7 @@ def memory_of(tensor: Tensor) -> int | None:
 
 def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
     """The tensors that hold the data of one of a wrapper class, such as a jagged one; of any other, itself."""
-    if not is_traceable_wrapper_subclass(tensor):
+    if not is_wrapper_subclass(tensor):
         yield tensor
         return
     names, _ = tensor.__tensor_flatten__()

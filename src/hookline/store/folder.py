@@ -18,7 +18,7 @@ from hookline.store.file import expect_room, on_disk
 from hookline.store.opening import TRIES, close, opened, path_of, reason
 from hookline.store.place import put_in_place
 from hookline.store.staging import staging
-from hookline.torch_private import FakeTensor, is_functorch_wrapped_tensor, is_traceable_wrapper_subclass
+from hookline.torch_private import FakeTensor, is_functorch_wrapped_tensor, is_wrapper_subclass
 
 FORMAT = "hookline"
 VERSIONS = {"run": 2}  # of each kind; where none is said, 1. Older ones are read
@@ -126,7 +126,7 @@ def _is_dense(tensor: Any) -> bool:
         or tensor.is_meta
         or isinstance(tensor, FakeTensor)
         or is_functorch_wrapped_tensor(tensor)
-        or is_traceable_wrapper_subclass(tensor)
+        or is_wrapper_subclass(tensor)
     )
 
 
@@ -137,7 +137,7 @@ def _kind(tensor: Any) -> str:
         return "one without data"
     if tensor.is_nested:
         return "a nested one"
-    if is_traceable_wrapper_subclass(tensor):
+    if is_wrapper_subclass(tensor):
         return f"one of class {type(tensor).__name__}"
     return "a quantized one" if tensor.is_quantized else f"one of layout {tensor.layout}"
 

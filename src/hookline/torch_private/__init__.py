@@ -1,170 +1,70 @@
-"""The one door to PyTorch's private names: what hookline uses that PyTorch does not document, and why.
+"""The one door to PyTorch's private names.
 
-`NAMES` lists those that are imported, `ATTRIBUTES` those that are read from PyTorch's objects. Each entry has its
-reason and a PyTorch release that had it: "2.6" means 2.6 or earlier, "2.12" that 2.6 did not have it. The names that
-load PyTorch's compiler are in `torch_private.compiler`. A test asserts that every one of them exists.
+Each line ends with a PyTorch release that had the name ("2.6" means 2.6 or earlier, "2.12" that 2.6 did not have it)
+and with what hookline uses it for. The names that load PyTorch's compiler are in `torch_private.compiler`. Tests assert
+that every name exists, and that no other file imports a private one.
 """
 
-from typing import Any
+from collections.abc import Callable
 
-import torch
-from torch._C import (  # type: ignore[attr-defined]
-    DisableTorchFunction,
-    _current_graph_task_id,
-    _DisableTorchDispatch,
-    _get_tracing_state,
-    _is_tracing,
-    _set_tracing_state,
-    _will_engine_execute_node,
-)
-from torch._C._autograd import _top_saved_tensors_default_hooks
-from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
-from torch._C._functorch import (
-    TransformType,
-    get_interpreter_stack,
-    is_functorch_wrapped_tensor,
-    peek_interpreter_stack,
-)
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
-from torch.autograd import Variable
-from torch.jit import _trace
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.module import _WrappedHook
-from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wrapper_subclass
-from torch.utils.checkpoint import _StopRecomputationError
-from torch.utils.hooks import unserializable_hook
+from torch._C import DisableTorchFunction as DisableTorchFunction  # 2.6: statistics of a tensor subclass
+from torch._C import _current_graph_task_id as current_backward_pass  # 2.6: which backward pass runs, -1 without
+from torch._C import _DisableTorchDispatch as DisableTorchDispatch  # 2.6: statistics of a tensor subclass
+from torch._C import _get_tracing_state as get_tracing_state  # 2.6: pauses torch.jit.trace
+from torch._C import _is_tracing as is_tracing  # 2.6: whether torch.jit.trace runs
+from torch._C import _set_tracing_state as set_tracing_state  # type: ignore[attr-defined]  # 2.6: pauses torch.jit.trace
+from torch._C import _will_engine_execute_node as will_run_node  # 2.6: whether a node runs in this backward pass
+from torch._C._autograd import _top_saved_tensors_default_hooks as saved_tensor_hooks  # 2.12: finds checkpoints
+from torch._C._dynamo.eval_frame import _FrameAction as FrameAction  # 2.12: has dynamo leave a frame alone
+from torch._C._dynamo.eval_frame import _FrameExecStrategy as FrameExecStrategy  # 2.12: and what it calls
+from torch._C._dynamo.eval_frame import set_code_exec_strategy as set_code_exec_strategy  # 2.12: of a code object
+from torch._C._functorch import TransformType as TransformType  # 2.6: recognises torch.vmap
+from torch._C._functorch import get_interpreter_stack as get_interpreter_stack  # 2.6: the torch.func transforms
+from torch._C._functorch import is_functorch_wrapped_tensor as is_functorch_wrapped_tensor  # 2.6: no values to read
+from torch._C._functorch import peek_interpreter_stack as peek_interpreter_stack  # 2.6: the innermost of them
+from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutputException  # 2.6: raised
+from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShapeException  # 2.6: by the
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor  # 2.6: a tensor without data
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode  # 2.6: runs a model without data
+from torch._subclasses.fake_tensor import UnsupportedOperatorException as UnsupportedOperatorException  # 2.6: mode
+from torch.autograd import Variable as Autograd  # 2.6: _execution_engine.queue_callback: the end of a backward pass
+from torch.jit import _trace as tracing_to_script  # 2.6: _trace_module_map is set while a module is traced
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 2.6: the base of batch norms
+from torch.nn.modules.conv import _ConvNd as Convolution  # 2.6: the base of convolutions
+from torch.nn.modules.dropout import _DropoutNd as Dropout  # 2.6: the base of dropouts
+from torch.nn.modules.module import _WrappedHook as WrappedHook  # 2.6: a legacy backward hook with its module
+from torch.utils._python_dispatch import _disable_current_modes as disable_current_modes  # 2.6: to make a real tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass as is_wrapper_subclass  # 2.6: has inner tensors
+from torch.utils.checkpoint import _StopRecomputationError as StopRecomputing  # 2.6: ends recomputing: no failure
+from torch.utils.hooks import unserializable_hook as unserializable_hook  # 2.6: a hook that pickling leaves out
 
-BatchNorm = _BatchNorm
-Convolution = _ConvNd
-Dropout = _DropoutNd
-StopRecomputing = _StopRecomputationError
-WrappedHook: Any = _WrappedHook
-DisableTorchDispatch: Any = _DisableTorchDispatch
-FrameAction: Any = _FrameAction
-FrameExecStrategy: Any = _FrameExecStrategy
-current_backward_pass = _current_graph_task_id
-disable_current_modes = _disable_current_modes
-get_tracing_state = _get_tracing_state
-is_tracing = _is_tracing
-set_tracing_state = _set_tracing_state
-saved_tensor_hooks: Any = _top_saved_tensors_default_hooks
-tracing_to_script: Any = _trace
-will_run_node: Any = _will_engine_execute_node
+FINDS_SUPER = "_resolved_getattr_and_source"  # 2.6: SuperVariable's method where a stand-in is not its original
 
 
-FINDS_SUPER = "_resolved_getattr_and_source"  # dynamo's method that finds where super() goes on
-
-
-def at_end_of_backward(function: Any) -> None:
+def at_end_of_backward(function: Callable[[], None]) -> None:
     """Call a function when the backward pass that runs now is over."""
-    Variable._execution_engine.queue_callback(function)
+    Autograd._execution_engine.queue_callback(function)
 
 
-NAMES = {  # name here: (why, since)
-    "DisableTorchDispatch": ("statistics of a tensor subclass, without its own dispatch", "2.6"),
-    "DisableTorchFunction": ("statistics of a tensor subclass, without its own functions", "2.6"),
-    "FrameAction": ("tells dynamo to leave a frame alone", "2.12"),
-    "FrameExecStrategy": ("tells dynamo to leave a frame and its callees alone", "2.12"),
-    "set_code_exec_strategy": ("tells dynamo so, for one code object", "2.12"),
-    "BatchNorm": ("the base class of batch norms", "2.6"),
-    "Convolution": ("the base class of convolutions", "2.6"),
-    "Dropout": ("the base class of dropouts", "2.6"),
-    "StopRecomputing": ("how activation checkpointing ends a recomputed forward early: not a failure", "2.6"),
-    "WrappedHook": ("a legacy backward hook, which PyTorch binds to its module", "2.6"),
-    "TransformType": ("recognises torch.vmap", "2.6"),
-    "peek_interpreter_stack": ("the innermost torch.func transform", "2.6"),
-    "get_interpreter_stack": ("all torch.func transforms around a traced call", "2.6"),
-    "is_functorch_wrapped_tensor": ("tensors of torch.func, whose values cannot be read", "2.6"),
-    "FakeTensor": ("tensors without data", "2.6"),
-    "FakeTensorMode": ("runs a model without data", "2.6"),
-    "DataDependentOutputException": ("what the mode raises where the data decide", "2.6"),
-    "DynamicOutputShapeException": ("what the mode raises where the data decide a shape", "2.6"),
-    "UnsupportedOperatorException": ("what the mode raises for an operator without a fake", "2.6"),
-    "current_backward_pass": ("the number of the running backward pass, -1 outside of one", "2.6"),
-    "disable_current_modes": ("makes a real tensor while a dispatch mode is on", "2.6"),
-    "get_tracing_state": ("whether torch.jit.trace runs, to pause it", "2.6"),
-    "is_tracing": ("whether torch.jit.trace runs", "2.6"),
-    "set_tracing_state": ("pauses torch.jit.trace", "2.6"),
-    "is_traceable_wrapper_subclass": ("subclasses that are made of inner tensors", "2.6"),
-    "saved_tensor_hooks": ("recognises a checkpointed segment by its hooks", "2.12"),
-    "tracing_to_script": ("its _trace_module_map: PyTorch's call keeps module scopes while it is set", "2.6"),
-    "unserializable_hook": ("a tensor hook that pickling a tensor leaves out", "2.6"),
-    "will_run_node": ("whether a node runs in this backward pass", "2.6"),
-    "FINDS_SUPER": ("dynamo's method where a stand-in class must not equal its original", "2.6"),
-    "at_end_of_backward": ("Variable._execution_engine.queue_callback", "2.6"),
+ATTRIBUTES = {  # what is read of PyTorch's objects: the object, the release, what for
+    "_call_impl": "torch.nn.Module: 2.6: PyTorch's own call",
+    "_compiled_call_impl": "torch.nn.Module: 2.6: the slot that PyTorch's call looks at first",
+    "_slow_forward": "torch.nn.Module: 2.6: the forward with module scopes, under torch.jit.trace",
+    "_wrapped_call_impl": "torch.nn.Module: 2.6: reads the slot twice",
+    "_forward_hooks": "torch.nn.Module(): 2.6: hooks that the engine runs",
+    "_forward_hooks_with_kwargs": "torch.nn.Module(): 2.6: which of them take kwargs",
+    "_forward_hooks_always_called": "torch.nn.Module(): 2.6: which of them run after an error",
+    "_forward_pre_hooks": "torch.nn.Module(): 2.6: hooks that the engine runs",
+    "_forward_pre_hooks_with_kwargs": "torch.nn.Module(): 2.6: which of them take kwargs",
+    "_backward_hooks": "torch.nn.Module(): 2.6: hooks that the engine runs",
+    "_backward_pre_hooks": "torch.nn.Module(): 2.6: hooks that the engine runs",
+    "_is_full_backward_hook": "torch.nn.Module(): 2.6: which kind the backward hooks are",
+    "_global_forward_hooks": "torch.nn.modules.module: 2.6: hooks that the engine runs",
+    "_global_forward_hooks_with_kwargs": "torch.nn.modules.module: 2.6: which of them take kwargs",
+    "_global_forward_hooks_always_called": "torch.nn.modules.module: 2.6: which of them run after an error",
+    "_global_forward_pre_hooks": "torch.nn.modules.module: 2.6: hooks that the engine runs",
+    "_global_backward_hooks": "torch.nn.modules.module: 2.6: hooks that the engine runs",
+    "_global_backward_pre_hooks": "torch.nn.modules.module: 2.6: hooks that the engine runs",
+    "_version": "torch.zeros(1): 2.6: whether a tensor was changed in place",
+    "_base": "torch.zeros(1): 2.6: what a view is a view of",
 }
-
-ATTRIBUTES: dict[Any, dict[str, tuple[str, str]]] = {  # of each object: name: (why, since)
-    torch.nn.Module: {
-        "_call_impl": ("PyTorch's own call", "2.6"),
-        "_compiled_call_impl": ("the slot that PyTorch's call looks at first", "2.6"),
-        "_slow_forward": ("the forward with module scopes, under torch.jit.trace", "2.6"),
-        "_wrapped_call_impl": ("reads the slot twice; see engine/site.py", "2.6"),
-    },
-    torch.nn.Module(): {
-        "_forward_hooks": ("PyTorch's hooks, which the engine runs", "2.6"),
-        "_forward_hooks_with_kwargs": ("which of them take kwargs", "2.6"),
-        "_forward_hooks_always_called": ("which of them run after an error", "2.6"),
-        "_forward_pre_hooks": ("PyTorch's hooks, which the engine runs", "2.6"),
-        "_forward_pre_hooks_with_kwargs": ("which of them take kwargs", "2.6"),
-        "_backward_hooks": ("PyTorch's hooks, which the engine runs", "2.6"),
-        "_backward_pre_hooks": ("PyTorch's hooks, which the engine runs", "2.6"),
-        "_is_full_backward_hook": ("which kind the backward hooks are", "2.6"),
-    },
-    torch.nn.modules.module: {
-        "_global_forward_hooks": ("PyTorch's global hooks, which the engine runs", "2.6"),
-        "_global_forward_hooks_with_kwargs": ("which of them take kwargs", "2.6"),
-        "_global_forward_hooks_always_called": ("which of them run after an error", "2.6"),
-        "_global_forward_pre_hooks": ("PyTorch's global hooks, which the engine runs", "2.6"),
-        "_global_backward_hooks": ("PyTorch's global hooks, which the engine runs", "2.6"),
-        "_global_backward_pre_hooks": ("PyTorch's global hooks, which the engine runs", "2.6"),
-    },
-    torch.zeros(1): {
-        "_version": ("whether a tensor was changed in place", "2.6"),
-        "_base": ("what a view is a view of", "2.6"),
-        "_backward_hooks": ("whether a tensor has hooks already", "2.6"),
-    },
-    tracing_to_script: {"_trace_module_map": ("set while torch.jit.trace runs on a module", "2.6")},
-}
-
-__all__ = [
-    "FINDS_SUPER",
-    "BatchNorm",
-    "Convolution",
-    "DataDependentOutputException",
-    "DisableTorchDispatch",
-    "DisableTorchFunction",
-    "Dropout",
-    "DynamicOutputShapeException",
-    "FakeTensor",
-    "FakeTensorMode",
-    "FrameAction",
-    "FrameExecStrategy",
-    "StopRecomputing",
-    "TransformType",
-    "UnsupportedOperatorException",
-    "WrappedHook",
-    "at_end_of_backward",
-    "current_backward_pass",
-    "disable_current_modes",
-    "get_interpreter_stack",
-    "get_tracing_state",
-    "is_functorch_wrapped_tensor",
-    "is_traceable_wrapper_subclass",
-    "is_tracing",
-    "peek_interpreter_stack",
-    "saved_tensor_hooks",
-    "set_code_exec_strategy",
-    "set_tracing_state",
-    "tracing_to_script",
-    "unserializable_hook",
-    "will_run_node",
-]
