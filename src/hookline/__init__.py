@@ -1,4 +1,4 @@
-"""hookline: PyTorch's module call, rebuilt. See what every module of any model does, and change nothing by looking."""
+"""hookline: see what every module in a PyTorch model does, without changing a bit of it."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

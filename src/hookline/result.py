@@ -188,6 +188,10 @@ class Result(ABC, Generic[E_co]):
         renderer_of(self).files[form](self, file)
         return Path(file)
 
+    def _table(self, form: str, *more: Any) -> Any:
+        """The result as another table that its renderer knows."""
+        return renderer_of(self).tables[form](self, *more)
+
     def __repr__(self) -> str:
         return renderer_of(self).text(self)
 
@@ -203,13 +207,14 @@ class Renderer(Generic[R]):
     """How one kind of result is shown.
 
     - `table`: what rich prints; `text`: the same as plain text; `html`: what a notebook shows;
-    - `files`: writers of files, by form: "page", and others that the result offers.
+    - `files`: writers of files, by form: "page", and others that the result offers; `tables`: other tables, by form.
     """
 
     table: Callable[[R], Any]
     text: Callable[[R], str]
     html: Callable[[R], str]
     files: Mapping[str, Callable[[R, str | os.PathLike[str]], None]] = field(default_factory=dict)
+    tables: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 def renderer_of(result: Result[Any]) -> Renderer[Any]:

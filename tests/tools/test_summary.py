@@ -30,7 +30,7 @@ def test_summary_prints_shapes_parameters_and_figures(capsys: pytest.CaptureFixt
 
     assert head == "layer class output parameters mean std absmax"
     assert rows[1].startswith("0 Linear 3x4 20 ")
-    assert rows[3].startswith("0 Linear 3x4 (again) ")
+    assert rows[3].startswith("0 #1 Linear 3x4 (again) ")
     assert totals == "30 parameters, 20 trainable"
 
 

@@ -36,3 +36,19 @@ def test_watch_is_started_once() -> None:
 def test_watch_that_was_not_started_cannot_be_stopped() -> None:
     with pytest.raises(hookline.RecordError, match="not started"):
         hookline.watch(nn.ReLU()).stop()
+
+
+def test_a_started_watch_that_is_dropped_warns_and_leaves_no_hook() -> None:
+    model = nn.ReLU()
+    with pytest.warns(UserWarning, match="ended before stop"):
+        run = hookline.watch(model).start()
+    model(torch.ones(1))
+    assert len(run) == 0
+    assert_unhooked(model)
+
+
+def test_a_watch_that_was_stopped_is_dropped_in_silence() -> None:
+    watch = hookline.watch(nn.ReLU())
+    watch.start()
+    watch.stop()
+    del watch

@@ -16,6 +16,7 @@ from hookline.report.page.diff_page import diff_document
 from hookline.report.page.profile_page import profile_document
 from hookline.report.page.run_page import findings_document, run_document
 from hookline.report.profile_table import profile_html, profile_table
+from hookline.report.summary_table import summary_table
 from hookline.report.text import findings_table, hooks_table, render, run_table
 from hookline.report.trace import run_events, span_events, write_collapsed, write_trace
 from hookline.result import Renderer, Result
@@ -31,6 +32,7 @@ def of_calls(
     document: Callable[[Any], Mapping[str, Any]],
     *,
     width: int = 140,
+    tables: Mapping[str, Callable[..., Any]] | None = None,
     **files: Write,
 ) -> Renderer[Any]:
     """The renderer of a result whose page is a tree of calls; a notebook shows the page."""
@@ -39,6 +41,7 @@ def of_calls(
         text=lambda result: render(table(result), width=width),
         html=lambda result: inline(document(result), html(result)),
         files={"page": lambda result, file: write_page(file, document(result), html(result)), **files},
+        tables=tables or {},
     )
 
 
@@ -57,6 +60,7 @@ RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
         run_table,
         run_html,
         run_document,
+        tables={"summary": summary_table},
         perfetto=lambda run, file: write_trace(file, run_events(run), run.model),
     ),
     Findings: of_calls(findings_table, findings_html, findings_document),

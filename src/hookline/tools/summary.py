@@ -1,6 +1,6 @@
-"""summary: run a model once, print a table of its layers, and give the run."""
+"""summary: run a model once, print a table of its layers, and return the run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,13 +11,11 @@ from hookline.errors import ArgumentError
 from hookline.model.restored import restored
 from hookline.model.select import Where, refuse_path_as_input, select
 from hookline.record.keep import Keep
-from hookline.record.record import CallRecord, Run, TensorInfo
+from hookline.record.record import Run
 from hookline.record.recorder import recording
 
 if TYPE_CHECKING:
     from hookline.model.console import Console
-
-FIGURES = ("mean", "std", "absmax")
 
 
 def summary(
@@ -28,7 +26,7 @@ def summary(
     console: "Console | None" = None,
     **kwargs: Any,
 ) -> Run:
-    """Run the model once on these inputs, print a table of its layers, and give the `Run`.
+    """Run the model once on these inputs, print a table of its layers, and return the `Run`.
 
     A row is a call: the layer, its class, the shape of its output, how many parameters it holds, and the mean, standard
     deviation and largest magnitude of the output where `keep` (as in `watch`) has them. The parameters of a layer that
@@ -52,51 +50,17 @@ def summary(
     >>> len(run)
     4
     """
+    from hookline.model.console import Console
+
     selection = select(model, where)
     if not args and not kwargs:
         raise ArgumentError("summary needs the model's inputs: summary(model, x)")
     refuse_path_as_input("summary", model, args, kwargs)
     with restored(model, (args, kwargs)), torch.no_grad(), recording(selection, keep=keep) as run:
         model(*args, **kwargs)
-    _show(run, model, dict(selection), console)
+    parameters = {path: _count(module.parameters()) for path, module in selection}
+    (console or Console()).print(run._table("summary", parameters, _totals(model)))
     return run
-
-
-def _show(run: Run, model: Module, modules: dict[str, Module], console: "Console | None") -> None:
-    """Print the table of a run."""
-    from hookline.model.console import Console, Table, Text
-
-    figures = FIGURES if any(info.stats for call in run for info in call.outputs) else ()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for title in ("layer", "class", "output", "parameters", *figures):
-        table.add_column(title, justify="right" if title in ("parameters", *figures) else "left", no_wrap=True)
-    for call, cells in _rows(run, modules, figures):
-        table.add_row(*map(Text, cells), style="red" if call.error else None)
-    out = console or Console()
-    out.print(table)
-    out.print(Text(_totals(model)))
-
-
-def _rows(run: Run, modules: dict[str, Module], figures: Iterable[str]) -> Iterator[tuple[CallRecord, list[str]]]:
-    """Each call with its cells."""
-    counted: set[str] = set()
-    for call in run:
-        above = f"{call.parent.path}." if call.parent is not None and call.parent.path else ""
-        name = call.path.removeprefix(above) or call.type
-        again = call.path in counted
-        counted.add(call.path)
-        parameters = "(again)" if again else f"{_count(modules[call.path].parameters()):,}"
-        first = next(iter(call.outputs), None)
-        yield call, ["  " * call.depth + name, call.type, _shape(first), parameters, *_figures(first, figures)]
-
-
-def _shape(info: TensorInfo | None) -> str:
-    return "" if info is None else "x".join(map(str, info.shape)) or "scalar"
-
-
-def _figures(info: TensorInfo | None, names: Iterable[str]) -> list[str]:
-    stats = None if info is None else info.stats
-    return ["" if stats is None else f"{getattr(stats, name):.4g}" for name in names]
 
 
 def _totals(model: Module) -> str:

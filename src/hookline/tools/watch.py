@@ -1,5 +1,7 @@
-"""watch: record what every module of a model does, and change nothing by looking."""
+"""watch: record what every module of a model does, without changing a bit of it."""
 
+import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -24,7 +26,8 @@ class Watch(AbstractContextManager[Run]):
         self._open = False
 
     def start(self) -> Run:
-        """Begin to record; the run fills as calls are made. RecordError where the watch was started before.
+        """Begin to record; the run fills as calls are made. Keep the watch, which ends when nothing refers to it.
+        RecordError where it was started before.
 
         >>> import torch, hookline
         >>> model = torch.nn.ReLU()
@@ -48,6 +51,15 @@ class Watch(AbstractContextManager[Run]):
             raise RecordError("this watch was not started: call start() on it, or use it as a with block")
         self.__exit__(None, None, None)
         return self._run
+
+    def __del__(self) -> None:
+        if self._open and not sys.is_finalizing():
+            self.stop()
+            warnings.warn(
+                "a watch that was started ended before stop(), since nothing refers to it: keep it, as in "
+                "watch = hookline.watch(model); run = watch.start()",
+                stacklevel=2,
+            )
 
     def __enter__(self) -> Run:
         return self.start()
