@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from math import isfinite
+from typing import Any
 
 from hookline.checking.evidence import (
     Evidence,
@@ -72,12 +73,10 @@ def _silent_banks(evidence: Evidence) -> Iterator[Finding]:
 def saturated(evidence: Evidence) -> Iterator[Finding]:
     """A sigmoid or tanh of which 95% of the values lie within 0.01 of the ends of its range."""
     for facts in evidence.units or ():
-        share, path = facts.saturated, facts.path
+        share = facts.saturated
         if share is not None and share >= MOST_FLAT and facts.observations >= ENOUGH:
             message = f"{share:.0%} of its values lie within 0.01 of the ends of its range"
-            figures = {"share": share, "values": facts.observations}
-            severity = _unless_confident(evidence, path)
-            yield Finding(path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
+            yield _flat(evidence, facts, message, {"share": share, "values": facts.observations})
 
 
 @rule(
@@ -88,12 +87,16 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
 def collapsed_softmax(evidence: Evidence) -> Iterator[Finding]:
     """A softmax of which 95% of the rows give more than 0.999 to one place."""
     for facts in evidence.units or ():
-        share, path = facts.collapsed, facts.path
+        share = facts.collapsed
         if share is not None and share >= MOST_FLAT and facts.observations >= FEWEST_ROWS:
             message = f"{share:.0%} of its {facts.observations} rows give more than 0.999 to one place"
-            figures = {"share": share, "rows": facts.observations}
-            severity = _unless_confident(evidence, path)
-            yield Finding(path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
+            yield _flat(evidence, facts, message, {"share": share, "rows": facts.observations})
+
+
+def _flat(evidence: Evidence, facts: UnitFacts, message: str, figures: dict[str, Any]) -> Finding:
+    """The finding about units that pass on next to no gradient."""
+    severity = _unless_confident(evidence, facts.path)
+    return Finding(facts.path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
 
 
 def _unless_confident(evidence: Evidence, path: str) -> Severity:

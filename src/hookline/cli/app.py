@@ -82,21 +82,19 @@ def _known_keep(keep: str | None) -> str | None:
     return keep
 
 
-def _for_run(folder: Path | None) -> Path | None:
-    return _for_saving(folder, "run")
+def _to_save(kind: str) -> Any:
+    """The option that names the folder for a result of this kind; StoreError, before anything is run, where nothing can
+    be saved to it."""
 
+    def expect(folder: Path | None) -> Path | None:
+        from hookline.store.folder import expect_folder
 
-def _for_diff(folder: Path | None) -> Path | None:
-    return _for_saving(folder, "diff")
+        if folder is not None:
+            expect_folder(folder, kind=kind)
+        return folder
 
-
-def _for_saving(folder: Path | None, kind: str) -> Path | None:
-    """The folder; StoreError, before anything is run, where nothing can be saved to it."""
-    from hookline.store.folder import expect_folder
-
-    if folder is not None:
-        expect_folder(folder, kind=kind)
-    return folder
+    told = f"Write the {kind} to this folder; hookline.load(DIR) reads it."
+    return typer.Option(metavar="DIR", parser=Path, show_default=False, callback=expect, help=told)
 
 
 def _for_writing(path: Path | None) -> Path | None:
@@ -139,20 +137,8 @@ TRAIN = typer.Option(
     "--train/--eval", show_default=False, help="The model's mode; by default the mode it is loaded in."
 )
 DIFF_GRADS = typer.Option("--grads/--no-grads", help="Compare gradients too; by default only the forward runs.")
-SAVE_DIFF = typer.Option(
-    metavar="DIR",
-    parser=Path,
-    show_default=False,
-    callback=_for_diff,
-    help="Write the diff to this folder; hookline.load(DIR) reads it.",
-)
-SAVE = typer.Option(
-    metavar="DIR",
-    parser=Path,
-    show_default=False,
-    callback=_for_run,
-    help="Write the run to this folder; hookline.load(DIR) reads it.",
-)
+SAVE_DIFF = _to_save("diff")
+SAVE = _to_save("run")
 PAGE = typer.Option(
     metavar="FILE",
     parser=Path,
