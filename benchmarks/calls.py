@@ -90,14 +90,14 @@ PYTORCHS_HOOKS = {
     "one global forward hook": (one_global, "≥4"),
 }
 OWN_STEPS = {
-    "our own step, after": (own_one, one, "≥5"),
-    "our own steps, before + always": (own_two, two, "≥5"),
-    "our own step, everywhere": (own_everywhere, one_global, "≥4"),
+    "our own hook, after": (own_one, one, "≥5"),
+    "our own hooks, before + always": (own_two, two, "≥5"),
+    "our own hook, everywhere": (own_everywhere, one_global, "≥4"),
 }
 
 
 def rows() -> list[Row]:
-    """Hooks of PyTorch's API run by our engine, then our own steps, each beside the same hooks run by PyTorch."""
+    """Hooks of PyTorch's API run by our engine, then our own hooks, each beside the same hooks run by PyTorch."""
     found = []
     for what, (hooks, wanted) in PYTORCHS_HOOKS.items():
         for height, program in (

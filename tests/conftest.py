@@ -12,7 +12,7 @@ from hookline.engine.traced import graphs
 
 @pytest.fixture(autouse=True)
 def _no_graphs_left() -> Iterator[None]:
-    """Graphs with our steps in them end with the test: from the first on, hooked modules tell their real class."""
+    """Graphs with our hooks in them end with the test: from the first on, hooked modules tell their real class."""
     yield
     if graphs.made:
         torch._dynamo.reset()

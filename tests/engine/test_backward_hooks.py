@@ -1,4 +1,4 @@
-"""Our own backward steps: the gradients of this call alone, whatever the model does around it and with its tensors."""
+"""Our own backward hooks: the gradients of this call alone, whatever the model does around it and with its tensors."""
 
 import copy
 import gc

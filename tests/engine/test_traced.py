@@ -893,7 +893,7 @@ def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.M
     assert not [call for call in run for info in call.outputs if info.grad is not None]
 
 
-@pytest.mark.parametrize("first", ["with steps", "without"])
+@pytest.mark.parametrize("first", ["with hooks", "without"])
 @pytest.mark.parametrize("fullgraph", [False, True])
 @pytest.mark.parametrize(
     "put_on",

@@ -89,7 +89,7 @@ class Profile(Result[Cost]):
     `profile[0]` that of the first call of all.
 
     - `total`: everything together; `by_path()`, `by_class()`: the calls of each module, of each class;
-    - `plain`: seconds of forward and backward of a step without any of our steps, the median over the repeats; `added`:
+    - `plain`: seconds of forward and backward of a step without any of our hooks, the median over the repeats; `added`:
       how much longer a profiled step took, as a share (0.05: 5 %); `taken_off`: seconds that were taken off for each
       call, what profiling an empty module was measured to cost;
     - `peak`: the most bytes that the device held at once during a plain step; None where it does not tell;

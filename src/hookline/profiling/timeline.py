@@ -43,7 +43,7 @@ class Timeline:
 
     The meter is read as the last thing before a module and the first after it. What it shows need not be a number
     before `resolve` has made it one: an event on a device's stream, say. Where gradients are wanted each call gets
-    backward steps, so each argument that gradients flow to gets an alias (see `hookline.on`).
+    backward hooks, so each argument that gradients flow to gets an alias (see `hookline.on`).
     """
 
     def __init__(self, meter: Meter, *, backward: bool, resolve: Callable[[list[Any]], list[float]] = list) -> None:

@@ -46,7 +46,7 @@ def profile(
 
     A step is a forward and, unless `backward=False`, a backward pass from `loss` of the output (by default its `.loss`,
     else the mean square). The first step counts FLOPs and the bytes that are kept for the backward pass; after `warmup`
-    more, `repeat` are timed, each beside a plain one without our steps. The time of a call is the host's, or on any
+    more, `repeat` are timed, each next to a plain one without our hooks. The time of a call is the host's, or on any
     other device that of its stream, by events, without waiting for the device in between. What profiling an empty
     module costs is taken off each call; what it adds all together is told (`profile.added`).
 

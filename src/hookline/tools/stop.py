@@ -31,7 +31,7 @@ def stop_after(model: Module, where: Where) -> Handle:
 
     Modules after the last of them do not run, so that reading the third layer of forty costs three. Of a module that
     is called several times it is the first output. Gradients flow through the outputs as ever. The calls around the
-    last one end by an exception, as their `always` steps and a watch see.
+    last one end by an exception, as their `always` hooks and a watch see.
 
     Raises SelectionError where `where` picks nothing, and EditError from a forward that ends without having called one
     of the modules.

@@ -1,4 +1,4 @@
-"""Backward steps that do nothing, on random programs of views and in-place operations: the loss and gradients of the model alone."""
+"""Backward hooks that do nothing, on random programs of views and in-place operations: the loss and gradients of the model alone."""
 
 import torch
 from hypothesis import HealthCheck, given, settings
