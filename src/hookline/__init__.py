@@ -32,7 +32,6 @@ from hookline.record.keep import Keep
 from hookline.record.record import CallRecord, Run, TensorInfo
 from hookline.record.statistics import Stats
 from hookline.result import Result
-from hookline.tools.hooks import HookInfo, Hooks, hooks
 from hookline.tools.watch import Watch, watch
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from hookline.tools.edit import edit
     from hookline.tools.explain import explain
     from hookline.tools.guard import guard
+    from hookline.tools.hooks import HookInfo, Hooks, hooks
     from hookline.tools.profile import profile
     from hookline.tools.stop import stop_after
     from hookline.tools.summary import summary
@@ -109,6 +109,11 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
     "hookline.tools.edit": ("edit",),
     "hookline.tools.explain": ("explain",),
     "hookline.tools.guard": ("guard",),
+    "hookline.tools.hooks": (
+        "HookInfo",
+        "Hooks",
+        "hooks",
+    ),
     "hookline.tools.profile": ("profile",),
     "hookline.tools.stop": ("stop_after",),
     "hookline.tools.summary": ("summary",),
