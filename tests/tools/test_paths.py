@@ -170,3 +170,17 @@ def test_compiled_hooks_see_paths_under_their_own_model() -> None:
     ):
         torch.compile(model, backend="eager")(torch.ones(1, 2))
     assert seen == ["encoder.0"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_hooks_traced_into_a_graph_see_paths_under_their_own_model(earlier: bool) -> None:
+    def replace(call: hookline.Call) -> None:
+        if call.path == "encoder.0":
+            call.output = call.output * 0 + 7
+
+    model = Inner()
+    if earlier:
+        hookline.on(model.encoder, "**", before=nothing)
+    with hookline.on(model, "encoder.0", after=replace):
+        given = torch.compile(model, backend="eager", fullgraph=True)(torch.ones(1, 2))
+    assert torch.equal(given, torch.full((1, 2), 7.0))

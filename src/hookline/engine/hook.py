@@ -51,24 +51,34 @@ class Hook:
     def seen_from(self, module: Module, path: str) -> HookFunction:
         """The function as calls of a module run it, whose own path is the one under the first model that was hooked:
         within it `call.path` is the path under the model that this hook was added to."""
-        return self.function if self.paths.path_of(module, path) == path else SeenFrom(self)
+        own = self.paths.path_of(module, path)
+        return self.function if own == path else SeenFrom(self, own)
 
     def __str__(self) -> str:
         return f"{self.phase} hook {self.name}, added at {self.added}"
 
 
 class SeenFrom:
-    """A hook's function that sees calls by their paths under the model that the hook was added to."""
+    """A hook's function that sees calls by their paths under the model that the hook was added to. In a graph, where a
+    call knows of no other, it gives the call its path."""
 
-    __slots__ = ("function", "hook", "paths")
+    __slots__ = ("function", "hook", "path", "paths")
+    module = None
+    first = ()
 
-    def __init__(self, hook: Hook) -> None:
-        self.hook, self.function, self.paths = hook, hook.function, hook.paths
+    def __init__(self, hook: Hook, path: str) -> None:
+        self.hook, self.function, self.paths, self.path = hook, hook.function, hook.paths, path
+
+    def path_of(self, module: Module) -> str:
+        """The path of the module, for a Call in a graph."""
+        return self.path
 
     def __call__(self, call: Call) -> None:
         """Run the function."""
         if is_dynamo_compiling():
+            names, call.names = call.names, self
             self.function(call)
+            call.names = names
             return
         running = here.running
         before, running.paths = running.paths, self.paths
