@@ -63,8 +63,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             kinds: dict[type[TorchModule], Kind] = {}
             known = is_known_to_graphs()
             hear_of_tracing()
-            for path, module in modules:
-                reference = weakref.ref(module)
+            for reference, (path, module) in zip(table.references, modules, strict=True):
                 attached.append(reference)
                 site = site_of(module)
                 if site is None:

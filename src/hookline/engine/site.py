@@ -22,7 +22,7 @@ from hookline.engine.call import here, new_call
 from hookline.engine.forwarding import original_class
 from hookline.engine.global_hooks import process
 from hookline.engine.hook import Hook
-from hookline.engine.hook_dicts import CompiledCallSlot
+from hookline.engine.hook_dicts import CompiledCallSlot, HookDict, dicts_lock
 from hookline.engine.locks import lock
 from hookline.engine.plan import NO_HOOKS, Plan
 from hookline.engine.run import run
@@ -215,7 +215,11 @@ def site_of(module: Module) -> Site | None:
 
 def put_in_slot(module: Module, site: Site) -> None:
     """Let the calls of a module go to its site."""
-    CompiledCallSlot().__set__(module, site)  # which drops the plan of a module that the engine serves
+    with dicts_lock:  # else another thread makes a plan that knows nothing of the site
+        if type(module.__dict__.get("_forward_hooks")) is HookDict:
+            CompiledCallSlot().__set__(module, site)  # which drops the plan of a module that the engine serves
+        else:
+            module.__dict__[SLOT] = site
 
 
 def no_call_half_way() -> None:

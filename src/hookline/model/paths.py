@@ -66,22 +66,36 @@ class PathTable:
     """The paths of modules as a tool selected them, and of the other modules of their model where that is given. It
     refers to them weakly: a module may be deleted from its model while it is watched."""
 
-    __slots__ = ("known", "model", "others")
+    __slots__ = ("_known", "_others", "model", "paths", "references")
 
     def __init__(self, modules: Iterable[tuple[str, Module]], model: Module | None = None) -> None:
-        self.known: dict[int, tuple[weakref.ref[Module], str]] = {}
         self.model = None if model is None else weakref.ref(model)
-        self.others: PathTable | None = None  # made when one of them is first asked for
+        self.paths: list[str] = []
+        self.references: list[weakref.ref[Module]] = []
         for path, module in modules:
-            self.known.setdefault(id(module), (weakref.ref(module), path))
+            self.paths.append(path)
+            self.references.append(weakref.ref(module))
+        self._known: dict[int, tuple[weakref.ref[Module], str]] | None = None  # made when a path is first asked for
+        self._others: PathTable | None = None  # likewise
 
     def __iter__(self) -> Iterator[Module]:
         """The modules that still exist."""
-        found = (reference() for reference, _ in [*self.known.values()])
+        found = (reference() for reference in self.references)
         return (module for module in found if module is not None)
 
     def __contains__(self, module: Module) -> bool:
-        return module is self.known.get(id(module), (lambda: None, ""))[0]()
+        return module is self._place(module)[0]()
+
+    def _place(self, module: Module) -> tuple[Callable[[], Module | None], str]:
+        known = self._known
+        if known is None:
+            known = {}
+            for reference, path in zip(self.references, self.paths, strict=True):
+                own = reference()
+                if own is not None:
+                    known.setdefault(id(own), (reference, path))
+            self._known = known
+        return known.get(id(module), (lambda: None, ""))
 
     def path_of(self, module: Module, otherwise: str) -> str:
         """The path of a module; the other one where it is not among them, such as a replica.
@@ -92,15 +106,15 @@ class PathTable:
         >>> table.path_of(model[0], "?"), table.path_of(nn.ReLU(), "?")
         ('0', '?')
         """
-        reference, path = self.known.get(id(module), (None, otherwise))
-        if reference is not None and reference() is module:
+        own, path = self._place(module)
+        if own() is module:
             return path
         model = None if self.model is None else self.model()
         if model is None:
             return otherwise
-        if self.others is None:
-            self.others = PathTable(walk(model))
-        return self.others.path_of(module, otherwise)
+        if self._others is None:
+            self._others = PathTable(walk(model))
+        return self._others.path_of(module, otherwise)
 
 
 def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:
