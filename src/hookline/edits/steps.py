@@ -16,7 +16,7 @@ from hookline.engine.call import Call
 from hookline.engine.hook import Handle, HookFunction, make_hooks, together
 from hookline.errors import EditError
 from hookline.model.keypath import as_arguments, named, part_at, pick, with_part
-from hookline.model.paths import PathTable, outermost
+from hookline.model.paths import outermost
 from hookline.model.select import Selection
 from hookline.model.tensors import tensors
 
@@ -45,7 +45,7 @@ def edit_calls(
             attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf, compiled="leave out"))
         )
     try:
-        steps = _steps(parts, skip, key, at, count, PathTable(selection))
+        steps = _steps(parts, skip, key, at, count)
         for step in steps.values():
             step.__qualname__ = _name(parts, skip)
         handles.append(
@@ -57,17 +57,15 @@ def edit_calls(
     return together(*handles)
 
 
-def _steps(
-    parts: dict[str, Edit], skip: Skip, key: Any, at: Any, count: "Counted | None", table: PathTable
-) -> dict[str, HookFunction]:
+def _steps(parts: dict[str, Edit], skip: Skip, key: Any, at: Any, count: "Counted | None") -> dict[str, HookFunction]:
     """The steps, by phase, that change these parts of a call."""
-    steps = {PHASES[part]: _changing(part, change, key, at, count, table) for part, change in parts.items()}
+    steps = {PHASES[part]: _changing(part, change, key, at, count) for part, change in parts.items()}
     if count is not None or skip is not False:
         steps["before"] = _beginning(count, steps.get("before"), skip)
     return steps
 
 
-def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None", table: PathTable) -> HookFunction:
+def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None") -> HookFunction:
     """The step that changes one part of a call."""
     get, put = ACCESS[part]
     straight = part == "output" and key is None and at is None and count is None
@@ -83,8 +81,7 @@ def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None
             return
         keys = pick(value, key, whose=f"the {part}")
         tensor = part_at(value, keys)
-        path = table.path_of(call.module, call.path)
-        spot = Spot(path, number, part, keys, index_in(tensor, at), tuple(tensor.shape))
+        spot = Spot(call.path, number, part, keys, index_in(tensor, at), tuple(tensor.shape))
         put(call, with_part(value, keys, _changed(change, tensor, spot)))
 
     return step

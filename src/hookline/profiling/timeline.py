@@ -11,7 +11,6 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call, Origin
 from hookline.engine.hook import make_hooks
 from hookline.engine.notes import note_backward_failure
-from hookline.model.paths import PathTable
 from hookline.model.select import Selection
 
 Meter: TypeAlias = Callable[[], Any]
@@ -52,7 +51,6 @@ class Timeline:
         self.resolve = resolve
         self.events: list[tuple[Origin, int, int, Any]] = []
         self.calls: dict[Origin, Span] = {}
-        self.table = PathTable(())
 
     @contextmanager
     def reading(self, selection: Selection) -> Iterator[None]:
@@ -60,7 +58,6 @@ class Timeline:
         under way."""
         backward = {"backward_before": self._begin_backward} if self.backward else {}
         ends = {"backward": self._end_backward} if self.backward else {}
-        self.table = PathTable(selection)
         first = make_hooks(always=self._end, order=-math.inf, compiled="leave out", **ends)
         last = make_hooks(before=self._begin, order=math.inf, compiled="leave out", **backward)
         try:
@@ -88,8 +85,7 @@ class Timeline:
             parent = parent.parent
         above = None if parent is None else self.calls[parent]
         kind, thread = type(call.module).__name__, get_ident()
-        path = self.table.path_of(call.module, call.path)
-        self.calls[origin] = Span(path, call.index, kind, above, call.recompute, thread=thread)
+        self.calls[origin] = Span(call.path, call.index, kind, above, call.recompute, thread=thread)
         self.events.append((origin, FORWARD, thread, self.meter()))
 
     def _end(self, call: Call) -> None:

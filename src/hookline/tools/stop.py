@@ -10,7 +10,6 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, make_hooks, together
 from hookline.errors import ArgumentError, EditError
-from hookline.model.paths import PathTable
 from hookline.model.select import Where, select
 
 FIRST, LAST = float("-inf"), float("inf")
@@ -46,7 +45,6 @@ def stop_after(model: Module, where: Where) -> Handle:
     selection = select(model, where)
     if "" in selection:
         raise ArgumentError("stop_after needs modules inside the model; the model itself ends by itself")
-    table = PathTable(selection)
     waiting: dict[Call, dict[str, Any]] = {}  # what each running call of the model has found so far
 
     def begin(call: Call) -> None:
@@ -60,7 +58,7 @@ def stop_after(model: Module, where: Where) -> Handle:
             outermost = outermost.parent
         if outermost is not None:
             found = waiting[outermost]
-            found.setdefault(table.path_of(call.module, call.path), call.output)
+            found.setdefault(call.path, call.output)
             if len(found) == len(selection):
                 raise Stopped(outermost)
 

@@ -15,7 +15,6 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError, EditError, StoreError
-from hookline.model.paths import PathTable
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
 from hookline.store.folder import read
@@ -86,10 +85,9 @@ def sweep(
         return tuple(values)
 
     called: set[str] = set()
-    table = PathTable(selection)
 
     def note(call: Call) -> None:
-        called.add(table.path_of(call.module, call.path))
+        called.add(call.path)
 
     with without_fast_path(selection), attach(selection, make_hooks(before=note)):
         baselines = measure()
