@@ -193,10 +193,73 @@ def test_a_function_may_give_none() -> None:
 
 @pytest.mark.parametrize("keep", ["everything", None, 3])
 def test_an_unknown_keep_is_told_the_known_ones(keep: Any) -> None:
-    with pytest.raises(
-        ArgumentError, match="is not known; it is 'shape', 'stats', 'histogram', 'tensor', 'copy', or a function"
-    ):
+    words = "keep must be 'shape', 'stats', 'histogram', 'tensor', 'copy' or a function of the tensor, not"
+    with pytest.raises(ArgumentError, match=words):
         hookline.watch(nn.ReLU(), keep=keep)
+
+
+def of_the_call(tensor: Tensor, call: hookline.Call) -> tuple[str, int, float]:
+    return call.path, call.index, tensor.sum().item()
+
+
+def test_function_of_two_gets_the_call() -> None:
+    model = nn.Sequential(nn.ReLU())
+    with hookline.watch(model, keep=of_the_call, inputs=of_the_call) as run:
+        for value in (1.0, 2.0):
+            model(torch.tensor([value]))
+
+    assert [call.output.value for call in run.calls if call.path == "0"] == [("0", 0, 1.0), ("0", 1, 2.0)]
+    assert [call.inputs[0].value for call in run.calls if call.path == "0"] == [("0", 0, 1.0), ("0", 1, 2.0)]
+
+
+def test_function_of_two_gets_the_call_of_a_nested_tensor() -> None:
+    lstm = nn.LSTM(2, 2)
+    with hookline.watch(lstm, keep=of_the_call) as run:
+        lstm(torch.zeros(1, 2))
+
+    assert run[""].output[1][0].value[:2] == ("", 0)
+
+
+def test_function_of_two_gets_the_call_of_a_gradient() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with hookline.watch(model, keep=of_the_call, grads="input") as run:
+        for _ in range(2):
+            model(torch.ones(1, 2, requires_grad=True)).sum().backward()
+
+    assert [call.output.grad.value[:2] for call in run.calls if call.path == "1"] == [("1", 0), ("1", 1)]
+    assert [call.args[0].grad.value[:2] for call in run.calls if call.path == "0"] == [("0", 0), ("0", 1)]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which dynamo reads
+def test_function_of_two_gets_the_call_in_a_graph() -> None:
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    compiled = torch.compile(model, backend="aot_eager")
+    with hookline.watch(model, keep=of_the_call, grads=True) as run:
+        compiled(torch.ones(1, 2)).sum().backward()
+
+    assert run["1"].output.value[:2] == ("1", 0)
+    assert run["1"].output.grad.value == ("1", 0, 2.0)
+
+
+@pytest.mark.parametrize("keep", [lambda: None, lambda tensor, call, more: None])
+def test_function_of_no_argument_or_three_is_an_error(keep: Any) -> None:
+    with pytest.raises(hookline.ArgumentTypeError, match="a function of the tensor, or of the tensor and its call"):
+        hookline.watch(nn.ReLU(), keep=keep)
+
+
+def test_second_argument_with_a_default_is_not_the_call() -> None:
+    assert kept(torch.ones(2), lambda tensor, scale=3.0: tensor.sum().item() * scale).value == 6.0
+
+
+def test_builtin_is_a_function_of_the_tensor() -> None:
+    assert kept(torch.ones(2), torch.sum).value.item() == 2.0
+
+
+def test_diff_refuses_a_function_of_the_call() -> None:
+    model = nn.ReLU()
+    with pytest.raises(hookline.ArgumentTypeError, match="a function of the tensor alone"):
+        hookline.diff(model, model, torch.ones(1), keep=of_the_call)
 
 
 def test_inputs_are_kept_as_inputs_says() -> None:

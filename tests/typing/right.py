@@ -11,6 +11,8 @@ from hookline import edits
 
 
 def records(model: nn.Module, x: Tensor, where: hookline.Where = "**", keep: hookline.Keep = "stats") -> None:
+    hookline.watch(model, keep=lambda tensor: tensor.mean())
+    hookline.watch(model, keep=lambda tensor, call: (call.path, tensor.mean()))
     with hookline.watch(model, where, keep=keep, grads=True) as run:
         model(x).sum().backward()
     assert_type(run, hookline.Run)

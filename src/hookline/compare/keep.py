@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hookline.record.keep import Keep, version_of
+from hookline.errors import ArgumentTypeError
+from hookline.record.keep import Keep, takes_call, version_of
 
 
 class Once:
@@ -14,7 +15,9 @@ class Once:
     gives comes to the next."""
 
     def __init__(self, keep: Keep) -> None:
-        self.make: Callable[[Tensor], Any] = keep if callable(keep) else lambda tensor: tensor.detach().clone()
+        if takes_call(keep):
+            raise ArgumentTypeError("the keep of a diff is a function of the tensor alone: one tensor has many calls")
+        self.make: Callable[..., Any] = keep if callable(keep) else lambda tensor: tensor.detach().clone()
         self.made: dict[int, tuple[weakref.ref[Tensor], int, Any]] = {}
 
     def __call__(self, tensor: Tensor) -> Any:

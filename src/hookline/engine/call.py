@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 from torch.nn import Module
@@ -60,6 +60,7 @@ class Call:
     grad_input: Any
     grad_kwargs: Any
     _origin: "Origin | None"
+    _shown: "Shown | None" = None  # of a call in a graph: a slot of its class hides this
 
     @property
     def path(self) -> str:
@@ -124,10 +125,11 @@ def new_call(
 class CallInBackward(Call):
     """The Call that backward hooks are given."""
 
-    __slots__ = ("grad_input", "grad_kwargs", "grad_output")
+    __slots__ = ("_shown", "grad_input", "grad_kwargs", "grad_output")
 
-    def __init__(self, module: Module, origin: "Origin") -> None:
+    def __init__(self, module: Module, origin: "Origin", shown: "Shown | None" = None) -> None:
         self.module, self.names, self.index, self._origin = module, origin.names, origin.index, origin
+        self._shown = shown
         self.args, self.kwargs, self.output, self.error, self.instead = (), {}, None, None, None
         self.grad_output = self.grad_input = self.grad_kwargs = None
 
@@ -158,10 +160,26 @@ class Origin:
             yield above
             above = above.parent
 
-    def call(self) -> Call | None:
-        """A Call for backward hooks; None once the module is gone."""
+    def call(self, shown: "Shown | None" = None) -> Call | None:
+        """A Call for backward hooks, and what a graph shows to them; None once the module is gone."""
         module = self.module()
-        return None if module is None else CallInBackward(module, self)
+        return None if module is None else CallInBackward(module, self, shown)
+
+
+class Shown(Protocol):
+    """What a compiled graph shows of the tensors of a call, while the hooks run that the graph calls.
+
+    - `sums`: what the graph has added up of tensors, by the tensor's id (see graph_values.py).
+    """
+
+    sums: dict[int, list[Tensor]]
+
+    def on_gradient(self, tensor: Tensor, see: "SeeGradient") -> Callable[[], None]:
+        """Call `see` with the gradient of an output and what the graph shows of it; returns the undo."""
+        ...
+
+
+SeeGradient: TypeAlias = Callable[[Tensor, Shown], Any]
 
 
 class Names(Protocol):
@@ -203,20 +221,16 @@ class Running:
 
     - `call`: the innermost hooked call; `names`: within `everywhere`, the paths below the outermost module;
     - `paths`: where `call.path` is looked up first, while a hook runs that was added to another model than the first;
-    - `graph`: the number that the running compiled graph began with, 0 without one;
-    - `output`: the output of a call in a graph, while its hooks read it; `sums`: the sums that the graph took of the
-      tensors that hooks read now, by the tensor's id.
+    - `graph`: the number that the running compiled graph began with, 0 without one.
     """
 
-    __slots__ = ("call", "graph", "names", "output", "paths", "sums")
+    __slots__ = ("call", "graph", "names", "paths")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.names: PathsBelow | None = None
         self.paths: PathTable | None = None
         self.graph = 0
-        self.output: Any = None
-        self.sums: dict[int, list[Tensor]] = {}
 
 
 class Threads(threading.local):

@@ -11,52 +11,55 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from hookline.engine.call import Call, Running
+from hookline.engine.call import Call, Running, SeeGradient
 from hookline.engine.run import finish
 from hookline.torch_private import current_backward_pass, disable_current_modes
 
 if TYPE_CHECKING:
     from hookline.engine.hook import Hook
 
-See = Callable[[Tensor], Any]
 
+class GraphCall(Call):
+    """A call in a compiled graph.
 
-class Tap:
-    """What is known of an open call besides.
-
-    - `number`: the call's own; `depth`: how deep in its graph it is;
+    - `number`: the call's own; `depth`: how deep it is in its graph;
     - `of_pass`: the backward pass that makes it, or -1;
-    - `ticket`: its ticket; once its graph has run a weak reference to it.
+    - `ticket`: its ticket; once its graph has run, a weak reference to it.
     """
 
-    __slots__ = ("depth", "number", "of_pass", "ticket")
+    __slots__ = ("_shown", "depth", "number", "of_pass", "ticket")
 
-    def __init__(self, number: int, depth: int, ticket: Tensor) -> None:
-        self.number, self.depth, self.of_pass = number, depth, current_backward_pass()
-        self.ticket: Tensor | weakref.ref[Tensor] = ticket
+    _shown: "ShownTensors | None"
+    number: int
+    depth: int
+    of_pass: int
+    ticket: Tensor | weakref.ref[Tensor]
 
 
-class Output:
-    """The output of one call, while its hooks read it: who wants the gradient of which of its tensors."""
+class ShownTensors:
+    """The tensors that a graph shows to hooks: their sums, and of a call's output who waits for which gradient."""
 
-    __slots__ = ("places", "registry", "sees", "ticket")
+    __slots__ = ("places", "sees", "sums", "ticket")
 
-    def __init__(self, registry: "GraphCalls", ticket: int, tensors: list[Tensor]) -> None:
-        self.registry = registry
+    def __init__(self, tensors: Sequence[Tensor], sums: Sequence[list[Tensor] | None], ticket: int = 0) -> None:
+        self.sums = {id(tensor): row for tensor, row in zip(tensors, sums, strict=True) if row is not None}
+        self.places = {id(tensor): place for place, tensor in enumerate(tensors)} if ticket else {}
         self.ticket = ticket
-        self.places = {id(tensor): place for place, tensor in enumerate(tensors)}
-        self.sees: dict[int, list[See]] = {}
+        self.sees: dict[int, list[SeeGradient]] = {}
 
-    def on_gradient(self, tensor: Tensor, see: See) -> Callable[[], None]:
-        """Call `see` with the gradient of a tensor of the output; returns the undo."""
-        place = self.places.get(id(tensor), -1)
+    def on_gradient(self, tensor: Tensor, see: SeeGradient) -> Callable[[], None]:
+        """Call `see` with the gradient of a tensor of the output, and with what the graph shows of it; returns the
+        undo. A tensor that is not of the output has no gradient here."""
+        place = self.places.get(id(tensor))
+        if place is None:
+            return lambda: None
         self.sees.setdefault(place, []).append(see)
-        awaiting = self.registry.awaiting
+        awaiting = graph_calls.awaiting
         awaiting[self.ticket] = self
 
         def undo() -> None:
@@ -70,19 +73,18 @@ class GraphCalls:
 
     - `numbers`: of keys and tickets; `sites`: of hooked modules, by key;
     - `without_keys`: hooks whose modules get their keys when a graph is made;
-    - `open`: the calls that have begun and not ended, by number; `taps`: what is known of each besides;
+    - `open`: the calls that have begun and not ended, by number;
     - `awaiting`: who waits for the gradients of a call, by its number.
     """
 
-    __slots__ = ("awaiting", "numbers", "open", "sites", "taps", "without_keys")
+    __slots__ = ("awaiting", "numbers", "open", "sites", "without_keys")
 
     def __init__(self) -> None:
         self.numbers = itertools.count(1)
         self.sites: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.without_keys: weakref.WeakSet[Hook] = weakref.WeakSet()
-        self.open: dict[int, Call] = {}
-        self.taps: dict[Call, Tap] = {}
-        self.awaiting: dict[int, Output] = {}
+        self.open: dict[int, GraphCall] = {}
+        self.awaiting: dict[int, ShownTensors] = {}
 
     def give_keys(self) -> None:
         """Give each hooked module that has none its key: a number in a tensor."""
@@ -97,18 +99,19 @@ class GraphCalls:
                         with disable_current_modes():
                             site.key = torch.tensor(number, device="cpu")
 
-    def begin(self, call: Call, number: int, depth: int, ticket: Tensor) -> Tap:
+    def begin(self, call: GraphCall, number: int, depth: int, ticket: Tensor) -> None:
         """Note a call that begins."""
+        call.number, call.depth, call.of_pass, call.ticket = number, depth, current_backward_pass(), ticket
+        call._shown = None
         self.open[number] = call
-        tap = self.taps[call] = Tap(number, depth, ticket)
-        return tap
 
-    def end(self, number: int) -> Call | None:
+    def end(self, number: int) -> GraphCall | None:
         """The call that ends; None where it was dropped."""
-        call = self.open.pop(number, None)
-        if call is not None:
-            del self.taps[call]
-        return call
+        return self.open.pop(number, None)
+
+    def is_open(self, call: Call | None) -> TypeGuard[GraphCall]:
+        """Whether a call is one in a graph that has not ended."""
+        return isinstance(call, GraphCall) and call.number in self.open
 
     def end_by(self, error: BaseException, calls: Sequence[Call], running: Running) -> None:
         """End calls by an error, the innermost first: their `always` hooks run."""
@@ -119,9 +122,9 @@ class GraphCalls:
 
     def drop(self, calls: Sequence[Call], running: Running) -> None:
         """Forget calls that did not end, wherever they are among those that run, and their arguments."""
-        dropped = [call for call in calls if call in self.taps]
+        dropped = [call for call in calls if self.is_open(call)]
         for call in dropped:
-            del self.open[self.taps.pop(call).number]
+            del self.open[call.number]
             call.args, call.kwargs = (), {}
         while running.call is not None and running.call in dropped:
             running.call = running.call.parent
@@ -131,24 +134,23 @@ class GraphCalls:
                 around.parent = around.parent.parent
             around = around.parent
 
-    def drop_without_ticket(self, call: Call, running: Running) -> None:
+    def drop_without_ticket(self, call: GraphCall, running: Running) -> None:
         """Forget a call once its ticket is gone."""
-        tap = self.taps[call]
-        if isinstance(tap.ticket, Tensor):
-            tap.ticket = weakref.ref(tap.ticket, partial(self._gone, call, running))
+        if isinstance(call.ticket, Tensor):
+            call.ticket = weakref.ref(call.ticket, partial(self._gone, call, running))
 
     def _gone(self, call: Call, running: Running, ticket: "weakref.ref[Tensor]") -> None:
         self.drop([call], running)
 
     def drop_of(self, site: Any, running: Running) -> None:
         """Forget the calls of a module that graphs which raised have left open."""
-        self.drop([call for call in [*self.taps] if call.names is site], running)
+        self.drop([call for call in [*self.open.values()] if call.names is site], running)
 
-    def open_since(self, number: int, running: Running) -> list[Call]:
+    def open_since(self, number: int, running: Running) -> list[GraphCall]:
         """The innermost calls that run, out to the first that began before a number was given out."""
-        found = []
+        found: list[GraphCall] = []
         call = running.call
-        while call is not None and call in self.taps and self.taps[call].number > number:
+        while self.is_open(call) and call.number > number:
             found.append(call)
             call = call.parent
         return found
@@ -162,10 +164,9 @@ class GraphCalls:
         """
         dropped = []
         call = running.call
-        while call is not None and call in self.taps:
-            tap = self.taps[call]
-            same = depth or 0 < running.graph < tap.number or tap.of_pass == current_backward_pass() != -1
-            if not same or tap.depth < depth:
+        while self.is_open(call):
+            same = depth or 0 < running.graph < call.number or call.of_pass == current_backward_pass() != -1
+            if not same or call.depth < depth:
                 break
             dropped.append(call)
             call = call.parent

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hookline.engine.call import here, new_call
-from hookline.engine.graph_calls import DropAtEnd, GraphCalls, Output, graph_calls, inside
+from hookline.engine.graph_calls import DropAtEnd, GraphCall, GraphCalls, ShownTensors, graph_calls, inside
 from hookline.engine.graph_values import packed, unpacked
 from hookline.engine.run import finish
 from hookline.engine.unseen import unseen
@@ -67,14 +67,14 @@ def began(
         given, rows = shown(structure, parts, kinds)
         args, kwargs = filled(structure, given, integers)
         running = here.running
-        call = new_call(site.module(), site, next(site.count), args, kwargs)
+        call: GraphCall = new_call(site.module(), site, next(site.count), args, kwargs, GraphCall)
         call.parent = graph_calls.above(running, depth)
         running.call = call
-        tap = graph_calls.begin(call, number, depth, ticket)
-        if tap.of_pass != -1:  # a graph recomputes no more than it needs, so that a call may not end
+        graph_calls.begin(call, number, depth, ticket)
+        if call.of_pass != -1:  # a graph recomputes no more than it needs, so that a call may not end
             at_end_of_backward(DropAtEnd(graph_calls, call, running))
         try:
-            with showing(given, rows):
+            with showing(call, ShownTensors(given, rows)):
                 for hook in site.plan.compiled.tapped_before:
                     hook(call)
         except BaseException as error:
@@ -93,44 +93,41 @@ def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, intege
     running.call = call
     given, rows = shown(structure, parts, kinds)
     call.output = filled(structure, given, integers)
-    around, running.output = running.output, Output(graph_calls, int(ticket), given)
     plan = call.names.plan  # type: ignore[attr-defined]
     always = iter(plan.compiled.tapped_always)
     try:
-        with showing(given, rows):
+        with showing(call, ShownTensors(given, rows, call.number)):
             for hook in itertools.chain(plan.compiled.tapped_after, always):
                 hook(call)
     except BaseException as error:
         finish(plan, call, always, error)
         raise
     finally:
-        running.output, running.call = around, call.parent
+        running.call = call.parent
 
 
 def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
     """Show a gradient to those who wait for it."""
-    output = graph_calls.awaiting.get(int(ticket))
-    if output is None:
+    awaited = graph_calls.awaiting.get(int(ticket))
+    if awaited is None:
         return
     (gradient,), rows = unpacked(parts, kind)
     gradient = gradient.detach()
-    with showing([gradient], rows):
-        for see in output.sees.get(place, ()):
-            see(gradient)
+    shown_gradient = ShownTensors([gradient], rows)
+    with torch.enable_grad():  # as it is where a backward pass runs hooks outside graphs
+        for see in awaited.sees.get(place, ()):
+            see(gradient, shown_gradient)
 
 
 @contextmanager
-def showing(tensors: list[Tensor], rows: list[list[Tensor] | None]) -> Iterator[None]:
-    """While hooks look at tensors of a graph, which took the sums of some. Gradients are on, as they are outside of
-    a graph."""
-    running = here.running
-    before = running.sums
-    running.sums = {id(tensor): row for tensor, row in zip(tensors, rows, strict=True) if row is not None}
+def showing(call: GraphCall, tensors: ShownTensors) -> Iterator[None]:
+    """While hooks look at what a graph shows them of a call. Gradients are on, as they are outside a graph."""
+    call._shown = tensors
     try:
         with torch.enable_grad():
             yield
     finally:
-        running.sums = before
+        call._shown = None
 
 
 def careful(graph: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,10 +69,9 @@ def on_gradient(tensor: Tensor, see: Callable[[Gradient], None]) -> Callable[[],
     that outlives the graph, it is called once and then gone, and what is given back is its undo. Where PyTorch has no
     gradient to give it gives None. Of a tensor that a compiled graph gave, the graph's tap calls it.
     """
-    output = here.running.output
-    if output is not None:
-        undo: Callable[[], None] = output.on_gradient(tensor, see)
-        return undo
+    call = here.running.call
+    if call is not None and call._shown is not None:
+        return call._shown.on_gradient(tensor, lambda gradient, shown: see(gradient))
     if not tensor.is_leaf:
         hook_gradient(tensor, unserializable_hook(see))  # type: ignore[no-untyped-call]
         return None

@@ -60,9 +60,9 @@ class Opaque:
 PLAIN = (*SCALARS, Opaque)
 
 
-def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, within: tuple[int, ...] = ()) -> Any:
-    """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it, nothing
-    else of it referred to.
+def mirror(value: Any, leaf: Callable[..., Any], *also: Any, kind: type = Tensor, within: tuple[int, ...] = ()) -> Any:
+    """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it
+    (and of what is `also` given), nothing else of it referred to.
 
     Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`,
     dataclasses and `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`, as does
@@ -73,7 +73,7 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
     {'a': ((2,), 3), 'b': <object>}
     """
     if isinstance(value, kind):
-        return leaf(value)
+        return leaf(value, *also)
     if value is None or isinstance(value, PLAIN):
         return value
     if id(value) in within or len(within) >= DEEPEST:
@@ -81,11 +81,11 @@ def mirror(value: Any, leaf: Callable[[Any], Any], *, kind: type = Tensor, withi
     around = (*within, id(value))
 
     def inside(part: Any) -> Any:
-        return part if part is None else mirror(part, leaf, kind=kind, within=around)
+        return part if part is None else mirror(part, leaf, *also, kind=kind, within=around)
 
     of = type(value)
     if of is tuple or of is list:
-        return of([leaf(part) if type(part) is kind else inside(part) for part in value])
+        return of([leaf(part, *also) if type(part) is kind else inside(part) for part in value])
     try:
         named = _named_parts(value)
         items = [*value.items()] if named is None and isinstance(value, Mapping) else None

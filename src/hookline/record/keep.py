@@ -1,23 +1,35 @@
 """What of a tensor is kept: shape, statistics, a histogram, the tensor, a copy, or what the caller's function makes."""
 
+import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from contextlib import suppress
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from hookline.engine.call import here
+from hookline.engine.call import Call
 from hookline.engine.graph_values import Sees
-from hookline.errors import ArgumentError
+from hookline.errors import ArgumentError, ArgumentTypeError
 from hookline.model.sharded import copy_of, part_of
 from hookline.record.record import TensorInfo
 from hookline.record.statistics import BINS, Pending, is_traced, measure, reduced, unseen
 from hookline.torch_private import get_tracing_state, is_tracing, set_tracing_state
 
-Keep: TypeAlias = Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any]
-"""What is kept of each tensor: one of these words, which `watch` explains, or a function of the tensor."""
-Leaf: TypeAlias = Callable[[Tensor], TensorInfo]
+Keep: TypeAlias = (
+    Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any] | Callable[[Tensor, Call], Any]
+)
+"""What is kept of each tensor: one of these words, which `watch` explains, or a function of the tensor, or of the
+tensor and its Call."""
+
+
+class Leaf(Protocol):
+    """Makes the TensorInfo of a tensor of a call."""
+
+    def __call__(self, tensor: Tensor, call: Call | None = None, /) -> TensorInfo:
+        """What is kept of the tensor."""
+        ...
 
 
 def keeper(keep: Keep, pending: Pending) -> Leaf:
@@ -31,12 +43,36 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
     if keep == "tensor":
         return _with_reference
     if keep == "copy":
-        return lambda tensor: _with_result(tensor, copy_of)
-    if callable(keep):
-        return lambda tensor: _with_result(tensor, keep)
-    raise ArgumentError(
-        f"keep={keep!r} is not known; it is 'shape', 'stats', 'histogram', 'tensor', 'copy', or a function of the "
-        "tensor"
+        return lambda tensor, call=None: _with_result(tensor, copy_of)
+    if not callable(keep):
+        raise ArgumentError(
+            f"keep must be 'shape', 'stats', 'histogram', 'tensor', 'copy' or a function of the tensor, not {keep!r}"
+        )
+    function: Callable[..., Any] = keep
+    if takes_call(keep):
+        return lambda tensor, call=None: _with_result(tensor, lambda given: function(given, call))
+    return lambda tensor, call=None: _with_result(tensor, function)
+
+
+def takes_call(keep: Keep) -> bool:
+    """Whether a `keep` is a function of the tensor and its call; ArgumentTypeError for one that takes neither the
+    tensor alone nor both.
+
+    >>> takes_call(lambda tensor, call: tensor[0]), takes_call(torch.mean), takes_call("stats")
+    (True, False, False)
+    """
+    if not callable(keep):
+        return False
+    try:
+        bind = inspect.signature(keep).bind
+    except (TypeError, ValueError):  # a builtin that does not say
+        return False
+    for given in (("tensor",), ("tensor", "call")):
+        with suppress(TypeError):
+            bind(*given)
+            return len(given) == 2
+    raise ArgumentTypeError(
+        f"keep takes a function of the tensor, or of the tensor and its call, not one like {inspect.signature(keep)}"
     )
 
 
@@ -46,7 +82,7 @@ def seen(keep: Keep) -> Sees:
     return looked.get(keep, "copies") if isinstance(keep, str) else "copies"
 
 
-def describe(tensor: Tensor) -> TensorInfo:
+def describe(tensor: Tensor, call: Call | None = None) -> TensorInfo:
     """Shape, dtype, device, whether it requires a gradient. The size of a ragged dimension of a nested tensor is -1."""
     info = TensorInfo()
     info.dtype = tensor.dtype
@@ -102,12 +138,12 @@ class StatsKeeper:
         self.pending, self.bins = pending, bins
         self.last: tuple[Any, int | None, Any] = (lambda: None, 0, None)
 
-    def __call__(self, tensor: Tensor) -> TensorInfo:
+    def __call__(self, tensor: Tensor, call: Call | None = None, /) -> TensorInfo:
         """What is known of a tensor, with its statistics."""
         info = describe(tensor)
-        sums = here.running.sums
-        if sums and not self.bins and id(tensor) in sums:
-            info._stats = reduced(tensor.numel(), sums[id(tensor)], self.pending)
+        shown = None if call is None else call._shown
+        if shown is not None and not self.bins and id(tensor) in shown.sums:
+            info._stats = reduced(tensor.numel(), shown.sums[id(tensor)], self.pending)
             return info
         version = version_of(tensor)
         reference, last_version, stats = self.last
@@ -126,7 +162,7 @@ def version_of(tensor: Tensor) -> int | None:
         return None
 
 
-def _with_reference(tensor: Tensor) -> TensorInfo:
+def _with_reference(tensor: Tensor, call: Call | None = None) -> TensorInfo:
     info = TensorInfo()
     info.requires_grad = tensor.requires_grad
     info._value = tensor

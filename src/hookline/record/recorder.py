@@ -16,7 +16,7 @@ from torch import Tensor, is_grad_enabled
 from torch.nn import Module
 
 from hookline.engine.attach import attach
-from hookline.engine.call import Call, Origin
+from hookline.engine.call import Call, Origin, Shown
 from hookline.engine.graph_values import Sees
 from hookline.engine.hook import Hook, make_hooks, together
 from hookline.engine.methods import MethodCall, attach_methods, has_method, method_path
@@ -26,7 +26,7 @@ from hookline.model.paths import PathTable
 from hookline.model.select import Selection
 from hookline.model.sharded import rank_and_world
 from hookline.model.tensors import mirror
-from hookline.record.keep import Keep, Leaf, describe, keeper, seen, version_of
+from hookline.record.keep import Keep, Leaf, describe, keeper, seen, takes_call, version_of
 from hookline.record.record import CallRecord, Run, Slot, TensorInfo, infos
 from hookline.record.statistics import Pending
 from hookline.torch_private import StopRecomputing, current_backward_pass
@@ -57,6 +57,7 @@ class Recorder:
         input_gradients: bool = False,
         sees_inputs: Sees = "tensors",
         sees_outputs: Sees = "tensors",
+        gradient_takes_call: bool = False,
     ) -> None:
         self.run = run
         self.table = PathTable(modules)
@@ -64,12 +65,13 @@ class Recorder:
         self.counts: dict[str, itertools.count[int]] = {}
         self.counted = False  # whether `counts` goes on from what is recorded
         self.counting = Lock()
-        self.output: Callable[[Tensor], Any] = output if gradient is None else self._with_gradient
+        self.output: Callable[[Tensor, Call], Any] = output if gradient is None else self._with_gradient
         self.bare_output = output
         self.inputs = inputs or describe
         self.by_reference = inputs is None
         self.gradient = gradient
         self.sees_inputs, self.sees_outputs = sees_inputs, sees_outputs
+        self.gradient_takes_call = gradient_takes_call
         self.awaiting: weakref.WeakKeyDictionary[Origin, CallRecord] | None = None
         if input_gradients:
             self.awaiting = weakref.WeakKeyDictionary()
@@ -106,8 +108,10 @@ class Recorder:
         if self.by_reference:
             record._given = args, kwargs, inputs
         else:
-            record.args = tuple([inputs(value) if type(value) is Tensor else mirror(value, inputs) for value in args])
-            record.kwargs = {name: mirror(value, inputs) for name, value in kwargs.items()} if kwargs else {}
+            record.args = tuple(
+                [inputs(value, call) if type(value) is Tensor else mirror(value, inputs, call) for value in args]
+            )
+            record.kwargs = {name: mirror(value, inputs, call) for name, value in kwargs.items()} if kwargs else {}
         record.output = record.error = None  # type: ignore[assignment]  # until it returns
         record.seconds = 0.0
         if current_backward_pass() != -1:
@@ -151,7 +155,7 @@ class Recorder:
         record.seconds = now - self.began - record.began
         if call.error is None:
             output = call.output
-            record.output = self.output(output) if type(output) is Tensor else mirror(output, self.output)
+            record.output = self.output(output, call) if type(output) is Tensor else mirror(output, self.output, call)
         elif not isinstance(call.error, StopRecomputing):  # that is how a checkpoint ends its recomputing
             record.error = f"{type(call.error).__name__}: {call.error}"
 
@@ -163,12 +167,12 @@ class Recorder:
         for taken, gradients in zip((*record.args, record.kwargs), (*call.grad_input, call.grad_kwargs), strict=True):
             if type(taken) is TensorInfo:
                 if gradients is not None:
-                    taken._grad = Slot(self.gradient(gradients))
+                    taken._grad = Slot(self.gradient(gradients, call))
                 continue
             for keys, info in infos(taken) if taken else ():
                 gradient = reduce(operator.getitem, keys, gradients)
                 if gradient is not None:
-                    info._grad = Slot(self.gradient(gradient))
+                    info._grad = Slot(self.gradient(gradient, call))
 
     def close(self) -> None:
         """Record nothing more, and drop the run: the hooks that tensors keep refer to this recorder."""
@@ -180,13 +184,13 @@ class Recorder:
         self.table, self.first = PathTable(()), None
         self.awaiting = None
 
-    def _with_gradient(self, tensor: Tensor) -> TensorInfo:
-        info = self.bare_output(tensor)
+    def _with_gradient(self, tensor: Tensor, call: Call) -> TensorInfo:
+        info = self.bare_output(tensor, call)
         if info.requires_grad and is_grad_enabled():
-            info._grad = self._slot_for(tensor)
+            info._grad = self._slot_for(tensor, call)
         return info
 
-    def _slot_for(self, tensor: Tensor) -> Slot:
+    def _slot_for(self, tensor: Tensor, call: Call) -> Slot:
         """Where the gradient of a tensor will be; one that a container gives on as its last child gave it has one
         already."""
         version = version_of(tensor)
@@ -197,13 +201,15 @@ class Recorder:
 
         slot = Slot()
         place = weakref.ref(slot)
+        shown = call._shown
+        origin = call.origin() if self.gradient_takes_call or shown is not None else None
 
-        def see(gradient: Tensor | None) -> None:
+        def see(gradient: Tensor | None, shown: Shown | None = None) -> None:
             slot = place()
             if slot is not None and gradient is not None and self.open and self.gradient is not None:
-                slot.info = self.gradient(gradient)
+                slot.info = self.gradient(gradient, None if origin is None else origin.call(shown))
 
-        undo = on_gradient(tensor, see)
+        undo = on_gradient(tensor, see) if shown is None else shown.on_gradient(tensor, see)
         if undo is not None:
             self.leaves.append(undo)  # of a parameter or an input, which outlives the graph
         self.last_slot = weakref.ref(tensor), version, place
@@ -244,6 +250,7 @@ def recording(
         input_gradients=grads == "input",
         sees_inputs=seen(inputs or "shape"),
         sees_outputs=seen(keep),
+        gradient_takes_call=takes_call(keep),
     )
     return _watching(selection, recorder, recorder.hooks(), names)
 

@@ -91,7 +91,8 @@ def watch(
     - "histogram": that, and how many elements lie in each of 24 parts of the range, for the pictures of `run.page`;
     - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
     - "copy": a copy, detached;
-    - a function of the tensor, run without gradients: what it returns.
+    - a function of the tensor, or of the tensor and its `Call` (of a gradient the call has no arguments and no output),
+      run without gradients: what it returns.
     `inputs` is the same for the tensors that a module is given; by default "shape". (With keep="tensor" their shapes
     are read when they are first asked for, and until then the run refers to them too.)
 
