@@ -10,6 +10,7 @@ LAYERS = [
     "torch_private",
     "errors",
     "messages",
+    "nested",
     "result",
     "model",
     "engine",

@@ -235,7 +235,8 @@ class Gathering:
         self.graded = self.begun
 
     def _around(self, call: Call) -> Place | None:
-        return next((self.running[above] for above in call.around() if above in self.running), None)
+        above = call.nearest(self.running)
+        return None if above is None else self.running[above]
 
     def before_step(self, optimizer: Optimizer, *_: Any) -> None:
         """Before an optimizer's step: what its parameters are."""

@@ -119,12 +119,7 @@ class Steps:
 
     def of(self, call: Call, model: Module) -> int:
         """The step that a call belongs to; a call outside the model's own, such as an encoder's, is in step 0."""
-        around: Call | None = call
-        while around is not None:
-            if around.module is model:
-                return self.now
-            around = around.parent
-        return 0
+        return self.now if any(each.module is model for each in (call, *call.around())) else 0
 
 
 def is_one_more(tokens: Tensor, last: Tensor) -> bool:

@@ -2,17 +2,18 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 from torch.nn import Module
 
 from hookline.model.paths import PathTable, paths
+from hookline.nested import Nested
 from hookline.torch_private import current_backward_pass
 
 
-class Call:
+class Call(Nested):
     """One call of one module: what every hook of ours is given, may read, and may change.
 
     - `module`; `path`, dotted, under the model that the first of the module's hooks was put on ("" for that model
@@ -76,13 +77,6 @@ class Call:
             return self._origin.recompute
         return current_backward_pass() != -1
 
-    def around(self) -> "Iterator[Call]":
-        """The hooked calls that this one runs inside, the nearest first."""
-        above = self.parent
-        while above is not None:
-            yield above
-            above = above.parent
-
     def origin(self) -> "Origin":
         """What backward hooks need to know of this call and those around it."""
         found = self._origin
@@ -140,7 +134,7 @@ class CallInBackward(Call):
         return None if above is None else above.call()
 
 
-class Origin:
+class Origin(Nested):
     """Which call it was, without a tensor: what the graph may refer to. It does not keep a module alive whose hooks are
     its own: a module may keep the graph."""
 
@@ -152,13 +146,6 @@ class Origin:
     index: int
     parent: "Origin | None"
     recompute: bool
-
-    def around(self) -> "Iterator[Origin]":
-        """The calls that this one runs inside, the nearest first."""
-        above = self.parent
-        while above is not None:
-            yield above
-            above = above.parent
 
     def call(self, shown: "Shown | None" = None) -> Call | None:
         """A Call for backward hooks, and what a graph shows to them; None once the module is gone."""

@@ -166,9 +166,7 @@ class Guard:
         self.latest = self.own.step = Step(self.latest.number + 1)
 
     def _around(self, call: Call) -> CallRecord | None:
-        parent = call.parent
-        while parent is not None and parent not in self.running:
-            parent = parent.parent
+        parent = call.nearest(self.running)
         return None if parent is None else self.running[parent][0]
 
     def _given(self, step: Step, record: CallRecord, looks: list[Look], tensor: Tensor) -> TensorInfo:

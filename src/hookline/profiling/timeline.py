@@ -12,13 +12,14 @@ from hookline.engine.call import Call, Origin
 from hookline.engine.hook import make_hooks
 from hookline.engine.notes import note_backward_failure
 from hookline.model.select import Selection
+from hookline.nested import Nested
 
 Meter: TypeAlias = Callable[[], Any]
 FORWARD, FORWARD_END, BACKWARD, BACKWARD_END, BACKWARD_END_LATE = range(5)
 
 
 @dataclass(slots=True, eq=False)
-class Span:
+class Span(Nested):
     """What one call made a meter go on by: by itself, and all together with the calls inside it; the stretches in
     which the meter ran for it, as (from, to); the thread that called."""
 
@@ -80,9 +81,7 @@ class Timeline:
 
     def _begin(self, call: Call) -> None:
         origin = call.origin()
-        parent = origin.parent
-        while parent is not None and parent not in self.calls:
-            parent = parent.parent
+        parent = origin.nearest(self.calls)
         above = None if parent is None else self.calls[parent]
         kind, thread = type(call.module).__name__, get_ident()
         self.calls[origin] = Span(call.path, call.index, kind, above, call.recompute, thread=thread)
@@ -174,11 +173,7 @@ class Stack:
     def _close_what_is_over(self, span: Span) -> None:
         """A call whose end nobody tells at once, since none of its arguments gets a gradient, is over when one begins
         that is not inside it."""
-        around = set()
-        above = span.parent
-        while above is not None:
-            around.add(id(above))
-            above = above.parent
+        around = {id(above) for above in span.around()}
         while self.open and self.open[-1][2] and id(self.open[-1][0]) not in around:
             self.open.pop()
 

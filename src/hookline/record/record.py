@@ -14,6 +14,7 @@ from hookline.messages import counted, milliseconds
 from hookline.model.select import glob_to_regex
 from hookline.model.sharded import Part
 from hookline.model.tensors import leaves, mirror
+from hookline.nested import Nested
 from hookline.record.statistics import BINS, Pending, Stats, Waiting, measure
 from hookline.result import Result
 from hookline.store.folder import write
@@ -226,7 +227,7 @@ if TYPE_CHECKING:
         def __eq__(self, other: object) -> bool: ...
 
 
-class CallRecord:
+class CallRecord(Nested):
     """What happened in one call of one module.
 
     - `path` (of a method that was called by its name "path.method()"), `index` (0 for the module's first call in this
@@ -318,13 +319,6 @@ class CallRecord:
     def depth(self) -> int:
         """How many recorded calls this one runs inside."""
         return sum(1 for _ in self.around())
-
-    def around(self) -> "Iterator[CallRecord]":
-        """The calls that this one ran inside, the nearest first."""
-        above = self.parent
-        while above is not None:
-            yield above
-            above = above.parent
 
     @property
     def inputs(self) -> list[TensorInfo]:

@@ -77,7 +77,7 @@ class Recorder:
             self.awaiting = weakref.WeakKeyDictionary()
         self.began = perf_counter()
         self.numbers = itertools.count()
-        self.running: dict[Call | None, CallRecord] = {}
+        self.running: dict[Call, CallRecord] = {}
         self.leaves: list[Callable[[], None]] = []
         self.last_slot: tuple[Callable[[], Any], int | None, Callable[[], Slot | None]] = (nothing, None, nothing)
         self.open = True
@@ -117,12 +117,9 @@ class Recorder:
         if current_backward_pass() != -1:
             record.recompute = True
 
-        parent, running = call.parent, self.running
-        above = running.get(parent)
-        while above is None and parent is not None:
-            parent = parent.parent
-            above = running.get(parent)
-        record.parent = above
+        running = self.running
+        above = call.nearest(running)
+        record.parent = None if above is None else running[above]
         running[call] = record
         if self.awaiting is not None:
             self.awaiting[call.origin()] = record

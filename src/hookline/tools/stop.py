@@ -48,14 +48,12 @@ def stop_after(model: Module, where: Where) -> Handle:
     waiting: dict[Call, dict[str, Any]] = {}  # what each running call of the model has found so far
 
     def begin(call: Call) -> None:
-        if any(around in waiting for around in call.around()):
+        if call.nearest(waiting) is not None:
             return  # the model calls itself
         call.instead = partial(_until_stopped, call, waiting, selection.paths, call.instead)
 
     def see(call: Call) -> None:
-        outermost = call.parent
-        while outermost is not None and outermost not in waiting:
-            outermost = outermost.parent
+        outermost = call.nearest(waiting)
         if outermost is not None:
             found = waiting[outermost]
             found.setdefault(call.path, call.output)
