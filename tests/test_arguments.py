@@ -66,16 +66,24 @@ class Spells(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(1, 1)
+        self.texts: set[str] = set()
 
     def forward(self, text: str, x: torch.Tensor | None = None) -> torch.Tensor:
+        self.texts.add(text)
         return self.inner(torch.ones(1, 1) * len(text))
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_text_that_is_no_path_is_an_input(tool: str) -> None:
-    TOOLS[tool](Spells(), "some text")
+    model = Spells()
+    TOOLS[tool](model, "some text")
+
+    assert model.texts == {"some text"}
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_path_with_other_inputs_is_an_input(tool: str) -> None:
-    TOOLS[tool](Spells(), "inner", X)
+    model = Spells()
+    TOOLS[tool](model, "inner", X)
+
+    assert model.texts == {"inner"}

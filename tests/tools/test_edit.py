@@ -498,7 +498,11 @@ def test_skip_of_a_module_that_gives_a_tuple_asks_for_a_function(module):
 
 @pytest.mark.parametrize("module", [nn.Linear(2, 2), nn.GRUCell(2, 2), nn.TransformerEncoderLayer(4, 2), nn.ReLU()])
 def test_skip_of_a_module_that_gives_a_tensor_is_allowed(module):
-    hookline.edit(module, "", skip=True).remove()
+    handle = hookline.edit(module, "", skip=True)
+
+    assert handle.active
+    handle.remove()
+    assert_unhooked(module)
 
 
 def test_the_answer_of_a_skipped_module_can_be_edited_too(model, x):
@@ -542,11 +546,31 @@ def test_a_shared_module_is_edited_in_each_of_its_calls():
         assert model(torch.ones(())).item() == 0
 
 
-def test_in_place_code_after_an_edit_works():
-    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 1))
-    for edit in (edits.zero(), edits.replace(torch.ones(3)), edits.scale(2.0), edits.add(torch.ones(3))):
-        with hookline.edit(model, "0", output=edit), hookline.edit(model, "1", input=edit):
-            model(torch.ones(2, 3)).sum().backward()
+IN_PLACE = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("edit", "twice"),
+    [
+        (edits.zero(), lambda x: torch.zeros_like(x)),
+        (edits.replace(torch.ones(3)), lambda x: torch.ones_like(x)),
+        (edits.scale(2.0), lambda x: x * 4),
+        (edits.add(torch.ones(3)), lambda x: x + 2),
+    ],
+    ids=["zero", "replace", "scale", "add"],
+)
+def test_in_place_code_after_an_edit_works(edit, twice):
+    x = torch.ones(2, 3)
+    with hookline.edit(IN_PLACE, "0", output=edit), hookline.edit(IN_PLACE, "1", input=edit):
+        output = IN_PLACE(x)
+        output.sum().backward()
+    assert torch.equal(output, IN_PLACE[2](torch.relu(twice(IN_PLACE[0](x)))))
+
+
+def test_in_place_code_after_a_hook_that_gives_a_constant_raises():
+    constant = torch.ones(2, 3, requires_grad=True)  # what an edit that makes no copy would give
+    with hookline.edit(IN_PLACE, "0", output=lambda tensor: constant), pytest.raises(RuntimeError, match="in-place"):
+        IN_PLACE(torch.ones(2, 3))
 
 
 def test_modules_that_a_fused_path_would_pass_by_are_edited():

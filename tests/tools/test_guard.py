@@ -131,10 +131,16 @@ def test_an_error_is_raised_in_the_very_module() -> None:
     assert not reached
 
 
-def test_one_finite_step_raises_nothing() -> None:
+def test_finite_step_raises_nothing() -> None:
     model = toy()
     with hookline.guard(model):
         model(torch.ones(3, 4)).sum().backward()
+
+
+def test_the_same_step_from_an_infinite_loss_raises() -> None:
+    model = toy()
+    with hookline.guard(model), pytest.raises(NonFiniteError):
+        (model(torch.ones(3, 4)).sum() * INF).backward()
 
 
 def test_the_call_of_a_module_that_is_called_twice_is_told() -> None:
@@ -175,6 +181,13 @@ def test_masks_of_integers_and_of_the_smallest_number_are_no_alarm() -> None:
     model = gives(lambda x, mask, ids: (x + mask, ids, ids > 0))
     with hookline.guard(model):
         model(torch.zeros(2), torch.tensor([0.0, torch.finfo(torch.float32).min]), torch.arange(2))
+
+
+def test_mask_that_makes_the_smallest_number_overflow_is_found() -> None:
+    model = gives(lambda x, mask, ids: (x + mask * 2, ids, ids > 0))
+    smallest = torch.tensor([0.0, torch.finfo(torch.float32).min])
+
+    assert found_in(model, torch.zeros(2), smallest, torch.arange(2)).path == ""
 
 
 def test_parameters_that_are_not_finite_already_are_named() -> None:
@@ -510,6 +523,12 @@ def test_on_a_device_a_mask_passes_through(deferred: list[int]) -> None:
         masks(torch.zeros(2), torch.tensor([0.0, -INF]))
 
 
+def test_on_a_device_what_is_made_behind_a_mask_is_found(deferred: list[int]) -> None:
+    masks = gives(lambda x, mask: torch.softmax(x + mask, 0))
+    with pytest.raises(NonFiniteError), hookline.guard(masks), torch.no_grad():
+        masks(torch.zeros(2), torch.full((2,), -INF))
+
+
 def test_on_a_device_what_was_there_already_is_said_to_be(deferred: list[int]) -> None:
     error = found_in(toy(), torch.full((1, 4), NAN), backward=True)
 
@@ -705,6 +724,12 @@ def test_a_guard_removed_between_forward_and_backward_finds_no_gradient() -> Non
     loss.backward()
 
 
+def test_a_guard_that_is_left_after_the_backward_finds_the_gradient() -> None:
+    model = chain(torch.relu, torch.sqrt)
+    with hookline.guard(model), pytest.raises(NonFiniteError):
+        model(torch.ones(3, 4)).sum().backward()
+
+
 def test_a_guard_can_be_removed_by_a_module_that_runs() -> None:
     handles: list[hookline.Handle] = []
     model = chain(lambda x: handles[0].remove() or x * NAN)
@@ -829,12 +854,23 @@ def test_gradients_of_gradients_are_left_alone() -> None:
         gradient.square().sum().backward()
 
 
+def test_gradient_of_a_gradient_that_is_not_finite_is_found() -> None:
+    model = toy()
+    x = torch.ones(3, 4, requires_grad=True)
+    with hookline.guard(model):
+        (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        with pytest.raises(NonFiniteError):
+            (gradient.square().sum() * INF).backward()
+
+
 def test_transforms_of_functions_are_left_alone() -> None:
     model = toy()
     parameters = dict(model.named_parameters())
     loss = lambda parameters, x: torch.func.functional_call(model, parameters, (x,)).sum()
     with hookline.guard(model):
-        torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, torch.ones(5, 1, 4))
+        gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, torch.ones(5, 1, 4))
+
+    assert {gradient.shape[0] for gradient in gradients.values()} == {5}
 
 
 def test_transforms_of_functions_are_left_alone_on_a_device(deferred: list[int]) -> None:

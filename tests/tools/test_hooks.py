@@ -152,7 +152,9 @@ def test_taking_a_norm_off_twice_is_harmless(model):
     nn.utils.spectral_norm(model[0])
     (hook,) = hookline.hooks(model)[:1]
     hook.remove()
+    weight = model[0].weight
     hook.remove()
+    assert model[0].weight is weight
 
 
 def test_pruning_is_taken_off_with_the_weight_as_it_is_pruned(model):
