@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
     from hookline.checking.finding import Severity
-    from hookline.compare.culprits import Tolerances
     from hookline.compare.difference import Cause, Diff, Pair, Weight
+    from hookline.compare.tolerances import Tolerances
     from hookline.edits.calls import When
     from hookline.edits.steps import Change, Skip
     from hookline.guarding.guard import Then
@@ -78,13 +78,13 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
         "Use",
     ),
     "hookline.checking.finding": ("Severity",),
-    "hookline.compare.culprits": ("Tolerances",),
     "hookline.compare.difference": (
         "Cause",
         "Diff",
         "Pair",
         "Weight",
     ),
+    "hookline.compare.tolerances": ("Tolerances",),
     "hookline.edits.calls": ("When",),
     "hookline.edits.steps": (
         "Change",

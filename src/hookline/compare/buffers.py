@@ -7,9 +7,9 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.nn import Parameter
 
-from hookline.compare.culprits import Allowed
 from hookline.compare.difference import Pair
 from hookline.compare.recorded import compare_infos
+from hookline.compare.tolerances import Allowed
 from hookline.matching.tensors import Difference
 from hookline.model.restored import Held
 from hookline.record.keep import Leaf

@@ -56,6 +56,12 @@ def _of_modules(a: Module, b: Module, path: str) -> Iterator[Cause]:
         )
 
 
+def model_name(model: Module) -> str:
+    """The class of a model, as it is called in a comparison."""
+    inner = getattr(model, "_orig_mod", None)
+    return f"compiled {type(inner).__name__}" if isinstance(inner, Module) else type(model).__name__
+
+
 def class_names(a: type, b: type) -> tuple[str, str]:
     """The names of two classes; of two of one name with the module that each is imported from, as `torch.nn.Linear`."""
     renamed = any(kind.__qualname__.rpartition(".")[2] != kind.__name__ for kind in (a, b))  # to pass for the other

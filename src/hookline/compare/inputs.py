@@ -1,5 +1,7 @@
 """What two models are called with: the same, in the dtype and on the device of each."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -43,11 +45,20 @@ def fitted(inputs: Inputs, model: Module) -> tuple[Inputs, str]:
     return as_arguments(given), ", ".join(dict.fromkeys(told))
 
 
-def refuse_partly_meta(model: Module, which: str, cause: Exception) -> None:
-    """CompareError where some parameters or buffers of a model have no data, on the meta device, and others have."""
-    told = told_partly_meta(model, which)
-    if told:
-        raise CompareError(f"{told}; load them, or put the whole model there to compare shapes") from cause
+@contextmanager
+def missing_data_named(a: Module, b: Module) -> Iterator[None]:
+    """A block in which an error becomes a CompareError where some parameters or buffers of a model have no data, on the
+    meta device, and others have: hooks may load them when a model is called, so that only an error tells."""
+    try:
+        yield
+    except CompareError:
+        raise
+    except Exception as error:
+        for model, which in ((a, "first"), (b, "second")):
+            told = told_partly_meta(model, which)
+            if told:
+                raise CompareError(f"{told}; load them, or put the whole model there to compare shapes") from error
+        raise
 
 
 def told_partly_meta(model: Module, which: str) -> str:

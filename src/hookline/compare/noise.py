@@ -1,91 +1,71 @@
-"""What rounding does to gradients and buffers: those of a model whose weights, outputs and gradients are rounded."""
+"""Which gradients and buffers differ by rounding alone: those that rounding changes as much in one of the models."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
-from torch.autograd import Function
-from torch.nn import Module
 
 from hookline.compare.difference import Pair
+from hookline.compare.model_run import ComparedModel, ModelRun, compare_model_runs, run_model
 from hookline.compare.recorded import Differences
-from hookline.compare.rounding import ARITHMETIC, ELEMENT
-from hookline.engine.attach import attach
-from hookline.engine.call import Call
-from hookline.engine.hook import make_hooks
-from hookline.matching.tensors import Difference
-from hookline.model.select import Selection
-from hookline.model.tensors import exchange
+from hookline.compare.rounded_model import Rounding
+from hookline.compare.rounding import ARITHMETIC, ELEMENT, coarser_dtype
+from hookline.compare.tolerances import Allowed
+from hookline.matching.match import match
+from hookline.matching.tensors import EXACT, Difference
 
 TIMES = 4.0  # as large as the noise may a difference be: functions between modules round too, and are not seen
 CANCELLING = 64.0  # the same where rounding changes a gradient by all of its norm, as of a bias before a batch norm
-FIRST = float("-inf")
 SCALES = (1.0, 1.19, 1.41)  # what is rounded is scaled by these, one run each: other numbers are rounded up, and down
 Noise: TypeAlias = Mapping[int, list[Pair]]  # by the number of a pair: of its call in a model, and in each rounded run
 
 
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """How a run is rounded: to a dtype, after numbers were scaled."""
-
-    dtype: torch.dtype
-    scale: float = 1.0
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """The rounded tensor, in its own dtype."""
-        return ((tensor * self.scale).to(self.dtype).to(tensor.dtype)) / self.scale
-
-
-class Rounded(Function):
-    """A tensor rounded to a dtype and cast back; its gradient likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, rounding: Rounding) -> Tensor:
-        """The rounded tensor."""
-        ctx.rounding = rounding
-        return rounding(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """The rounded gradient."""
-        return ctx.rounding(gradient), None
+def fold_noise(
+    pairs: list[Pair], sides: tuple[ComparedModel, ComparedModel], runs: tuple[ModelRun, ModelRun], allowed: Allowed
+) -> list[Pair]:
+    """The pairs, in which gradients and buffers that differ by rounding alone do not count as different, where the
+    models compute in other dtypes and no tolerance was given. The model of the finer dtype runs again, rounded."""
+    dtype = coarser_dtype(pairs)
+    if dtype is None or not any(each.differs for pair in pairs for each in _behind(pair)):
+        return pairs
+    finer = _finer(pairs, dtype)
+    noise: dict[tuple[str, int], list[Pair]] = {}
+    with suppress(Exception):  # a model may not run so; then a few units in the last place are folded
+        for scale in SCALES:
+            for pair in _rounded_pairs(sides[finer], runs[finer], Rounding(dtype, scale)):
+                noise.setdefault((pair.path_a, pair.index), []).append(pair)
+    keys = {pair.number: ((pair.path_a, pair.path_b)[finer], pair.index) for pair in pairs}
+    known = {number: noise[key] for number, key in keys.items() if key in noise}
+    folded = _fold(pairs, known, dtype)
+    return [new if allowed(old.path_a) is None else old for old, new in zip(pairs, folded, strict=True)]
 
 
-@contextmanager
-def rounding_outputs(selection: Selection, rounding: Rounding) -> Iterator[None]:
-    """A block in which the modules return their floating outputs rounded to a dtype, and receive the gradients of these
-    so."""
-
-    def round_output(call: Call) -> None:
-        call.output = exchange(call.output, lambda tensor: _rounded(tensor, rounding), [])
-
-    handle = attach(selection, make_hooks(after=round_output, order=FIRST, compiled="outside"))
-    try:
-        yield
-    finally:
-        handle.remove()
+def _behind(pair: Pair) -> Iterator[Difference]:
+    """The differences of what is not an output: gradients and buffers."""
+    for part in (pair.grads, pair.grad_inputs, pair.buffers):
+        yield from part.values()
 
 
-def rounded_parameters(model: Module, rounding: Rounding) -> dict[str, Tensor]:
-    """Copies of the parameters by name, rounded to a dtype, that require gradients as these do."""
-    return {
-        name: _rounded(parameter.detach(), rounding).clone().requires_grad_(parameter.requires_grad)
-        for name, parameter in model.named_parameters()
-    }
+def _finer(pairs: list[Pair], coarser: torch.dtype) -> int:
+    """Which model computes in the finer dtype: 0 for the first, 1 for the second."""
+    dtypes = Counter(found.dtypes for pair in pairs for found in pair.outputs.values() if None not in found.dtypes)
+    most, _ = dtypes.most_common(1)[0]
+    return int(most[0] == str(coarser).removeprefix("torch."))
 
 
-def _rounded(tensor: Tensor, rounding: Rounding) -> Tensor:
-    if not tensor.is_floating_point() or torch.finfo(tensor.dtype).eps >= torch.finfo(rounding.dtype).eps:
-        return tensor
-    found: Tensor = Rounded.apply(tensor, rounding)  # type: ignore[no-untyped-call]
-    return found
+def _rounded_pairs(side: ComparedModel, exact: ModelRun, rounding: Rounding) -> list[Pair]:
+    """The calls of a model paired with those that it makes rounded."""
+    rounded = run_model(side, rounding=rounding)
+    matching = match(exact.run, rounded.run, modules=(side.modules, side.modules))
+    same = {path: path for path in matching.paths}
+    return compare_model_runs(exact, rounded, matching, same, side.keep, lambda _: EXACT)
 
 
-def fold(pairs: list[Pair], noise: Noise, dtype: torch.dtype) -> list[Pair]:
+def _fold(pairs: list[Pair], noise: Noise, dtype: torch.dtype) -> list[Pair]:
     """The pairs, in which gradients and buffers that differ no more than rounding explains do not count as different:
     some times as much as rounding to this dtype changed them in one of the models itself, or a few units in the last
     place. What is NaN or infinite in one of them only counts."""
@@ -118,17 +98,3 @@ def _explained(found: Difference, noise: list[Difference], least: float) -> bool
     absolute = max((each.absolute for each in noise if not math.isnan(each.absolute)), default=0.0)
     times = TIMES if error < 1 else CANCELLING
     return found.error <= times * error and found.absolute <= ELEMENT * times * absolute
-
-
-def fold_excused(pairs: list[Pair]) -> list[Pair]:
-    """The pairs of two runs, in which gradients and buffers do not count where rounding explains the outputs: without
-    the models at hand nothing tells what it explains of them."""
-    return [replace(pair, **_all_folded(pair)) if pair.excused == "rounding" else pair for pair in pairs]
-
-
-def _all_folded(pair: Pair) -> dict[str, Any]:
-    parts: dict[str, Differences] = {name: getattr(pair, name) for name in ("grads", "grad_inputs", "buffers")}
-    return {
-        name: {key: each if each.nan else replace(each, differs=False) for key, each in part.items()}
-        for name, part in parts.items()
-    }

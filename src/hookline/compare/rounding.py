@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hookline.compare.difference import Pair
-from hookline.compare.recorded import largest
+from hookline.compare.recorded import Differences, largest
 
 ARITHMETIC = 2.0  # errors of a module's own, in units of the coarser dtype's eps
 ELEMENT = 4.0  # times as much may be off in one element as in the norm
@@ -115,3 +116,17 @@ def _holders(pairs: list[Pair]) -> set[int]:
             around.add(above)
             above = parents[above]
     return around
+
+
+def fold_excused(pairs: list[Pair]) -> list[Pair]:
+    """The pairs of two runs, in which gradients and buffers do not count where rounding explains the outputs: without
+    the models at hand nothing tells what it explains of them."""
+    return [replace(pair, **_all_folded(pair)) if pair.excused == "rounding" else pair for pair in pairs]
+
+
+def _all_folded(pair: Pair) -> dict[str, Any]:
+    parts: dict[str, Differences] = {name: getattr(pair, name) for name in ("grads", "grad_inputs", "buffers")}
+    return {
+        name: {key: each if each.nan else replace(each, differs=False) for key, each in part.items()}
+        for name, part in parts.items()
+    }

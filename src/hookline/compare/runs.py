@@ -1,39 +1,42 @@
-"""Two runs that were made already: where they part."""
+"""Compare two recorded runs: pair their calls, compare these, find the culprits, and say why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from hookline.compare.apart import with_apart
-from hookline.compare.assemble import assembled, only_shapes
-from hookline.compare.culprits import Tolerances, allowing, compare_calls, judge, refuse_idle
+from hookline.compare.assemble import assembled
+from hookline.compare.calls import compare_calls
+from hookline.compare.culprits import judge_runs
 from hookline.compare.difference import Diff, Pair
 from hookline.compare.explain import why_records
-from hookline.compare.noise import fold_excused
-from hookline.compare.rounding import bounds, coarser_dtype, with_rounding, words_of_runs
+from hookline.compare.notes import notes_on_runs
+from hookline.compare.rounding import bounds, coarser_dtype
+from hookline.compare.tolerances import Tolerances, allowing, refuse_unmatched
 from hookline.errors import ArgumentTypeError, SelectionError
-from hookline.matching.match import Matching, match
+from hookline.matching.match import match
 from hookline.model.select import Where, glob_to_regex
 from hookline.record.record import Run
 
 
-def diff_of_runs(a: Run, b: Run, where: Where, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
-    """Where the second parts from the first, as far as both recorded."""
+def diff_runs(a: Run, b: Run, *, where: Where, mapping: Mapping[str, str] | None, tolerances: Tolerances) -> Diff:
+    """Where the second of two runs differs from the first, as far as both recorded."""
+    names = a.model, b.model
     first = _narrowed(a, where)
-    matching = match(first, b if mapping or first is a else _narrowed(b, where), mapping=mapping)
-    pairs = with_apart(compare_calls(first, matching, allowing(tolerances)))
-    refuse_idle(tolerances, pairs)
-    dtype = coarser_dtype(pairs) if tolerances is None else None
-    words = words_of_runs(pairs, dtype) if dtype is not None else {}
-    cleared = {number for number, word in words.items() if not word}
-    pairs = fold_excused(with_rounding(judge(pairs, dict(words)), cleared))
-    told = {pair.number for pair in pairs if pair.makes_it}
-    unjudged = Diff((a.model, b.model), tuple(pairs)).first
-    told |= {unjudged.number} if not told and unjudged is not None else set()
-    small = max(bounds(pairs, dtype).values(), default=0.0) if dtype is not None else 0.0
-    causes = {number: why_records(pairs[number], matching, rounding=small) for number in told}
-    pairs = [replace(pair, causes=causes.get(pair.number, ())) for pair in pairs]
-    notes = _notes_on_runs(pairs, matching)
-    return assembled((a.model, b.model), pairs, matching, notes, every_call=bool(tolerances))
+    second = b if mapping or first is a else _narrowed(b, where)
+
+    matching = match(first, second, mapping=mapping)
+    refuse_unmatched(matching, tolerances)
+
+    pairs = compare_calls(first, matching, allowing(tolerances))
+    coarser = coarser_dtype(pairs) if tolerances is None else None
+    pairs = judge_runs(pairs, coarser)
+
+    largest = max(bounds(pairs, coarser).values(), default=0.0) if coarser is not None else 0.0
+    explained = _to_explain(names, pairs)
+    pairs = [
+        replace(pair, causes=why_records(pair, matching, rounding=largest)) if pair.number in explained else pair
+        for pair in pairs
+    ]
+    return assembled(names, pairs, matching, notes_on_runs(pairs, matching), every_call=bool(tolerances))
 
 
 def _narrowed(run: Run, where: Where) -> Run:
@@ -51,13 +54,8 @@ def _narrowed(run: Run, where: Where) -> Run:
     return narrow
 
 
-def _notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
-    for pair in pairs:
-        other = [key for key, found in pair.inputs.items() if found.differs]
-        if matching.pairs[pair.number][0].parent is None and other:
-            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
-    if only_shapes(pairs):
-        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
-    given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
-    if given and all(found.basis == "shape" for found in given):
-        yield "inputs were not recorded, so the culprit is not known: watch(inputs=hookline.fingerprint)"
+def _to_explain(names: tuple[str, str], pairs: list[Pair]) -> set[int]:
+    """The numbers of the culprits; where none is known that of the first pair that differs."""
+    culprits = {pair.number for pair in pairs if pair.makes_it}
+    first = Diff(names, tuple(pairs)).first
+    return culprits or ({first.number} if first is not None else set())

@@ -13,8 +13,20 @@ from hookline.compare.recorded import missing
 from hookline.matching.tensors import EXACT, Tolerance, compare, dense, plain
 from hookline.messages import few
 from hookline.model.offload import Elsewhere, held_elsewhere, read_elsewhere
+from hookline.model.paths import walk
 
 MANY = 2**22  # elements beyond which their order is not looked into
+
+
+def partner_modules(model: Module, partners: Mapping[str, str]) -> dict[str, str]:
+    """Which modules' weights are compared: those of matched calls, and those that nobody calls, below partners."""
+    taken, found = set(partners.values()), dict(partners)
+    for path, _ in walk(model):  # parents first
+        above, _, name = path.rpartition(".")
+        partner = f"{found.get(above, above)}.{name}".lstrip(".")
+        if path not in found and partner not in taken:
+            found[path] = partner
+    return found
 
 
 def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> list[Weight]:
