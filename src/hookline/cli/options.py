@@ -1,0 +1,65 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def saving(kind: str) -> Any:
+    """The option that names the folder for a result of this kind; StoreError, before anything is run, where nothing can
+    be saved to it."""
+
+    def expect(folder: Path | None) -> Path | None:
+        from hookline.store.folder import expect_folder
+
+        if folder is not None:
+            expect_folder(folder, kind=kind)
+        return folder
+
+    told = f"Write the {kind} to this folder; hookline.load(DIR) reads it."
+    return typer.Option(metavar="DIR", parser=Path, show_default=False, callback=expect, help=told)
+
+
+def for_writing(path: Path | None) -> Path | None:
+    """The file; StoreError, before anything is run, where it cannot be written."""
+    from hookline.store.file import expect_file
+
+    if path is not None:
+        expect_file(path)
+    return path
+
+
+MODEL = typer.Argument(
+    metavar="MODEL",
+    help="[bold]demo[/bold], [bold]package.module:name[/bold], [bold]path/file.py:name[/bold] (a module, or a class or "
+    "function that returns one), or a folder that holds a transformers model.",
+)
+INPUTS = typer.Option(
+    metavar="SPEC",
+    show_default=False,
+    help="The inputs: a description such as [bold]'input_ids=int64\\[1,16]<30522'[/bold] (quote it), "
+    "a .safetensors, .npz, .json or .pt file, or module:name. "
+    "Not needed for demo, nor for a transformers model that reads text.",
+)
+WHERE = typer.Option(
+    metavar="GLOB",
+    show_default=False,
+    help="Only modules whose path matches: * is one name, ** any number. May be given several times.",
+)
+GRADS = typer.Option(
+    "--grads/--no-grads", show_default=False, help="Run backward too (the default), or only the forward."
+)
+TRAIN = typer.Option(
+    "--train/--eval", show_default=False, help="The model's mode; by default the mode it is loaded in."
+)
+PAGE = typer.Option(
+    metavar="FILE",
+    parser=Path,
+    show_default=False,
+    callback=for_writing,
+    help="Write a page to this file: one HTML file to open in a browser.",
+)
+JSON = typer.Option("--json", help="Print one JSON document on stdout instead of the table.")
