@@ -74,6 +74,10 @@ COMMANDS = {
 WRITING = {
     "watch --save": ["watch", "demo", "--save", "IT"],
     "diff --save": ["diff", "demo", "demo", "--save", "IT"],
+    "check --save": ["check", "demo", "--save", "IT"],
+    "profile --save": ["profile", "demo", "--save", "IT"],
+    "hooks --save": ["hooks", "demo", "--save", "IT"],
+    "hooks --page": ["hooks", "demo", "--page", "IT"],
     "watch --page": ["watch", "demo", "--page", "IT"],
     "profile --trace": ["profile", "demo", "--trace", "IT"],
     "report --page": ["report", "run", "--page", "IT"],
@@ -177,7 +181,7 @@ def test_saving_onto_a_run_says_that_it_replaces_it(tmp_path: Path) -> None:
     first, second = (CliRunner().invoke(app, arguments).stderr for _ in range(2))
 
     assert first == f"saved to {tmp_path / 'run'}\n"
-    assert second == f"saved to {tmp_path / 'run'}, replacing the run that was there\n"
+    assert second == f"saved to {tmp_path / 'run'}, replacing the run saved there\n"
 
 
 @pytest.mark.parametrize("command", [["report", "IT"], ["check", "IT"], ["diff", "IT", "run"]], ids=" ".join)

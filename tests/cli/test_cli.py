@@ -246,6 +246,34 @@ def test_json_of_a_model_that_raised_holds_what_came_before() -> None:
 # Saving
 
 
+@pytest.mark.parametrize("command", ["watch", "check", "profile", "hooks"])
+def test_saved_result_opens_again(folder: Path, command: str) -> None:
+    arguments = {"watch": ["--no-grads"], "profile": ["--repeat", "1"]}.get(command, [])
+
+    result = run(command, "demo", *arguments, "--save", "first", "--json")
+
+    assert result.exit_code == 0
+    assert result.stderr == "saved to first\n"
+    assert hookline.load(folder / "first").to_dict() == json.loads(result.stdout)
+    assert run("report", "first").exit_code == 0
+    assert "DigitReader" in (folder / "first.html").read_text()
+
+
+def test_findings_of_a_failed_check_are_saved(folder: Path) -> None:
+    result = check("net.py:Failing", "--inputs", "net.py:batch", "--save", "found")
+
+    assert result.exit_code == 1
+    assert any(each.rule == "raised" for each in hookline.load(folder / "found"))
+
+
+def test_hooks_write_a_page(folder: Path) -> None:
+    result = run("hooks", "demo", "--page", "hooks.html")
+
+    assert result.exit_code == 0
+    assert result.stderr == "wrote hooks.html: open it in a browser\n"
+    assert "<title>" in (folder / "hooks.html").read_text()
+
+
 def test_a_saved_run_can_be_loaded(folder: Path) -> None:
     result = watch("--save", "before")
 
@@ -322,6 +350,10 @@ def test_a_failed_save_leaves_the_table(folder: Path) -> None:
         (["watch", "nosuch", "--save", "."], "exists and is not a saved run"),
         (["watch", "nosuch", "--save", "net.py/below"], "cannot save to"),
         (["diff", "nosuch", "other", "--save", "."], "exists and is not a saved diff"),
+        (["check", "nosuch", "--save", "."], "exists and is not a saved findings"),
+        (["profile", "nosuch", "--save", "."], "exists and is not a saved profile"),
+        (["hooks", "nosuch", "--save", "."], "exists and is not a saved hooks"),
+        (["hooks", "nosuch", "--page", "missing/hooks.html"], "cannot write missing/hooks.html"),
         (["profile", "nosuch", "--trace", "missing/t.json"], "cannot write missing/t.json: No such file or directory"),
         (["profile", "nosuch", "--trace", "net.py/t.json"], "cannot write net.py/t.json: Not a directory"),
         (["profile", "nosuch", "--trace", "."], "cannot write .: it is a folder"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hookline.cli.options import INPUTS, JSON, MODEL, PAGE, TRAIN, WHERE
+from hookline.cli.options import INPUTS, JSON, MODEL, PAGE, TRAIN, WHERE, saving
 from hookline.cli.shared import FOUND, load_subject, only_result_on_stdout, print_failure, show, write_page
 
 HELP = (
@@ -33,6 +33,7 @@ def check(
     inputs: Annotated[str | None, INPUTS] = None,
     where: Annotated[list[str] | None, WHERE] = None,
     train: Annotated[bool | None, TRAIN] = None,
+    save: Annotated[Path | None, saving("findings")] = None,
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -42,7 +43,7 @@ def check(
     with only_result_on_stdout(as_json):
         subject = load_subject(model, inputs, train=train)
         findings = checking(subject.model, *subject.args, loss=subject.own_loss, where=where or "**", **subject.kwargs)
-    show(findings, as_json=as_json)
+    show(findings, as_json=as_json, save=save)
     write_page(findings, page)
     if isinstance(findings.error, Exception):
         print_failure(findings.error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from hookline.cli.options import JSON, MODEL
-from hookline.cli.shared import only_result_on_stdout, show, status
+from hookline.cli.options import JSON, MODEL, PAGE, saving
+from hookline.cli.shared import only_result_on_stdout, show, status, write_page
 
 HELP = (
     "Load a model and list every hook on it: PyTorch's, hookline's, and functions that libraries put in place of a "
@@ -17,7 +18,7 @@ HELP = (
 EXAMPLES = """
 [bold]Examples[/bold]
 
-hookline hooks net.py:Net
+hookline hooks net.py:Net --save hooks/ --page hooks.html
 
 hookline hooks ./my-bert --json | jq '.hooks[].owner'
 """
@@ -25,6 +26,8 @@ hookline hooks ./my-bert --json | jq '.hooks[].owner'
 
 def hooks(
     model: Annotated[str, MODEL] = "demo",
+    save: Annotated[Path | None, saving("hooks")] = None,
+    page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """List every hook on a model."""
@@ -34,4 +37,5 @@ def hooks(
         from hookline.cli.sources import load_model
 
         found = hooks_of(load_model(model))
-    show(found, as_json=as_json)
+    show(found, as_json=as_json, save=save)
+    write_page(found, page)

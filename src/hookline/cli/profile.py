@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hookline.cli.options import GRADS, INPUTS, JSON, MODEL, PAGE, TRAIN, WHERE, for_writing
+from hookline.cli.options import GRADS, INPUTS, JSON, MODEL, PAGE, TRAIN, WHERE, for_writing, saving
 from hookline.cli.shared import (
     load_subject,
     model_errors_reported,
@@ -31,7 +31,7 @@ EXAMPLES = """
 
 hookline profile  [dim]# the demo[/dim]
 
-hookline profile ./my-bert --inputs 'input_ids=int64\\[8,128]<30522' --repeat 20
+hookline profile ./my-bert --inputs 'input_ids=int64\\[8,128]<30522' --repeat 20 --save before/
 
 hookline profile net.py:Net --inputs net.py:batch --trace trace.json  [dim]# open it at ui.perfetto.dev[/dim]
 
@@ -56,6 +56,7 @@ def profile(
     train: Annotated[bool | None, TRAIN] = None,
     meta: Annotated[bool, typer.Option("--meta", help="Count FLOPs and bytes without computing anything.")] = False,
     trace: Annotated[Path | None, TRACE] = None,
+    save: Annotated[Path | None, saving("profile")] = None,
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -77,7 +78,7 @@ def profile(
             found = profiling(subject.model, *subject.args, where=where or "**", **options, **subject.kwargs)
     if as_json and found.uncounted:
         print_error(found.why_uncounted)
-    show(found, as_json=as_json)
+    show(found, as_json=as_json, save=save)
     if trace:
         found.perfetto(trace)
         print_note(f"wrote {trace}")

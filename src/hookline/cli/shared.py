@@ -94,7 +94,7 @@ def _save(found: Result[Any], folder: Path) -> None:
         found.save(folder)
     except OSError as error:
         raise StoreError(f"cannot save to {folder}: {error}") from error
-    print_note(f"saved to {folder}{f', replacing the {found.noun} that was there' if replaced else ''}")
+    print_note(f"saved to {folder}{f', replacing the {found.noun} saved there' if replaced else ''}")
 
 
 def write_page(found: Result[Any], page: Path | None) -> None:
