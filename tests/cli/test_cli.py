@@ -314,11 +314,11 @@ def test_json_and_save_go_together(folder: Path) -> None:
         (["net.py:missing"], "net.py has no 'missing'"),
         (["net.py:number"], "net.py:number is an int"),
         (["broken.py:x"], "ZeroDivisionError: division by zero (broken.py:3)"),
-        (["net.py:Net"], "say what to call net.py:Net with"),
+        (["net.py:Net"], "net.py:Net needs inputs: --inputs"),
         (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
         (
             ["--keep", "everything"],
-            "--keep 'everything' is not known; it is shape, stats, histogram, tensor, copy or fingerprint",
+            "--keep must be shape, stats, histogram, tensor, copy or fingerprint, not 'everything'",
         ),
         (["--inputs", "input_ids=int64"], "cannot read 'input_ids=int64' in --inputs"),
         (["--inputs", "nosuch.safetensors"], "no inputs file nosuch.safetensors"),
@@ -555,7 +555,7 @@ def test_where_narrows_what_is_checked() -> None:
     ("arguments", "said"),
     [
         (["nosuch"], "no model 'nosuch'"),
-        (["net.py:Net"], "say what to call net.py:Net with"),
+        (["net.py:Net"], "net.py:Net needs inputs: --inputs"),
         (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
     ],
 )
@@ -630,13 +630,13 @@ def test_a_diff_gives_one_json_document() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["demo", "saved"], "saved is a saved run and demo is none; give two runs, or two models"),
-        (["saved", "saved", "--grads"], "saved runs have been made already"),
-        (["saved", "nowhere"], "saved is a saved run and nowhere is none"),
-        (["demo", "demo", "--map", "first"], "--map 'first' is not FROM=TO"),
+        (["demo", "saved"], "saved is a saved run and demo is not; give two runs, or two models"),
+        (["saved", "saved", "--grads"], "saved runs are not run again"),
+        (["saved", "nowhere"], "saved is a saved run and nowhere is not"),
+        (["demo", "demo", "--map", "first"], "--map must be FROM=TO, such as 'layers.*=h.*', not 'first'"),
         (["demo", "demo", "--map", "stem=nowhere"], "it has no 'nowhere"),
         (["demo", "demo", "--where", "nowhere"], "'nowhere' matches none of the"),
-        (["net.py:Net", "net.py:Net"], "say what to call net.py:Net with"),
+        (["net.py:Net", "net.py:Net"], "net.py:Net needs inputs: --inputs"),
     ],
 )
 def test_what_is_wrong_with_what_a_diff_is_given_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
@@ -657,7 +657,7 @@ def test_two_runs_of_which_nothing_belongs_together_have_exit_code_2() -> None:
 
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert "nothing to compare: no call of the one belongs to a call of the other" in result.stderr
+    assert "nothing to compare: no call of the first matches a call of the second" in result.stderr
 
 
 def test_models_that_agree_have_exit_code_0_though_a_weight_differs() -> None:
@@ -742,7 +742,7 @@ def test_a_model_that_raises_in_a_profile_is_told_with_where_and_exit_code_1() -
     ("arguments", "said"),
     [
         (["nosuch"], "no model 'nosuch'"),
-        (["demo", "--repeat", "0"], "repeat is 1 or more"),
+        (["demo", "--repeat", "0"], "repeat must be 1 or more"),
         (["demo", "--where", "nosuch"], "matches none"),
         (["net.py:Net", "--inputs", "float32[2,4]", "--meta", "--trace", "t.json"], "--trace needs times"),
         (["net.py:Rounded", "--inputs", "float32[2,4]"], "use --no-grads"),

@@ -307,9 +307,7 @@ def test_a_transformers_model_is_given_its_dummy_inputs(bert: Path) -> None:
 
 
 def test_any_other_model_needs_inputs() -> None:
-    with pytest.raises(
-        SourceError, match=r"say what to call net.py:net with: --inputs 'input_ids=int64\[1,16\]<30522'"
-    ):
+    with pytest.raises(SourceError, match=r"net.py:net needs inputs: --inputs 'input_ids=int64\[1,16\]<30522'"):
         inputs(None)
 
 
@@ -318,7 +316,7 @@ def test_a_transformers_model_that_does_not_read_text_needs_inputs() -> None:
     model.dummy_inputs = {"input_ids": torch.ones(1, 2)}
     model.main_input_name = "pixel_values"
 
-    with pytest.raises(SourceError, match="say what to call"):
+    with pytest.raises(SourceError, match="needs inputs: --inputs"):
         inputs(None, model)
 
 
@@ -421,13 +419,13 @@ def test_inputs_of_a_model_whose_weights_are_elsewhere_stay_on_the_cpu() -> None
         ("float32[2]float32[3]", "cannot read 'float32[2]float32[3]' in --inputs"),
         ("float32[2], mask=bool 1,16", "cannot read 'mask=bool 1,16' in --inputs"),
         ("ids=int64[1,16]<many", "cannot read 'ids=int64[1,16]<many' in --inputs"),
-        ("complex64[2]", "no dtype 'complex64'; there are float, float16"),
+        ("complex64[2]", "dtype must be one of float, float16"),
         ("a=float32[2] a=float32[3]", "names a twice"),
-        ("float32[2]<5", "only integers take '<'"),
-        ("bool[2]<5", "only integers take '<'"),
-        ("int64[2]<0", "the number after '<' is to be from 1 to 9223372036854775807"),
-        ("int32[2]<3000000000", "the number after '<' is to be from 1 to 2147483647"),
-        ("float32[99999999999999999999]", "cannot be made of a number of 20 digits"),
+        ("float32[2]<5", "only integers can have '<'"),
+        ("bool[2]<5", "only integers can have '<'"),
+        ("int64[2]<0", "the number after '<' must be from 1 to 9223372036854775807"),
+        ("int32[2]<3000000000", "the number after '<' must be from 1 to 2147483647"),
+        ("float32[99999999999999999999]", "a number of 20 digits is too large"),
     ],
 )
 def test_a_wrong_description_is_explained_in_a_line(spec: str, said: str) -> None:
@@ -524,9 +522,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, ending: str) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[1, 2]", 'is to hold named tensors, as in {"input_ids": [[1, 2, 3]]}'),
+        ("[1, 2]", 'must hold named tensors, as in {"input_ids": [[1, 2, 3]]}'),
         ('{"ids": [[1, 2], [3]]}', "'ids' in "),
-        ('{"ids": ["one"]}', "is no tensor: "),
+        ('{"ids": ["one"]}', "is not a tensor: "),
     ],
 )
 def test_a_json_file_of_something_else_is_explained(tmp_path: Path, text: str, said: str) -> None:
@@ -569,7 +567,7 @@ def test_a_function_by_name_is_called_for_them(folder: Path) -> None:
     [
         (
             "net.py:number",
-            "net.py:number gives an int; inputs are a tensor, a tuple of arguments, or a dict of named ones",
+            "inputs must be a tensor, a tuple of arguments or a dict of named ones; net.py:number gives an int",
         ),
         ("net.py:nobatch", "net.py has no 'nobatch'; nearest: batch"),
         ("net.py:broken", "raised KeyError: 'weights' (net.py:30)"),

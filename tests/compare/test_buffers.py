@@ -130,7 +130,7 @@ def test_the_code_that_updates_buffers_otherwise_is_said_to() -> None:
 
     found = hookline.diff(model, other, X)
 
-    assert found.culprit.why == "given the same, and holding the same, its code updates its buffers otherwise"
+    assert found.culprit.why == "with the same inputs and the same weights, its code updates its buffers differently"
 
 
 def test_buffers_are_saved_with_the_rest(tmp_path: object) -> None:

@@ -19,7 +19,7 @@ def test_a_model_and_its_cast_copy_are_called_with_the_same_in_their_own_dtype()
 
     assert not found
     assert found[0].inputs["0"].dtypes == ("float32", "bfloat16")
-    assert found.notes == ("the second was given the inputs in its own way: float32 cast to bfloat16",)
+    assert found.notes == ("the inputs were fitted to the second: float32 cast to bfloat16",)
 
 
 def test_the_culprit_is_found_across_dtypes() -> None:

@@ -46,7 +46,7 @@ def test_only_the_weights_or_the_computation_too() -> None:
     weights, both = nn.Sequential(nn.Linear(4, 4)), nn.Sequential(Doubled(4, 4))
 
     assert "too" not in hookline.diff(model, weights, X).culprit.why
-    assert "with the reference's weights it gives something else too" in hookline.diff(model, both, X).culprit.why
+    assert "with the reference's weights its outputs differ too" in hookline.diff(model, both, X).culprit.why
 
 
 def test_arguments_that_are_changed_in_place_do_not_disturb() -> None:

@@ -113,7 +113,7 @@ def test_runs_with_their_inputs_tell_the_culprit_too() -> None:
     found = hookline.diff(*runs)
 
     assert found.culprit.path == "2.0"
-    assert "given the same" in found.culprit.why
+    assert "outputs differ on the same inputs" in found.culprit.why
     assert found.weights == ()
 
 
@@ -136,7 +136,7 @@ def test_runs_of_other_inputs_say_so() -> None:
     found = hookline.diff(*runs)
 
     assert found.culprit is None
-    assert found.notes[0] == "the model was given something else: argument 0"
+    assert found.notes[0] == "the inputs of the model differ: argument 0"
 
 
 def test_a_run_that_ended_in_an_error_differs() -> None:
@@ -167,9 +167,7 @@ def test_a_compiled_model_is_compared_inside() -> None:
     assert not found
     assert [pair.path for pair in found] == [pair.path for pair in hookline.diff(model, copy.deepcopy(model), X)]
     assert found.unmatched == ()
-    assert found.notes == (
-        "compiled Sequential is compiled: to find who makes a difference, its modules are run uncompiled",
-    )
+    assert found.notes == ("compiled Sequential is compiled: to find the culprit, its modules are run uncompiled",)
 
 
 def test_the_module_of_a_compiled_model_that_differs_is_named() -> None:
@@ -236,8 +234,8 @@ def test_to_pandas_has_a_row_for_each_pair() -> None:
         ((toy(), recorded(toy(), X)), {}, "two models, or two runs, not Sequential and Run"),
         ((recorded(toy(), X), recorded(toy(), X), X), {}, "takes no inputs"),
         ((recorded(toy(), X), recorded(toy(), X)), {"grads": True}, "takes no inputs"),
-        ((toy(), toy(), X), {"tolerances": 0.1}, r"a tolerance is a pair \(relative, absolute\), not 0.1"),
-        ((recorded(toy(), X), recorded(toy(), X)), {"where": nn.Linear}, "by globs"),
+        ((toy(), toy(), X), {"tolerances": 0.1}, r"a tolerance must be a pair \(relative, absolute\), not 0.1"),
+        ((recorded(toy(), X), recorded(toy(), X)), {"where": nn.Linear}, "where must be a glob or a list of globs"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(arguments: tuple, options: dict, says: str) -> None:
@@ -391,8 +389,8 @@ def test_models_whose_outputs_agree_are_said_to_though_weights_differ() -> None:
     [
         ({"nope": (9, 9)}, "tolerances: 'nope' matches none of the paths"),
         ({"2.*": (0, 0), "nope.**": (9, 9)}, "tolerances: 'nope.\\*\\*' matches none of the paths"),
-        ((math.nan, 0.0), "a tolerance is 0 or more"),
-        ({"2.*": (0.1, -1.0)}, "a tolerance is 0 or more"),
+        ((math.nan, 0.0), "a tolerance must be 0 or more"),
+        ({"2.*": (0.1, -1.0)}, "a tolerance must be 0 or more"),
     ],
 )
 def test_tolerances_that_mean_nothing_are_refused(tolerances: object, says: str) -> None:
@@ -554,7 +552,7 @@ def test_a_frozen_weight_is_told_where_gradients_differ() -> None:
 
 
 def test_a_mapping_that_is_none_is_refused() -> None:
-    with pytest.raises(hookline.ArgumentError, match=r"mapping= takes paths .* as a dict, not \['a'\]"):
+    with pytest.raises(hookline.ArgumentError, match=r"mapping must be a dict from paths .*, not \['a'\]"):
         hookline.diff(toy(), toy(), X, mapping=["a"])  # type: ignore[arg-type]
 
 

@@ -108,7 +108,7 @@ def test_steps_of_an_open_block_are_told_and_cannot_be_taken_off(model):
     with hookline.everywhere(after=nothing):
         (hook,) = hookline.hooks(model)
         assert (hook.path, hook.kind, hook.owner) == ("(every module)", "after", "hookline")
-        with pytest.raises(hookline.AttachError, match="cannot be taken off again"):
+        with pytest.raises(hookline.AttachError, match="cannot be removed"):
             hook.remove()
 
 
@@ -215,7 +215,7 @@ def test_fsdps_classes_and_hooks_are_told_to_be_its_own(model):
         found = [hook for hook in hookline.hooks(model) if hook.path == "0"]
         assert {hook.owner for hook in found} == {"FSDP"}
         assert {hook.kind for hook in found} >= {"class", "forward pre", "forward"}
-        with pytest.raises(hookline.AttachError, match=r"FSDPLinear on 0 \(FSDP\) cannot be taken off"):
+        with pytest.raises(hookline.AttachError, match=r"FSDPLinear on 0 \(FSDP\) cannot be removed"):
             next(hook for hook in found if hook.kind == "class").remove()
     finally:
         torch.distributed.destroy_process_group()

@@ -244,7 +244,7 @@ def test_an_error_of_the_loss_names_no_module():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repeat": 0}, "repeat is 1 or more"),
+        ({"repeat": 0}, "repeat must be 1 or more"),
         ({"warmup": -1}, "warmup 0 or more"),
         ({"loss": lambda output: output.detach().sum()}, "the loss has no gradient; pass loss="),
     ],

@@ -88,13 +88,13 @@ def test_batches_that_are_others_the_next_time_are_refused(model):
     loader = torch.utils.data.DataLoader(
         torch.randn(64, 4), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(0)
     )
-    with pytest.raises(EditError, match="batch 0 is another than the first time"):
+    with pytest.raises(EditError, match="batch 0 is not what it was the first time"):
         hookline.sweep(model, "*", edits.zero(), total, loader)
 
 
 def test_two_functions_of_one_name_are_two_edits(model, tmp_path):
     hookline.sweep(model, "0", lambda tensor: tensor * 0, total, BATCHES, save=tmp_path / "sweep")
-    with pytest.raises(StoreError, match="a sweep of another edit"):
+    with pytest.raises(StoreError, match="a sweep with another edit"):
         hookline.sweep(model, "0", lambda tensor: tensor * 100, total, BATCHES, save=tmp_path / "sweep")
 
 
@@ -125,16 +125,16 @@ def test_modules_that_are_never_called_are_named_and_not_swept():
 
 
 def test_a_metric_that_is_no_number_says_what_it_gave(model):
-    with pytest.raises(EditError, match=r"the metric .*<lambda> gave a Tensor of shape \[3, 2\], not a number"):
+    with pytest.raises(EditError, match=r"the metric .*<lambda> returned a Tensor of shape \[3, 2\], not a number"):
         hookline.sweep(model, "*", edits.zero(), lambda output, batch: output, BATCHES)
 
 
 def test_no_batches_and_an_unknown_part_are_errors(model):
     with pytest.raises(hookline.ArgumentError, match="no batches"):
         hookline.sweep(model, "*", edits.zero(), total, [])
-    with pytest.raises(hookline.ArgumentError, match="part='grad_output' cannot be swept"):
+    with pytest.raises(hookline.ArgumentError, match="part must be 'input' or 'output', not 'grad_output'"):
         hookline.sweep(model, "*", edits.zero(), total, BATCHES, part="grad_output")
-    with pytest.raises(hookline.ArgumentError, match="has no parts, or two of the same name"):
+    with pytest.raises(hookline.ArgumentError, match="over must have at least one part, and no two of the same name"):
         hookline.sweep(model, "*", edits.zero(), total, BATCHES, over=[])
 
 
@@ -185,7 +185,7 @@ def test_a_folder_of_another_sweep_is_refused(model, tmp_path, name, change):
     asked = {"where": "*", "edit": edits.add(torch.ones(4)), "metric": total, "batches": BATCHES}
     with pytest.raises(EditError, match="does not fit"):
         hookline.sweep(model, **asked, save=tmp_path / "sweep")  # fits the first two places only
-    with pytest.raises(StoreError, match=f"a sweep of another {name}"):
+    with pytest.raises(StoreError, match=f"a sweep with another {name}"):
         hookline.sweep(model, **(asked | change), save=tmp_path / "sweep")
 
 

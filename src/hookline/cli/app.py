@@ -1,4 +1,4 @@
-"""The command line: its commands, a file each, and the errors of all of them in one line and an exit code."""
+"""The command line: puts the commands together, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TRACEBACK = "HOOKLINE_TRACEBACK"  # an environment variable
 
 
 class Commands(TyperGroup):
-    """The commands, in one place for the errors of all of them."""
+    """All commands, with one place for their errors."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; whatever is raised becomes a line on stderr and an exit code that no result has."""
+        """Run a command; an exception becomes one line on stderr and an exit code that no result has."""
         try:
             try:
                 return super().invoke(ctx)

@@ -71,7 +71,7 @@ def diff(
     with only_result_on_stdout(as_json):
         if _is_run(a) and _is_run(b):
             if inputs or grads or train is not None:
-                raise CompareError("saved runs have been made already: leave --inputs, --grads, --train and --eval out")
+                raise CompareError("saved runs are not run again: leave --inputs, --grads, --train and --eval out")
             found = _diff_of_runs(a, b, where, mapping)
         else:
             found = _diff_of_models(*_two_models(a, b, inputs, train=train), where, mapping, grads=grads)
@@ -83,7 +83,7 @@ def diff(
 def _from_to(text: str) -> tuple[str, str]:
     left, sign, right = text.partition("=")
     if not sign:
-        raise CompareError(f"--map {text!r} is not FROM=TO, such as 'layers.*=h.*'")
+        raise CompareError(f"--map must be FROM=TO, such as 'layers.*=h.*', not {text!r}")
     return left.strip(), right.strip()
 
 
@@ -92,15 +92,15 @@ def _is_run(source: str) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is something of that name that a saved result may begin with; what it is, loading tells."""
+    """Whether anything has that name: a broken file counts, so that loading it says what is wrong."""
     return os.path.lexists(path)
 
 
 def _two_models(a: str, b: str, inputs: str | None, *, train: bool | None) -> tuple[Subject, Module]:
-    """The first with its inputs, and the second; CompareError where one of them is a saved run."""
+    """The first model with its inputs, and the second; CompareError if one of them is a saved run."""
     for one, other in ((a, b), (b, a)):
         if _is_run(one):
-            raise CompareError(f"{one} is a saved run and {other} is none; give two runs, or two models")
+            raise CompareError(f"{one} is a saved run and {other} is not; give two runs, or two models")
     first = load_subject(a, inputs, train=train)
     with status(f"loading {b}"):
         from hookline.cli.sources import load_model

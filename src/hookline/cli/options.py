@@ -9,8 +9,8 @@ import typer
 
 
 def saving(kind: str) -> Any:
-    """The option that names the folder for a result of this kind; StoreError, before anything is run, where nothing can
-    be saved to it."""
+    """The option --save for a result of this kind. Raises StoreError before anything is run if the folder cannot be
+    used."""
 
     def expect(folder: Path | None) -> Path | None:
         from hookline.store.folder import expect_folder
@@ -24,7 +24,7 @@ def saving(kind: str) -> Any:
 
 
 def for_writing(path: Path | None) -> Path | None:
-    """The file; StoreError, before anything is run, where it cannot be written."""
+    """The file. Raises StoreError before anything is run if it cannot be written."""
     from hookline.store.file import expect_file
 
     if path is not None:

@@ -64,7 +64,7 @@ def profile(
     from hookline.tools.profile import profile as profiling
 
     if meta and trace:
-        raise RecordError("--trace needs times, which --meta does not take: leave one of them out")
+        raise RecordError("--trace needs times, and --meta measures none: leave one of them out")
     with only_result_on_stdout(as_json):
         subject = load_subject(model, inputs, train=train)
         options: dict[str, Any] = {

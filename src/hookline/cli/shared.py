@@ -42,7 +42,7 @@ def status(doing: str) -> Iterator[None]:
 
 
 def expanded(path: str | Path) -> Path:
-    """The whole path, `~` put in; StoreError where no file can have it as a name."""
+    """The whole path, with `~` expanded; StoreError if no file can have that name."""
     from hookline.store.opening import path_of
 
     try:

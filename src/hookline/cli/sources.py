@@ -1,4 +1,4 @@
-"""A MODEL or an --inputs SPEC from the command line, as a model or its inputs."""
+"""Load the model that a MODEL names, and the inputs that an --inputs SPEC describes."""
 
 import difflib
 import importlib
@@ -56,7 +56,7 @@ DESCRIPTION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model, what it is called with, and the loss that backward starts from."""
+    """A model, its inputs, and the loss that backward starts from."""
 
     model: Module
     args: tuple[Any, ...]
@@ -65,23 +65,23 @@ class Subject:
 
     @property
     def own_loss(self) -> Callable[[Any], Tensor] | None:
-        """Its loss where it has one of its own; None where that is the one any model gets."""
+        """The loss, if it is the model's own; None for the default loss."""
         return None if self.loss is scalar_loss else self.loss
 
     def forward(self) -> None:
-        """One forward that builds no graph."""
+        """Run one forward without a graph."""
         with torch.no_grad():
             self.model(*self.args, **self.kwargs)
 
     def forward_backward(self) -> None:
-        """One forward, and one backward from the loss."""
+        """Run one forward, and one backward from the loss."""
         torch.autograd.backward(self.loss(self.model(*self.args, **self.kwargs)))
 
 
 def load(model_spec: str, inputs_spec: str | None = None, *, train: bool | None = None) -> Subject:
-    """The model of a MODEL with the inputs of a SPEC, in train or eval mode, or in the mode that it came in.
+    """Load the model that a MODEL names and the inputs of a SPEC; in train or eval mode, or in the mode it comes in.
 
-    Raises SourceError in a line that says what could not be loaded, where, and what to give.
+    Raises SourceError, a line that says what could not be loaded, where, and what to pass instead.
     """
     model = load_model(model_spec)
     if train is not None:
@@ -91,13 +91,13 @@ def load(model_spec: str, inputs_spec: str | None = None, *, train: bool | None 
 
 
 def load_model(spec: str) -> Module:
-    """The model of a MODEL, which is one of
+    """Load the model that a MODEL names, which is one of
 
     - `demo`: the small trained network that hookline ships;
-    - `package.module:name` or `path/file.py:name`, where the name (also `a.b`) is that of a module, or of a class or
-      function that gives one when called without arguments. The file's own folder, or the current one, can be imported
-      from meanwhile;
-    - a folder that holds a transformers model: config.json, and weights.
+    - `package.module:name` or `path/file.py:name`, where the name (also `a.b`) is a module, or a class or function
+      without arguments that returns one. Meanwhile modules in the file's folder, or in the current one, can be
+      imported;
+    - a folder that holds a transformers model: config.json and weights.
     """
     if spec == DEMO:
         return demo.model()
@@ -110,22 +110,22 @@ def load_model(spec: str) -> Module:
     found = _object(spec, Module)
     if not isinstance(found, Module):
         raise SourceError(
-            f"{spec} is {_kind(found)}; name a torch.nn.Module, or a function without arguments that gives one"
+            f"{spec} is {_kind(found)}; name a torch.nn.Module, or a function without arguments that returns one"
         )
     return found
 
 
 def load_inputs(spec: str | None, model: Module, model_spec: str) -> Inputs:
-    """The (args, kwargs) of an --inputs SPEC, which is one of
+    """Load the (args, kwargs) of an --inputs SPEC, which is one of
 
-    - a description: `input_ids=int64[1,16]<30522 mask=bool[1,16]`; one without a name is given by position. Floats are
+    - a description: `input_ids=int64[1,16]<30522 mask=bool[1,16]`; a tensor without a name is positional. Floats are
       standard normal, integers random below the number after `<` (below 2 without one), always the same: the seed is 0;
-    - a `.safetensors`, `.npz`, `.json` or `.pt` file of named tensors, given by name. Nothing but tensors is unpickled;
+    - a `.safetensors`, `.npz`, `.json` or `.pt` file of named tensors. Nothing but tensors is unpickled;
     - `package.module:name` or `path/file.py:name`: a tensor, a tuple or list of arguments, a dict of named ones, or a
-      function that gives one of these;
+      function that returns one of these;
     - None: a batch of 32 images for the demo, `dummy_inputs` for a transformers model that reads text.
 
-    What is described, or read from a file, is put on the model's device.
+    Tensors from a description or a file are moved to the model's device.
     """
     if spec is None:
         args, kwargs = _default_inputs(model, model_spec)
@@ -145,7 +145,7 @@ def load_inputs(spec: str | None, model: Module, model_spec: str) -> Inputs:
 def scalar_loss(output: Any) -> Tensor:
     """A scalar to call backward on: the output's `.loss`, else the mean square of its tensors that require a gradient.
 
-    Raises SourceError where none of them does.
+    Raises SourceError if none of them does.
     """
     loss = default_loss(output)
     if loss is None:
@@ -156,7 +156,7 @@ def scalar_loss(output: Any) -> Tensor:
 
 
 def demo_loss(output: Tensor) -> Tensor:
-    """The cross entropy of the demo's logits [32, 10] with the digits that its batch shows."""
+    """The cross entropy of the demo's logits [32, 10] and the digits in its batch."""
     return cross_entropy(output, demo.digits()[1][:DEMO_BATCH].to(output.device))
 
 
@@ -172,7 +172,7 @@ def explain(error: BaseException) -> str:
 
 
 def _path(spec: str) -> Path:
-    """The path that a MODEL or SPEC may be; SourceError where no file can have it as a name."""
+    """A MODEL or SPEC as a path; SourceError if no file can have that name."""
     try:
         path = Path(spec).expanduser()
         path_of(path)
@@ -182,7 +182,7 @@ def _path(spec: str) -> Path:
 
 
 def _kind_of_file(file: Path) -> str:
-    """What something is that should be a file, such as a named pipe; nothing where it is one, or nothing is there."""
+    """What is there in the place of a file, such as a named pipe; "" if it is a file, or nothing is there."""
     try:
         return other_kind(file.stat())
     except OSError:
@@ -198,7 +198,7 @@ def _names_object(spec: str) -> bool:
 
 
 def _object(spec: str, ready: type | tuple[type, ...]) -> Any:
-    """What a `source:name` names; what that gives when it is called, where it is of no class in `ready`."""
+    """What a `source:name` names; if it is a function or class, and not one of `ready`, what it returns."""
     source, _, name = spec.rpartition(":")
     file = _path(source).resolve() if source.endswith(".py") else None
     with _importable(file.parent if file else Path.cwd()):
@@ -222,7 +222,7 @@ def _imported(source: str, file: Path | None) -> ModuleType:
 
 
 def _run_file(file: Path) -> ModuleType:
-    """The module of a file, run once however often it is asked for, under a name that no other module has."""
+    """The module of a file, run once however often it is asked for, under a unique name."""
     name = re.sub(r"\W", "_", f"{file.stem}_{zlib.crc32(os.fsencode(file)):08x}")
     if name in sys.modules:
         return sys.modules[name]
@@ -243,7 +243,7 @@ BESIDE: dict[Path, dict[str, ModuleType]] = {}  # by folder: the modules that we
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """A block in which modules of a folder can be imported: its own, also those of a name that another folder's had."""
+    """A block in which modules of a folder can be imported, also if another folder had one of the same name."""
     entry, own = str(folder), BESIDE.setdefault(folder, {})
     for name, module in [each for whose, known in BESIDE.items() if whose != folder for each in known.items()]:
         if sys.modules.get(name) is module and _holds(folder, name.partition(".")[0]):
@@ -264,7 +264,7 @@ def _holds(folder: Path, name: str) -> bool:
 
 
 def _is_from(folder: Path, name: str) -> bool:
-    """Whether a module lies right in a folder, or in a package that does."""
+    """Whether a module is directly in a folder, or in a package that is."""
     top = name.partition(".")[0]
     if not _holds(folder, top):
         return False
@@ -308,7 +308,7 @@ OWN = str(Path(__file__).parents[1]) + os.sep
 
 
 def _place(error: BaseException) -> str | None:
-    """The last file:line of an error that is neither hookline's nor an installed library's."""
+    """The last file:line of an error that is neither in hookline nor in an installed library."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_shown(error.filename)}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -317,7 +317,7 @@ def _place(error: BaseException) -> str | None:
 
 
 def _shown(file: str) -> str:
-    """A path as it is seen from the current folder, where it lies below that."""
+    """A path relative to the current folder, if it is below it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
@@ -327,7 +327,7 @@ def _shown(file: str) -> str:
 
 def _from_folder(folder: Path) -> Module:
     if not (folder / "config.json").is_file():
-        raise SourceError(f"the folder {folder} holds no config.json, so it is no transformers model: {MODELS}")
+        raise SourceError(f"the folder {folder} holds no config.json, so it is not a transformers model: {MODELS}")
     strange = [each for each in folder.iterdir() if not each.is_dir() and _kind_of_file(each)]
     if strange:
         raise SourceError(f"{strange[0]} is not a file but {_kind_of_file(strange[0])}")
@@ -366,11 +366,11 @@ def _default_inputs(model: Module, model_spec: str) -> Inputs:
     ready = getattr(model, "dummy_inputs", None)
     if isinstance(ready, Mapping) and getattr(model, "main_input_name", None) in ready:
         return (), dict(ready)
-    raise SourceError(f"say what to call {model_spec} with: --inputs {DESCRIPTIONS}; or a file, or module:name")
+    raise SourceError(f"{model_spec} needs inputs: --inputs {DESCRIPTIONS}, a file, or module:name")
 
 
 def _described(spec: str) -> Inputs:
-    """The random tensors of a description, drawn from a generator of their own."""
+    """The random tensors of a description, from a generator of their own."""
     generator = torch.Generator().manual_seed(0)
     args: list[Tensor] = []
     kwargs: dict[str, Tensor] = {}
@@ -394,15 +394,15 @@ def _described(spec: str) -> Inputs:
 def _random(text: str, match: re.Match[str], generator: torch.Generator) -> Tensor:
     dtype = DTYPES.get(match["dtype"])
     if dtype is None:
-        raise SourceError(f"--inputs {text!r}: no dtype {match['dtype']!r}; there are {', '.join(DTYPES)}")
+        raise SourceError(f"--inputs {text!r}: dtype must be one of {', '.join(DTYPES)}, not {match['dtype']!r}")
     shape = [_whole(text, size) for size in re.findall(r"\d+", match["shape"])]
     whole = not dtype.is_floating_point and dtype != torch.bool
     if match["high"] and not whole:
-        raise SourceError(f"--inputs {text!r}: only integers take '<', as in 'input_ids=int64[1,16]<30522'")
+        raise SourceError(f"--inputs {text!r}: only integers can have '<', as in 'input_ids=int64[1,16]<30522'")
 
     high = _whole(text, match["high"] or "2")
     if whole and not 0 < high <= torch.iinfo(dtype).max:
-        raise SourceError(f"--inputs {text!r}: the number after '<' is to be from 1 to {torch.iinfo(dtype).max}")
+        raise SourceError(f"--inputs {text!r}: the number after '<' must be from 1 to {torch.iinfo(dtype).max}")
     try:
         if dtype.is_floating_point:
             return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
@@ -412,9 +412,9 @@ def _random(text: str, match: re.Match[str], generator: torch.Generator) -> Tens
 
 
 def _whole(text: str, digits: str) -> int:
-    """A number of a description; SourceError for one of more digits than a size of PyTorch's has."""
+    """A number in a description; SourceError for more digits than a size in PyTorch can have."""
     if len(digits) > DIGITS:
-        raise SourceError(f"--inputs {shortened(text)}: it cannot be made of a number of {len(digits)} digits")
+        raise SourceError(f"--inputs {shortened(text)}: a number of {len(digits)} digits is too large")
     return int(digits)
 
 
@@ -443,10 +443,10 @@ def _read_npz(file: Path) -> dict[str, Tensor]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Lists as tensors; numbers, true, false, null and text as they are."""
+    """Read lists as tensors; numbers, true, false, null and text stay as they are."""
     data = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
-        raise SourceError(f'the inputs file {file} is to hold named tensors, as in {{"input_ids": [[1, 2, 3]]}}')
+        raise SourceError(f'the inputs file {file} must hold named tensors, as in {{"input_ids": [[1, 2, 3]]}}')
     return {
         name: _tensor(value, f"{name!r} in {file}") if isinstance(value, list) else value
         for name, value in data.items()
@@ -457,7 +457,7 @@ def _tensor(value: list[Any], name: str) -> Tensor:
     try:
         tensor = torch.tensor(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise SourceError(f"{name} is no tensor: {explain(error)}") from None
+        raise SourceError(f"{name} is not a tensor: {explain(error)}") from None
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
@@ -468,7 +468,7 @@ def _read_torch(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise SourceError(
-            f"{file} is no file of tensors alone, and nothing else is unpickled; save the tensors as .safetensors"
+            f"{file} holds more than tensors, and nothing else is unpickled; save the tensors as .safetensors"
         ) from None
 
 
@@ -489,12 +489,12 @@ def _as_inputs(value: Any, source: str) -> Inputs:
     if isinstance(value, tuple | list):
         return tuple(value), {}
     raise SourceError(
-        f"{source} gives {_kind(value)}; inputs are a tensor, a tuple of arguments, or a dict of named ones"
+        f"inputs must be a tensor, a tuple of arguments or a dict of named ones; {source} gives {_kind(value)}"
     )
 
 
 def _device(model: Module) -> torch.device:
-    """Where the model's first parameter is; the CPU for a model without any, or one whose weights are elsewhere."""
+    """The device of the model's first parameter; the CPU without parameters, or if the weights are offloaded."""
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None or first.is_meta else first.device
 

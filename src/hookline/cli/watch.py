@@ -51,7 +51,7 @@ KEEPS = ("shape", "stats", "histogram", "tensor", "copy", "fingerprint")
 
 def _known_keep(keep: str | None) -> str | None:
     if keep is not None and keep not in KEEPS:
-        raise RecordError(f"--keep {keep!r} is not known; it is {', '.join(KEEPS[:-1])} or {KEEPS[-1]}")
+        raise RecordError(f"--keep must be {', '.join(KEEPS[:-1])} or {KEEPS[-1]}, not {keep!r}")
     return keep
 
 
@@ -89,7 +89,7 @@ def watch(
 
 
 def _kept(keep: str) -> dict[str, Any]:
-    """What `watch` is to keep."""
+    """The arguments of `watch` for a --keep."""
     if keep != "fingerprint":
         return {"keep": keep}
     from hookline.matching.fingerprint import fingerprint
@@ -98,7 +98,7 @@ def _kept(keep: str) -> dict[str, Any]:
 
 
 def _recorded(watching: AbstractContextManager[Run], subject: Subject, *, grads: bool) -> tuple[Run, int]:
-    """The run of a subject while it is watched, and the exit code; what went wrong is printed on stderr."""
+    """The run of a subject while it is watched, and the exit code; an error is printed on stderr."""
     with watching as run:
         try:
             subject.forward_backward() if grads else subject.forward()

@@ -1,1 +1,1 @@
-"""Two runs beside each other: which calls belong together, by how much they differ, which module makes it, and why."""
+"""Compare two models or two runs: by how much their calls differ, which module is the culprit, and why."""

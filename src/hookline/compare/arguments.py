@@ -1,4 +1,4 @@
-"""The arguments of a reference's call, for a partner that is called in another way."""
+"""Adapt the arguments of a reference's call to a partner that is called in another way."""
 
 import inspect
 from collections.abc import Iterable
@@ -18,8 +18,7 @@ VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def adapted(arguments: Arguments, record: CallRecord) -> Arguments:
-    """The arguments of the reference's call in the way that the partner was called: by its names, in its dtypes, on its
-    devices."""
+    """The arguments of the reference's call as the partner was called: by its names, in its dtypes, on its devices."""
     given = named(*arguments)
     wanted = named(record.args, record.kwargs)
     if given.keys() == wanted.keys():
@@ -33,17 +32,17 @@ def adapted(arguments: Arguments, record: CallRecord) -> Arguments:
 
 
 def _filled(part: Any, left: Any) -> Any:
-    """A recorded argument with the next tensor for each that it stands for; TypeError for what is not known whole."""
+    """A recorded argument, with the next tensors in the place of recorded ones; TypeError if it was not kept whole."""
     if isinstance(part, TensorInfo):
         tensor = next(left, None)
         if tensor is None or tuple(tensor.shape) != tuple(part.shape):
-            raise TypeError("the partner is given other tensors")
+            raise TypeError("the partner receives other tensors")
         return _fitted(tensor, part)
     if isinstance(part, SCALARS):
         return part
     if type(part) in (tuple, list):
         return type(part)(_filled(each, left) for each in part)
-    raise TypeError(f"the partner is given {part!r}, which was not kept")
+    raise TypeError(f"the partner receives {part!r}, which was not kept")
 
 
 def _fitted(tensor: Tensor, info: TensorInfo | None) -> Tensor:
@@ -53,7 +52,7 @@ def _fitted(tensor: Tensor, info: TensorInfo | None) -> Tensor:
 
 
 def rounded(arguments: Arguments, record: CallRecord) -> Arguments | None:
-    """The arguments, rounded to the dtypes that the partner was given and cast back; None where nothing is lost."""
+    """The arguments, rounded to the dtypes of the partner's arguments and cast back; None if nothing is lost."""
     given = named(*copied_arguments(arguments))
     wanted = [info.dtype for _, info in leaves(named(record.args, record.kwargs), kind=TensorInfo)]
     found = [tensor for _, tensor in tensors(given)]
@@ -77,8 +76,8 @@ def _is_narrower(one: torch.dtype, other: torch.dtype) -> bool:
 
 
 def in_full(arguments: Arguments, ours: Module, theirs: Module, record: CallRecord) -> Arguments | None:
-    """All arguments of the reference's call, by the names in the partner's signature, also those that the partner's
-    caller left out, and none that it added; None where the partner is called in the same way, or takes no such."""
+    """All arguments of the reference's call by the names in the partner's signature: also those that the partner's
+    caller left out, and none that it added. None if the partner is called in the same way, or does not accept them."""
     if named(*arguments).keys() == named(record.args, record.kwargs).keys():
         return None
     try:
@@ -102,20 +101,20 @@ def in_full(arguments: Arguments, ours: Module, theirs: Module, record: CallReco
 
 
 def _by_name(arguments: Arguments, module: Module) -> dict[str, Any]:
-    """The arguments of a call by the names in the signature of the module; TypeError where it takes a `*args`."""
+    """The arguments of a call by the names in the module's signature; TypeError if some are in its `*args`."""
     signature = inspect.signature(module.forward)
     bound = signature.bind(*arguments[0], **arguments[1]).arguments
     found: dict[str, Any] = {}
     for name, part in bound.items():
         kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
-            raise TypeError(f"{name} has no names")
+            raise TypeError(f"the arguments in *{name} have no names")
         found |= part if kind is inspect.Parameter.VAR_KEYWORD else {name: part}
     return found
 
 
 def argument_names(module: Module | None) -> list[str]:
-    """The names of the positional arguments of a module's forward; none where its signature is not known."""
+    """The names of the positional arguments of a module's forward; empty if its signature is not known."""
     if module is None:
         return []
     try:

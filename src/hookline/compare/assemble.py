@@ -1,4 +1,4 @@
-"""A Diff out of what was found."""
+"""Put a Diff together."""
 
 from collections.abc import Iterable
 
@@ -18,7 +18,7 @@ def assembled(
     *,
     every_call: bool = False,
 ) -> Diff:
-    """The Diff of two models or runs of these names, with a note on the outputs that only one of two modules gives."""
+    """The Diff of two models or runs with these names, with notes on outputs that were not compared."""
     return Diff(
         names=names,
         pairs=tuple(pairs),
@@ -33,8 +33,8 @@ def assembled(
 
 
 def _own_floats(pairs: list[Pair]) -> bool:
-    """Whether floats of the models' own outputs were compared: whole numbers, such as the index of the largest, agree
-    though the numbers that they were made of do not."""
+    """Whether floats of the models' own outputs were compared: integers, such as the index of the largest, can agree
+    though the numbers behind them do not."""
     own = [found for pair in pairs if pair.own for found in pair.outputs.values()]
     return any(kind_of(found.dtypes[0]) in ("float", "complex") and None not in found.shapes for found in own)
 

@@ -1,4 +1,4 @@
-"""The buffers that a forward updates, such as the running statistics of a BatchNorm: what they are after it."""
+"""Keep and compare the buffers that a forward updates, such as the running statistics of a BatchNorm."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ Name: TypeAlias = tuple[str, str]  # the path of the module, and the buffer's ow
 
 @dataclass(frozen=True, slots=True)
 class Buffers:
-    """The buffers of a model: all of them, as they were before a call, and what is known of those that it updated."""
+    """The buffers of a model before a call, and what is known of those that the call updated."""
 
     before: dict[Name, Tensor]
     updated: dict[Name, TensorInfo]
 
     def info(self, name: Name, keep: Leaf) -> TensorInfo | None:
-        """What is known of one after the call, updated or not; None where there is none."""
+        """What is known of a buffer after the call; None if there is none of that name."""
         if name in self.updated:
             return self.updated[name]
         return keep(self.before[name]) if name in self.before else None
@@ -45,8 +45,8 @@ def buffers_of(held: Iterable[Held], keep: Leaf) -> Buffers:
 def with_buffers(
     pairs: list[Pair], ours: Buffers, theirs: Buffers, partners: Mapping[str, str], keep: Leaf, allowed: Allowed
 ) -> list[Pair]:
-    """The pairs with the differences of the buffers that one of both models updated; they stand at the last call of
-    their module, or of the nearest that was called around it. A buffer that only one of them has is left out."""
+    """The pairs with the differences of the buffers that either model updated, at the last call of their module or of
+    the nearest called module around it. A buffer that only one model has is left out."""
     last = {pair.path_a: pair.number for pair in pairs}
     back = {partner: path for path, partner in partners.items()}
     names = [*ours.updated, *((back[path], name) for path, name in theirs.updated if path in back)]

@@ -1,4 +1,4 @@
-"""What two calls tell of why they gave something else: what they call their modules with, and in which order."""
+"""Why the outputs of two calls differ: what they call their modules with, and in which order."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +15,16 @@ from hookline.matching.tensors import Difference
 from hookline.model.keypath import named
 from hookline.record.record import CallRecord, TensorInfo
 
-MOST = 5  # of a kind that are told one by one
+MOST = 5  # of a kind that are named one by one
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """A pair of calls made by two others: both records, whether their outputs differ, the name by which it is told,
-    and the names of its positional arguments where the module is at hand."""
+    """A pair of calls made by two others.
+
+    - `one`, `other`: their records; `differs`: whether their outputs differ;
+    - `name`: the module's name in messages; `arguments`: the names of its positional arguments, if they are known.
+    """
 
     one: CallRecord
     other: CallRecord
@@ -31,8 +34,8 @@ class Inside:
 
 
 def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside], rounding: float = 0.0) -> list[Cause]:
-    """What two calls tell of why they gave something else; `inside` are the pairs of calls that they made, in order.
-    The first that is called with something else is named."""
+    """Why the outputs of two calls differ; `inside` are the pairs of calls that they made, in order. The first of them
+    with inputs that differ is named."""
     found = [Cause("error", f"raised {call.error}") for call in (a, b) if call.error is not None and a.error != b.error]
     for each in inside:
         told = next(_other_inputs(each, rounding), None)
@@ -44,12 +47,12 @@ def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside], rounding: fl
 
 
 def beyond(found: Difference, rounding: float) -> bool:
-    """Whether something differs, and by more than an error that rounding explains."""
+    """Whether it differs by more than rounding explains."""
     return found.differs and (not rounding or bool(found.nan) or not found.error <= rounding)
 
 
 def _other_inputs(each: Inside, rounding: float) -> Iterator[str]:
-    """What a module is called with that is not the same, the first first."""
+    """The inputs of a module that differ, in order."""
     one, other = named(each.one.args, each.one.kwargs), named(each.other.args, each.other.kwargs)
     infos = {key_text(keys): (ours, theirs) for keys, ours, theirs in paired_leaves(one, other, kind=TensorInfo)}
     absent: list[str] = []
@@ -80,7 +83,7 @@ def _missing(label: str, key: str, *, ours: Any) -> str:
 
 
 def _absent_plain(one: Any, other: Any, names: list[str]) -> Iterator[str]:
-    """The numbers and texts that one call has and the other has not, as far as the others have the same keys."""
+    """The numbers and texts that only one of two calls is given."""
     for mine, yours, verb in ((one, other, "without"), (other, one, "with")):
         for key, part in mine.items():
             if key not in yours and isinstance(part, bool | int | float | str) and len(mine) > len(yours):
@@ -89,7 +92,7 @@ def _absent_plain(one: Any, other: Any, names: list[str]) -> Iterator[str]:
 
 
 def _argument(key: str, names: list[str]) -> str:
-    """An argument by its name, where that is known."""
+    """The name of an argument, if it is known."""
     place, _, rest = key.partition(".")
     if not place.isdigit():
         return key
@@ -98,20 +101,20 @@ def _argument(key: str, names: list[str]) -> str:
 
 
 def _with_relation(difference: Difference, one: TensorInfo, other: TensorInfo) -> str:
-    """The difference, and what the one is of the other, where both are at hand."""
+    """The difference, and how the two tensors are related, if both were kept."""
     a, b = one.value, other.value
     more = relation(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else ""
     return f"{difference}; {more}" if more else str(difference)
 
 
 def _as_numbers(one: TensorInfo, other: TensorInfo) -> tuple[str, str] | None:
-    """Whole numbers of two tensors in a few words; None of other tensors, and where they were not kept."""
+    """The integers of two tensors, in short; None for other tensors, and if they were not kept."""
     told = _numbers(one), _numbers(other)
     return None if told[0] is None or told[1] is None else (told[0], told[1])
 
 
 def _numbers(info: TensorInfo) -> str | None:
-    """The whole numbers of a tensor: 0..15 where one follows the other, of equal rows the first alone."""
+    """The integers of a tensor, in short: 0..15 for consecutive ones, one row if all rows are equal."""
     value: Any = info.value
     if is_fingerprint(value):
         value = value["samples"] if value["count"] <= SAMPLES else None
@@ -137,7 +140,7 @@ def other_inputs(a: CallRecord, b: CallRecord, rounding: float = 0.0) -> list[st
 
 
 def names_inside(paths: list[str], holder: str) -> dict[str, str]:
-    """The shortest ends of paths that tell them from each other, below what holds them.
+    """The shortest ends of paths that are unique below their container.
 
     >>> names_inside(["t.wpe", "t.h.0.ln", "t.h.1.ln"], "t")
     {'t.wpe': 'wpe', 't.h.0.ln': 'h.0.ln', 't.h.1.ln': 'h.1.ln'}
@@ -154,7 +157,7 @@ def names_inside(paths: list[str], holder: str) -> dict[str, str]:
 
 
 def _order(inside: list[Inside]) -> list[Cause]:
-    """Whether the calls right inside two were made in another order."""
+    """A cause if the two calls make their calls in different orders."""
     theirs = sorted(inside, key=lambda each: each.other.number)
     names = [[each.one.path.rpartition(".")[2] for each in order] for order in (inside, theirs)]
     if names[0] == names[1]:

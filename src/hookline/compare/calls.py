@@ -1,4 +1,4 @@
-"""Compare the calls of two runs: a Pair for each two calls that belong together."""
+"""Compare the matched calls of two runs: a Pair for each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,8 +14,8 @@ from hookline.record.record import CallRecord, Run, TensorInfo
 
 
 def compare_calls(run: Run, matching: Matching, allowed: Allowed) -> list[Pair]:
-    """A Pair for each two calls that belong together, by all that both runs kept of them. Calls that were made with
-    other shapes are set apart: they are listed, and do not count as different."""
+    """A Pair for each matched call, by everything that both runs kept of it. Calls with other shapes are excused: they
+    are listed, and do not count as different."""
     numbers = {id(one): number for number, (one, _) in enumerate(matching.pairs)}
     ended = in_order_of_ending(run)
     pairs = [
@@ -52,7 +52,7 @@ def _compare_gradients(a: Any, b: Any, allowed: Tolerance | None) -> Differences
 
 
 def _parent(call: CallRecord, numbers: Mapping[int, int]) -> int | None:
-    """The number of the nearest call around one that has a partner too."""
+    """The number of the nearest call around this one that has a partner."""
     around = call.parent
     while around is not None and id(around) not in numbers:
         around = around.parent
@@ -60,14 +60,14 @@ def _parent(call: CallRecord, numbers: Mapping[int, int]) -> int | None:
 
 
 def in_order_of_ending(run: Run) -> dict[int, int]:
-    """The place of each call, by its id, in the order in which calls end: one that ran inside another before it."""
+    """The place of each call, by its id, in the order in which calls end: inner calls before outer ones."""
     inside: dict[int | None, list[CallRecord]] = {}
     known = set(map(id, run.calls))
     for call in run.calls:
         inside.setdefault(id(call.parent) if id(call.parent) in known else None, []).append(call)
     order: list[CallRecord] = []
     left = [*inside.get(None, [])]
-    while left:  # parents before what they hold, later ones first
+    while left:  # parents before their children, later ones first
         call = left.pop()
         order.append(call)
         left += inside.get(id(call), [])
@@ -78,12 +78,12 @@ def in_order_of_ending(run: Run) -> dict[int, int]:
 
 
 def _with_apart(pairs: list[Pair]) -> list[Pair]:
-    """The pairs, those set apart whose outputs differ in shape for a reason outside the module.
+    """The pairs, those excused whose outputs differ in shape for a reason outside the module.
 
     - Their inputs differ in shape too, as where one model generates with a cache and the other without.
     - Or the models' own outputs agree, so the other shape is a matter of how they are written.
 
-    A model's own call is set apart only where another one of its calls was compared.
+    A model's own call is excused only if another of its calls was compared.
     """
     given = {pair.number for pair in pairs if _of_other_shape(pair) and _has_other(pair.inputs.values())}
     own = [pair for pair in pairs if pair.own]
@@ -99,7 +99,7 @@ def _is_apart(pair: Pair, given: set[int], compared: list[Pair], *, agree: bool)
 
 
 def _of_other_shape(pair: Pair) -> bool:
-    """Whether nothing but the shape of an output tells a difference."""
+    """Whether the outputs differ in nothing but shape."""
     differing = [found for found in pair.outputs.values() if found.differs]
     return bool(differing) and not pair.failed and all(found.other_shape for found in differing)
 

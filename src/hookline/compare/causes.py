@@ -1,4 +1,4 @@
-"""Why a module gives something else: what of two modules, and of the calls of them, is not the same."""
+"""Why a module's outputs differ: what differs in the two modules."""
 
 import functools
 import sys
@@ -17,13 +17,13 @@ from hookline.model.paths import walk
 from hookline.model.tensors import SCALARS
 
 PLAIN = (*SCALARS, torch.dtype)
-MOST = 5  # of a kind that are told one by one
+MOST = 5  # of a kind that are named one by one
 
 
 def module_causes(a: Module, b: Module, *, called: Iterable[str] = ()) -> list[Cause]:
-    """What of two modules differs that is no weight: their mode, dtype, attributes and class; and of the modules in
-    them that nobody calls, such as the projection that an attention only takes the weight of. `called` are the paths
-    below `a` that are called, and are looked at for themselves.
+    """What differs in two modules besides weights: mode, dtype, attributes and class. Modules inside that nobody calls
+    count too, such as a projection of which an attention only uses the weight; `called` are the paths below `a` that
+    are called, and are compared on their own.
 
     >>> from torch import nn
     >>> [str(cause) for cause in module_causes(nn.LayerNorm(4, eps=1e-12), nn.LayerNorm(4))]
@@ -63,15 +63,15 @@ def model_name(model: Module) -> str:
 
 
 def class_names(a: type, b: type) -> tuple[str, str]:
-    """The names of two classes; of two of one name with the module that each is imported from, as `torch.nn.Linear`."""
-    renamed = any(kind.__qualname__.rpartition(".")[2] != kind.__name__ for kind in (a, b))  # to pass for the other
+    """The names of two classes; if they share a name, with the modules they are from, as `torch.nn.Linear`."""
+    renamed = any(kind.__qualname__.rpartition(".")[2] != kind.__name__ for kind in (a, b))  # to look like the other
     if a.__name__ != b.__name__ or a is b or renamed:
         return a.__name__, b.__name__
     return _whole_name(a), _whole_name(b)
 
 
 def _whole_name(kind: type) -> str:
-    """A class with the nearest package to the top that exports it."""
+    """A class by the topmost package that exports it."""
     parts = kind.__module__.split(".")
     holders = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     exporting = (name for name in holders if getattr(sys.modules.get(name), kind.__name__, None) is kind)
@@ -79,8 +79,8 @@ def _whole_name(kind: type) -> str:
 
 
 def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str, str]]:
-    """(name, one's, the other's) of the attributes that both of two modules have, and that are not the same: numbers,
-    texts, functions, tensors, and the entries of a configuration."""
+    """The attributes of both modules that differ, as (name, first, second): numbers, texts, functions, tensors, and the
+    entries of a configuration."""
     ours, theirs = vars(a), vars(b)
     for name in ours:
         if name.startswith("_") or name == "training" or name not in theirs:
@@ -114,8 +114,8 @@ def _different_entries(name: str, one: Mapping[str, Any], other: Mapping[str, An
 
 
 def _shown(value: Any) -> str | None:
-    """What tells a plain value or a function from another; None of anything else. What stands after a zero byte is for
-    comparing only."""
+    """A plain value or a function as text to compare; None for anything else. The part after a zero byte is only for
+    comparing."""
     if isinstance(value, PLAIN):
         return repr(value)
     if isinstance(value, tuple | list) and all(isinstance(part, PLAIN) for part in value):
@@ -135,7 +135,7 @@ def _dtype(module: Module) -> str:
 
 
 def weight_causes(weights: Iterable[Weight], path: str, *, called: Iterable[str] = ()) -> list[Cause]:
-    """The causes that differing weights of a module are: its own, and those of modules in it that nobody calls."""
+    """The weights of a module that differ, as causes: its own, and those of modules inside that nobody calls."""
     others = [other for other in called if other]
     mine = [weight for weight in weights if _belongs((weight.name_a or weight.name_b or ""), path, others)]
     found = [Cause(f"{weight.kind.replace('parameter', 'weight')}s", _short(weight, path)) for weight in mine[:MOST]]

@@ -1,4 +1,4 @@
-"""Which pairs are culprits, by the verdicts on them and by what was recorded."""
+"""Find the culprits among the pairs: by running modules alone, and by what was recorded."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from hookline.compare.recorded import Differences, known, largest
 from hookline.compare.rounding import fold_excused, is_small, with_rounding, words_of_runs
 from hookline.matching.tensors import Difference
 
-FURTHER = 3.0  # times the error received, from which on an error sent back is a module's own
+FURTHER = 3.0  # times the error of the gradient received, above which an error returned is the module's own
 
 
 def judge_models(pairs: list[Pair], verdicts: Mapping[int, bool | None], limits: Mapping[int, float]) -> list[Pair]:
@@ -35,8 +35,8 @@ def judge_runs(pairs: list[Pair], coarser: torch.dtype | None) -> list[Pair]:
 
 
 def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
-    """The pairs with the word on whether they make a difference: the verdict on the pair of that number where there is
-    one, else what was recorded. One that holds a call that does makes none."""
+    """The pairs with `makes_it` set: whether each is a culprit, by the verdict on its number or else by what was
+    recorded. A pair that contains a culprit is not one."""
     holding: set[int] = set()
     received: dict[str, float] = {}
     for pair in pairs:
@@ -56,11 +56,12 @@ def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
 
 
 def _by_record(pair: Pair, *, agreeing: bool, received: float) -> bool | None:
-    """Whether the one gave something else on the same, has other buffers after calls on the same alone (`agreeing`), or
-    sent back other gradients for the same; None where what it was given differs too, or was not kept.
+    """Whether a pair is a culprit by its record: its outputs differ on the same inputs, its buffers differ after calls
+    on the same inputs only (`agreeing`), or it returns other gradients for the same ones. None if its inputs differ
+    too, or were not kept.
 
-    Small gradients agree within their tolerance though each is off by a percent, and a sum of them does not: so what is
-    sent back must be further off than what any call of the module `received`, as shares of their norms.
+    Small gradients agree within their tolerance though each is off by a percent, and their sum does not agree. So the
+    gradients returned must be further off than those any call of the module `received`, as shares of their norms.
     """
     if pair.gives_other:
         return True if _agree(pair.inputs) else None
@@ -73,7 +74,7 @@ def _by_record(pair: Pair, *, agreeing: bool, received: float) -> bool | None:
 
 
 def _off(found: Difference) -> float:
-    """How far off what differs is, as a share of its norm: NaN in one of them only is further than any number."""
+    """How far off a gradient is, as a share of its norm; infinitely if only one of the two is NaN."""
     return math.inf if found.nan else _or(math.inf, found.error)
 
 
@@ -82,5 +83,5 @@ def _agree(differences: Differences) -> bool:
 
 
 def _or(instead: float, error: float) -> float:
-    """An error, or what stands for one that is not known."""
+    """An error, or `instead` if it is not known."""
     return instead if math.isnan(error) else error

@@ -1,4 +1,4 @@
-"""A Diff as a plain document, and back."""
+"""Write a Diff as a plain document, and read it back."""
 
 from typing import Any, get_args
 
@@ -24,7 +24,7 @@ from hookline.store.members import (
 
 
 def _both(read: Read[Any]) -> Read[tuple[Any, Any]]:
-    """A reader of a list of two, of the first model and of the second."""
+    """A reader of a pair: of the first model and of the second."""
     return lambda value: pair(value, read)
 
 
@@ -84,7 +84,7 @@ DIFF = Schema(
 
 
 def to_document(diff: Diff) -> dict[str, Any]:
-    """All of a diff for JSON, and what follows from it: whether it is none, a line, the first and the culprit."""
+    """A diff for JSON, with what follows from it: whether it is the same, its summary, the first and the culprit."""
     first, culprit = diff.first, diff.culprit
     return {
         **{"same": diff.same, "summary": diff.summary},
@@ -95,7 +95,7 @@ def to_document(diff: Diff) -> dict[str, Any]:
 
 
 def decode(document: Any, _: object = None) -> Diff:
-    """The diff that a document describes; MemberError where it describes none."""
+    """The diff in a document; raises MemberError if it holds none."""
     found = DIFF.read(document)
     for place, each in enumerate(found.pairs):
         try:

@@ -1,4 +1,4 @@
-"""Diff, Pair, Weight, Cause: what a comparison gives back."""
+"""Diff, Pair, Weight, Cause: the result of a comparison."""
 
 import math
 import os
@@ -17,8 +17,8 @@ Unmatched: TypeAlias = tuple[tuple[str, int, str], ...]  # path, index, class
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One reason why a module gives something else: of which `kind` ("weights", "buffers", "mode", "attribute",
-    "arguments", "order", "calls", "dtype", "class", "error", "code"), and in words."""
+    """One reason why a module's outputs differ: its `kind` ("weights", "buffers", "mode", "attribute", "arguments",
+    "order", "calls", "dtype", "class", "error", "code"), and a message."""
 
     kind: str
     message: str
@@ -29,8 +29,12 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One parameter or buffer that differs: its names in both models (None where one has it not), "parameter" or
-    "buffer", by how much, and what else the one is of the other, such as "transposed"."""
+    """One parameter or buffer that differs.
+
+    - `name_a`, `name_b`: its names in both models, None in a model that does not have it;
+    - `kind`: "parameter" or "buffer"; `difference`: by how much it differs;
+    - `relation`: how the second is related to the first, such as "transposed", "" if in no known way.
+    """
 
     name_a: str | None
     name_b: str | None
@@ -47,18 +51,19 @@ class Weight:
 class Pair:
     """One call of the reference, and its partner.
 
-    - `path_a`, `path_b`, `type_a`, `type_b`: the modules and their classes; `index`: which call of them;
-    - `number`: the pair's place in call order; `parent`: that of the pair it ran inside, None at the top; `ended`:
-      its place in the order in which calls end, in which containers come after what they hold;
-    - `inputs`, `outputs`: the Difference of each tensor that the modules took and gave, by the keys that lead to it,
-      and of each number, text or None that is not the same;
-    - `buffers`: of the buffers that the forward updated, by name, as they were after it, where models were at hand;
-    - `grads`, `grad_inputs`: of the tensors' gradients, where these were recorded;
-    - `error`: the largest error of the outputs as a share of their norm; `amplification`: that over the inputs' error;
-    - `makes_it`: whether the module makes a difference itself, where one is; None where that is not known;
-    - `causes`: why, where it does;
-    - `excused`: why a difference does not count: "shape", of a call that was made with other shapes, or "rounding",
-      where the models compute in other dtypes and these explain it; "" where it counts.
+    - `path_a`, `path_b`, `type_a`, `type_b`: the modules and their classes; `index`: the index of the call;
+    - `number`: the pair's place in call order; `parent`: the number of the pair it ran inside, None at the top;
+      `ended`: its place in the order in which calls end, where a container comes after its modules;
+    - `inputs`, `outputs`: the Difference of each tensor in the inputs and outputs, by the keys that lead to it, and of
+      each number, text or None that differs;
+    - `buffers`: the same for the buffers that the forward updated, by name, after it (two models only);
+    - `grads`, `grad_inputs`: the same for the gradients of the outputs and of the inputs, if they were recorded;
+    - `error`: the largest error of the outputs, as a share of their norm; `amplification`: that error over the error of
+      the inputs;
+    - `makes_it`: whether the module is a culprit, if it differs; None if that is not known;
+    - `causes`: why, if it is one;
+    - `excused`: why a difference does not count: "shape" for a call with other shapes, "rounding" if the models compute
+      in other dtypes and rounding explains it; "" if it counts.
     """
 
     path_a: str
@@ -81,7 +86,7 @@ class Pair:
 
     @property
     def own(self) -> bool:
-        """Whether it is the call of a model itself, so that its outputs are the model's own."""
+        """Whether it is the call of a model itself, so its outputs are the model's own."""
         return "" in (self.path_a, self.path_b)
 
     @property
@@ -91,12 +96,12 @@ class Pair:
 
     @property
     def gives_other(self) -> bool:
-        """Whether the modules gave something else, or only one of them raised."""
+        """Whether the outputs differ, or only one of the two raised."""
         return self.failed or (not self.excused and any(found.differs for found in self.outputs.values()))
 
     @property
     def updates_other(self) -> bool:
-        """Whether a buffer is another after the forward."""
+        """Whether a buffer differs after the forward."""
         return any(found.differs for found in self.buffers.values())
 
     @property
@@ -107,7 +112,7 @@ class Pair:
 
     @property
     def folded(self) -> Differences:
-        """The gradients and buffers that are beyond the tolerance, and that rounding explains."""
+        """The gradients and buffers that differ by more than the tolerance, which rounding explains."""
         parts = {**self.grads, **self.grad_inputs, **self.buffers}
         return {key: found for key, found in parts.items() if found.folded}
 
@@ -118,8 +123,8 @@ class Pair:
 
     @property
     def worst(self) -> Difference | None:
-        """The output that differs most; where the outputs agree the buffer, or else the gradient, that does; None of a
-        module that gave none."""
+        """The output that differs most; if the outputs agree, the buffer or else the gradient; None for a module
+        without outputs."""
         backward = {**self.grads, **self.grad_inputs} if self.backs_other else self.outputs
         shown = self.outputs if self.gives_other else self.buffers if self.updates_other else backward
         return max(shown.values(), key=_size, default=None)
@@ -131,7 +136,8 @@ class Pair:
 
     @property
     def amplification(self) -> float:
-        """Error out over error in; infinite where only the output differs, NaN where neither does or is known."""
+        """Error of the output over error of the inputs; infinite if only the output differs, NaN if neither is
+        known."""
         given, gave = largest(self.inputs), self.error
         if math.isnan(given) or math.isnan(gave) or given == gave == 0 or math.isinf(given):
             return math.nan
@@ -139,7 +145,7 @@ class Pair:
 
     @property
     def why(self) -> str:
-        """The causes in a line."""
+        """The causes, in a line."""
         return "; ".join(cause.message for cause in self.causes)
 
     def __str__(self) -> str:
@@ -160,21 +166,21 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Diff(Result[Pair]):
-    """Where two models or runs differ: a `Pair` for each call of the first, the reference, that has a partner. True
-    where the models' own outputs differ, or an updated buffer or a gradient; with `every_call`, where any call differs.
+    """Where two models or two runs differ: a `Pair` for each call of the first, the reference, that has a partner.
+
+    It is true if the models' own outputs differ, or an updated buffer or a gradient; with `every_call`, if any call
+    differs. Printed, it is a tree with the differing branch open.
 
     `diff["encoder"]` is the pair of the first call of a module of the reference, `diff["encoder", 2]` that of its call
     2, `diff[0]` the first pair of all.
 
-    - `pairs`: in call order; `weights`: each parameter and buffer that is not the same, where models were at hand;
+    - `pairs`: in call order; `weights`: each parameter and buffer that differs (two models only);
     - `only_a`, `only_b`: (path, index, class) of the calls without a partner;
     - `mapping`: the partners whose paths differ; `proposed`: those of them that were proposed;
-    - `notes`: what to know about this comparison, such as what could not be seen;
-    - `names`: of the two models;
-    - `every_call`: whether a call inside that differs counts although the models' own outputs agree: where tolerances
-      were given, where the own outputs hold no floats, such as token ids, and where they were not compared.
-
-    Printed it is a tree with the differing branch open.
+    - `notes`: what to know about this comparison, such as what could not be compared;
+    - `names`: the names of the two models;
+    - `every_call`: whether a call inside that differs counts although the models' own outputs agree: if tolerances were
+      given, if the own outputs hold no floats, such as token ids, and if they were not compared.
     """
 
     noun: ClassVar[str] = "diff"
@@ -194,32 +200,32 @@ class Diff(Result[Pair]):
     @property
     def same(self) -> bool:
         """Whether the models' own outputs agree within the tolerance, and all updated buffers and gradients. Calls
-        inside may differ all the same, as `summary` and `first` say; weights that differ may make no difference."""
+        inside may still differ, as `summary` and `first` say; weights may differ without any effect."""
         if self.every_call or self.outputs_agree is None:
             return not any(pair.differs for pair in self.pairs)
         return self.outputs_agree and not any(pair.updates_other or pair.backs_other for pair in self.pairs)
 
     @property
     def outputs_agree(self) -> bool | None:
-        """Whether the models' own outputs agree; None where the models themselves are not among the calls."""
+        """Whether the models' own outputs agree; None if the models' own calls are not among the pairs."""
         own = [pair for pair in self.pairs if pair.own]
         return not any(pair.gives_other for pair in own) if own else None
 
     @property
     def apart(self) -> tuple[Pair, ...]:
-        """The calls that were made with other shapes and so were not compared; they do not count as different."""
+        """The calls with other shapes, which were not compared; they do not count as different."""
         return tuple(pair for pair in self.pairs if pair.excused == "shape")
 
     @property
     def identical(self) -> bool:
-        """Whether no call differs in any element, as far as was kept; 0.0 and -0.0 are equal."""
+        """Whether no call differs in any element, as far as the runs kept them; 0.0 and -0.0 are equal."""
         parts = (part for pair in self.pairs for part in (pair.outputs, pair.buffers, pair.grads))
         return all(found.identical for part in parts for found in part.values())
 
     @property
     def first(self) -> Pair | None:
-        """The first call to end with another output; where none does, with other buffers; where none does, the one of
-        which the backward pass first gave another gradient; None where nothing differs."""
+        """The first call to end with an output that differs; if outputs agree, with buffers that differ; if those agree
+        too, the first call of the backward pass with a gradient that differs. None if nothing differs."""
         updated = [pair for pair in self.pairs if pair.updates_other]
         given = [pair for pair in self.pairs if pair.gives_other] or updated
         if given:
@@ -228,8 +234,8 @@ class Diff(Result[Pair]):
 
     @property
     def culprits(self) -> tuple[Pair, ...]:
-        """The calls that make a difference themselves: of outputs in the order in which they ended, then of buffers
-        alone, then of gradients alone, in that of the backward pass."""
+        """The calls that cause a difference: first those whose outputs differ, in the order in which they ended, then
+        those whose buffers alone differ, then gradients alone, in the order of the backward pass."""
         made = sorted((pair for pair in self.pairs if pair.makes_it), key=lambda pair: pair.ended)
         forward = [pair for pair in made if pair.gives_other]
         updating = [pair for pair in made if pair.updates_other and not pair.gives_other]
@@ -238,12 +244,12 @@ class Diff(Result[Pair]):
 
     @property
     def culprit(self) -> Pair | None:
-        """The first of the culprits; None where none is known."""
+        """The first of the culprits; None if none is known."""
         return next(iter(self.culprits), None)
 
     @property
     def unmatched(self) -> Unmatched:
-        """Every call without a partner, of the first and then of the second."""
+        """Every call without a partner, first those of the first model."""
         return (*self.only_a, *self.only_b)
 
     def _entries(self) -> Sequence[Pair]:
@@ -260,12 +266,12 @@ class Diff(Result[Pair]):
 
     @property
     def summary(self) -> str:
-        """What was found, in a line."""
+        """The result in a line."""
         one, other = self.names
         count, differing = len(self.pairs), sum(pair.differs for pair in self.pairs)
         head = f"{one} and {other}"
         if not count:
-            return f"{head}: no call of the one belongs to a call of the other"
+            return f"{head}: no call of the first matches a call of the second"
         head = f"{head}:{self._own_outputs()}"
         if not differing:
             return f"{head} no difference in {counted(count - len(self.apart), 'call')}{self._though()}"
@@ -279,7 +285,7 @@ class Diff(Result[Pair]):
         return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
 
     def _own_outputs(self) -> str:
-        """Whether the models' own outputs agree, as the summary begins; nothing where these were not compared."""
+        """Whether the models' own outputs agree, as the summary begins; "" if they were not compared."""
         own = [found for pair in self.pairs if pair.own for found in pair.outputs.values()]
         if self.outputs_agree and own and all(found.basis == "shape" and None not in found.shapes for found in own):
             return " outputs have the same shapes;"
@@ -287,25 +293,25 @@ class Diff(Result[Pair]):
 
     @property
     def rounded(self) -> tuple[Pair, ...]:
-        """The calls of which rounding explains the difference of outputs, gradients or buffers, where models compute in
-        other dtypes; some of them may differ beside that."""
+        """The calls whose outputs, gradients or buffers differ by rounding, where the models compute in other dtypes;
+        some of them may differ in something else too."""
         return tuple(pair for pair in self.pairs if pair.excused == "rounding" or pair.folded)
 
     def _though(self) -> str:
-        """What else there is to say of calls that all agree."""
+        """What to add when all calls agree."""
         tolerated = " beyond rounding" if self.rounded else "" if self.identical else " beyond the tolerance"
         verb = "differs" if len(self.weights) == 1 else "differ"
         return f"{tolerated}, though {counted(len(self.weights), 'weight')} {verb}" if self.weights else tolerated
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data that JSON can hold: numbers that are not finite are text."""
+        """The diff as plain data that JSON can hold: numbers that are not finite are text."""
         from hookline.compare.diff_document import to_document
 
         return to_document(self)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write it to a folder, whole or not at all, as `diff.json`; StoreError where the folder holds something
-        else."""
+        """Write the diff to a folder, whole or not at all, as `diff.json`. Raises StoreError if the folder holds
+        something else."""
         write(folder, self.to_dict(), {}, kind=self.noun)
 
     def __bool__(self) -> bool:
@@ -313,7 +319,7 @@ class Diff(Result[Pair]):
 
 
 def row(pair: Pair) -> dict[str, Any]:
-    """One pair as a flat row, a value for each of COLUMNS."""
+    """A pair as a flat row: a value for each of COLUMNS."""
     worst = pair.worst
     figures = {name: getattr(worst, name) if worst is not None else None for name in FIGURES}
     return {**{name: getattr(pair, name) for name in COLUMNS if name not in FIGURES}, **figures}
@@ -326,6 +332,6 @@ def _name(pair: Pair | None) -> str:
 
 
 def _size(found: Difference) -> tuple[bool, float]:
-    """What the worst is chosen by: an error that is not known is the worst where it differs, else the least."""
+    """The key that picks the worst: an error that is not known is the largest if it differs, else the smallest."""
     unknown = math.inf if found.differs else -1.0
     return found.differs, unknown if math.isnan(found.error) else found.error

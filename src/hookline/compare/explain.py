@@ -1,4 +1,4 @@
-"""Why a pair makes a difference, by its calls, its modules and how it ran alone; the likeliest cause first."""
+"""Why a pair is a culprit: by its calls, its modules, and how the module ran alone; the likeliest cause first."""
 
 from collections.abc import Iterator, Mapping
 
@@ -28,8 +28,8 @@ def why_modules(
     *,
     rounding: float = 0.0,
 ) -> tuple[Cause, ...]:
-    """Why a pair makes a difference, with both models at hand; `verdict` is what running it alone told, `rounding` the
-    error of arguments that rounding explains."""
+    """The causes of a culprit of two models. `verdict` is the result of running it alone, `rounding` the error of
+    arguments that rounding explains."""
     called = [path for path in matching.paths if path != pair.path_a]
     below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
     one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
@@ -45,7 +45,7 @@ def why_modules(
 def told_by_modules(
     pair: Pair, matching: Matching, modules: tuple[Selection, Selection], weights: list[Weight]
 ) -> bool:
-    """Whether weights, modes or attributes of two modules differ, and so tell more than rounding does."""
+    """Whether weights, modes or attributes of two modules differ, which explains more than rounding does."""
     one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
     if one is None or other is None:
         return False
@@ -53,18 +53,20 @@ def told_by_modules(
     below = [path.removeprefix(f"{pair.path_a}.") for path in called if _is_inside(path, pair.path_a)]
     causes = module_causes(one, other, called=below)
     found = any(cause.kind in ("mode", "attribute") and not _of_dtypes(cause) for cause in causes)
-    own = [weight for weight in weights if weight.relation != "transposed"]  # which may be used so: running it tells
+    own = [
+        weight for weight in weights if weight.relation != "transposed"
+    ]  # it may be used so: running the module shows it
     return found or bool(weight_causes(own, pair.path_a, called=called))
 
 
 def _of_dtypes(cause: Cause) -> bool:
-    """Whether an attribute is a dtype, as a configuration holds it."""
+    """Whether a cause is about a dtype that a configuration holds."""
     words = [word.strip("'") for word in cause.message.partition(" is ")[2].split(" against ")]
     return all(isinstance(getattr(torch, word.removeprefix("torch."), None), torch.dtype) for word in words)
 
 
 def why_records(pair: Pair, matching: Matching, *, rounding: float = 0.0) -> tuple[Cause, ...]:
-    """Why, as far as the records of two runs tell."""
+    """The causes of a pair, as far as the records of two runs show them."""
     one, other = matching.pairs[pair.number]
     causes = _call_causes(pair, matching, rounding=rounding)
     if one.training != other.training:
@@ -76,15 +78,15 @@ def why_records(pair: Pair, matching: Matching, *, rounding: float = 0.0) -> tup
     if one.type != other.type:
         causes.append(Cause("class", f"is {with_article(one.type)} against {with_article(other.type)}"))
     if not causes and pair.makes_it:
-        causes.append(Cause("code", "given the same, it gives something else: look at its weights and its code"))
+        causes.append(Cause("code", "its outputs differ on the same inputs: look at its weights and its code"))
     return tuple(_in_order(causes))
 
 
 def _transposed(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]:
-    """A cause where the weights are the same, and are used the other way round."""
+    """A cause if the weights are equal and one model uses them transposed."""
     turned = () if verdict is None else verdict.transposed
     if turned and not any(cause.kind == "weights" and "transposed" in cause.message for cause in causes):
-        yield Cause("weights", f"{', '.join(turned)} is transposed: the other way round it gives the same")
+        yield Cause("weights", f"{', '.join(turned)} is transposed: turned round, it gives the same outputs")
 
 
 def _call_causes(
@@ -95,7 +97,7 @@ def _call_causes(
     modules: Mapping[str, Module] | None = None,
     rounding: float = 0.0,
 ) -> list[Cause]:
-    """What the calls tell; their own arguments tell nothing of a module that was run alone, on the reference's."""
+    """The causes in the calls. The arguments of a module that was run alone, on those of the reference, are none."""
     one, other = matching.pairs[pair.number]
     given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other, rounding)]
     inside = _inside(one, matching, modules or {}, rounding)
@@ -117,7 +119,7 @@ def _inside(holder: CallRecord, matching: Matching, modules: Mapping[str, Module
         Inside(
             one,
             other,
-            _gave_other(one, other, rounding),
+            _outputs_differ(one, other, rounding),
             names[one.path] or one.type,
             argument_names(modules.get(one.path)),
         )
@@ -126,14 +128,14 @@ def _inside(holder: CallRecord, matching: Matching, modules: Mapping[str, Module
 
 
 def _nearest(call: CallRecord, known: set[int]) -> CallRecord | None:
-    """The nearest call around one that has a partner."""
+    """The nearest call around this one that has a partner."""
     around = call.parent
     while around is not None and id(around) not in known:
         around = around.parent
     return around
 
 
-def _gave_other(one: CallRecord, other: CallRecord, rounding: float) -> bool:
+def _outputs_differ(one: CallRecord, other: CallRecord, rounding: float) -> bool:
     found = compare_values(one.output, other.output, strict=False, plain=True).values()
     return any(beyond(each, rounding) for each in found)
 
@@ -144,20 +146,20 @@ def _in_order(causes: list[Cause]) -> list[Cause]:
 
 def _deed(pair: Pair) -> str:
     if pair.gives_other:
-        return "gives something else"
-    return "updates its buffers otherwise" if pair.updates_other else "sends back other gradients"
+        return "returns other outputs"
+    return "updates its buffers differently" if pair.updates_other else "returns other gradients"
 
 
 def _concluding(causes: list[Cause], verdict: Verdict | None, deed: str) -> Iterator[Cause]:
-    """What follows from running the module alone, with its own weights and with the reference's."""
+    """The causes that follow from running the module alone, with its own weights and with the reference's."""
     if all(cause.kind == "class" and _of_one_name(cause) for cause in causes):
-        yield Cause("code", f"given the same, and holding the same, its code {deed}")
+        yield Cause("code", f"with the same inputs and the same weights, its code {deed}")
     elif verdict is not None and verdict.only_weights is False and any(cause.kind == "weights" for cause in causes):
-        yield Cause("code", "and with the reference's weights it gives something else too")
+        yield Cause("code", "and with the reference's weights its outputs differ too")
 
 
 def _of_one_name(cause: Cause) -> bool:
-    """Whether two classes of one name are told apart, which tells little of what they do."""
+    """Whether the two classes share a name, which says little about what they do."""
     names = {words.rpartition(".")[2] for words in cause.message.split(" against ")}
     return len(names) == 1
 

@@ -1,4 +1,4 @@
-"""What two models are called with: the same, in the dtype and on the device of each."""
+"""Fit the inputs to a model: cast them to its dtype and move them to its device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ COMPUTED_IN = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 
 def fitted(inputs: Inputs, model: Module) -> tuple[Inputs, str]:
-    """The inputs, with floats in the dtype of the model's floating parameters and all tensors on their device, as far
-    as these have a single one, in copies where that is another; and what was done to them, in words.
+    """The inputs with floats in the dtype of the model's floating parameters and all tensors on their device, if these
+    have a single one, copied where they change; and what was changed, in words.
 
     >>> (args, _), told = fitted(((torch.ones(2), torch.arange(2)), {}), torch.nn.Linear(2, 2).bfloat16())
     >>> args[0].dtype, args[1].dtype, told
@@ -47,8 +47,9 @@ def fitted(inputs: Inputs, model: Module) -> tuple[Inputs, str]:
 
 @contextmanager
 def missing_data_named(a: Module, b: Module) -> Iterator[None]:
-    """A block in which an error becomes a CompareError where some parameters or buffers of a model have no data, on the
-    meta device, and others have: hooks may load them when a model is called, so that only an error tells."""
+    """A block whose errors become a CompareError if some parameters or buffers of a model have no data, on the meta
+    device, and others have. Hooks may load them when the model is called, so only an error shows that they are
+    missing."""
     try:
         yield
     except CompareError:
@@ -62,8 +63,8 @@ def missing_data_named(a: Module, b: Module) -> Iterator[None]:
 
 
 def told_partly_meta(model: Module, which: str) -> str:
-    """Which parameters and buffers of a model have no data, where others have; "" where all or none have. Those that
-    accelerate brings in for a call have theirs."""
+    """Which parameters and buffers of a model have no data while others have; "" if all or none have. Those that
+    accelerate loads for a call count as having data."""
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     empty = [name for name in without_data(model) if name in held]
     if not empty or len(empty) == len(held):
@@ -84,7 +85,7 @@ def _dtype_for(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def _single(model: Module) -> tuple[torch.dtype | None, torch.device | None]:
-    """The only dtype of a model's floating parameters, and the only device of these; None where it has several."""
+    """The single dtype and the single device of a model's floating parameters; None if there are several."""
     held = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
     dtypes = {parameter.dtype for parameter in held if parameter.is_floating_point()}
     moving = any(True for _ in execution_devices(model))  # accelerate takes the inputs where each module runs

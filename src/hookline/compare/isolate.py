@@ -1,4 +1,4 @@
-"""Which module makes a difference, and not only passes one on: each is run alone on what the reference's was given."""
+"""Run each module alone on the inputs of its partner, to tell a culprit from a module that passes a difference on."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -24,13 +24,16 @@ from hookline.model.select import Selection
 from hookline.record.record import CallRecord
 
 FIRST = float("-inf")
-MOST = 4  # weights of a module that are transposed to see whether that helps
+MOST = 4  # weights of a module that are transposed to see whether its outputs agree then
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A call of the reference of which the partner gave something else: the partner's module, what is known of its
-    call, and the tolerance; `rounding` is the error, as a share of the norm, that rounding explains."""
+    """A call whose outputs differ from those of the reference.
+
+    - `module`: the module of the second model; `record`: its call;
+    - `allowed`: the tolerance; `rounding`: the error that rounding explains, as a share of the norm.
+    """
 
     module: Module
     record: CallRecord
@@ -40,12 +43,11 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What running a module alone on the reference's inputs told.
+    """The result of running a module alone on the reference's inputs.
 
-    - `makes_it`: whether it gave something else; None where it could not be run on them, and `reason` says why;
-    - `only_weights`: whether it gives the same once it has the reference's weights; None where that was not to be
-      found out;
-    - `transposed`: its square weights with which it gives the same once they are transposed.
+    - `makes_it`: whether its outputs differ; None if it could not be run on them, and `reason` says why;
+    - `only_weights`: whether its outputs agree with the reference's weights; None if that is not known;
+    - `transposed`: the square weights with which its outputs agree once they are transposed.
     """
 
     makes_it: bool | None
@@ -59,8 +61,8 @@ def isolate(
 ) -> dict[tuple[str, int], Verdict]:
     """The verdict on each suspect, by path and index of the reference's call. `run` runs the reference once.
 
-    A module that holds one that makes a difference is not run, and makes none. Nothing is stored but what the calls
-    that run at the time were given. Both models are afterwards what they were.
+    A module that contains a culprit is not run, and is not one. Only the inputs of the calls under way are stored.
+    Afterwards both models are restored.
     """
     wanted = {path for path, _ in suspects}
     modules = [(path, module) for path, module in reference if path in wanted]
@@ -73,7 +75,7 @@ def isolate(
 
 @dataclass(slots=True)
 class Trial:
-    """The steps on the reference's modules, and what they found."""
+    """The hooks on the reference's modules, and what they found."""
 
     suspects: Mapping[tuple[str, int], Suspect]
     known: dict[int, tuple[str, "itertools.count[int]"]]
@@ -83,7 +85,7 @@ class Trial:
     busy: bool = False
 
     def begin(self, call: Call) -> None:
-        """Keep what a suspect is given, and the state of the random generators."""
+        """Keep the inputs of a suspect, and the state of the random generators."""
         if self.busy:
             return
         path, count = self.known[id(call.module)]
@@ -93,7 +95,7 @@ class Trial:
             self.given[call] = key, copied_arguments(arguments), random_states(arguments)
 
     def end(self, call: Call) -> None:
-        """Run the partner on the same, where no module in it was found to make a difference."""
+        """Run the partner on the same inputs, unless a module inside was found to be a culprit."""
         inner = call in self.guilty
         guilty = inner
         key, arguments, states = self.given.pop(call, (None, None, None))
@@ -106,7 +108,7 @@ class Trial:
             self.guilty.add(call.parent)
 
     def judge(self, call: Call, suspect: Suspect, arguments: Any, states: Any) -> Verdict:
-        """What the partner gives on the same arguments, beside what the reference's module gave."""
+        """Compare the partner's outputs with the reference's, on the same arguments."""
         self.busy = True
         try:
             again, reason = _run(suspect, suspect.module, copied_arguments(arguments), states)
@@ -116,7 +118,7 @@ class Trial:
             wanted = _wanted(call, suspect, arguments, states)
             if not reason and not _differ(wanted, again, suspect):
                 return Verdict(makes_it=False)
-            if whole is not None:  # its caller leaves an argument out, or adds one: that is not its own fault
+            if whole is not None:  # its caller leaves an argument out or adds one, which is not its fault
                 again, unfit = _call(suspect, suspect.module, whole, states)
                 if not unfit and not _differ(wanted, again, suspect):
                     return Verdict(makes_it=False)
@@ -146,10 +148,10 @@ def _rounded_only(one: Tensor | None, other: Tensor | None, bound: float) -> boo
 
 
 def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
-    """What a function in the place of the partner gives, or why it gave nothing."""
+    """The output of a function in the place of the partner, or why it has none."""
     try:
         fitting = adapted(arguments, suspect.record)
-    except Exception as error:  # the partner may take other arguments, or more than one call has to tell
+    except Exception as error:  # the partner may expect other arguments, or more than one call has
         return None, f"{type(error).__name__}: {error}"
     return _call(suspect, function, fitting, states)
 
@@ -165,8 +167,8 @@ def _call(suspect: Suspect, function: Callable[..., Any], arguments: Any, states
 
 
 def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
-    """What the reference's module gave; where the partner's dtypes hold less than its arguments, what it gives on as
-    much of these as they hold, since the rest was lost before."""
+    """The output of the reference's module. If the partner's dtypes are narrower than its arguments, the output on
+    arguments rounded to them, since the rest was lost before."""
     fewer = rounded(arguments, suspect.record)
     if fewer is None:
         return call.output
@@ -177,13 +179,13 @@ def _wanted(call: Call, suspect: Suspect, arguments: Any, states: Any) -> Any:
 
 
 def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> bool | None:
-    """Whether the partner gives the same with the weights and buffers of the reference's module."""
+    """Whether the partner's outputs agree with the weights and buffers of the reference's module."""
     ours, theirs = (dict(with_data(module)) for module in (call.module, suspect.module))
     if not ours or {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         return None
     held = [*ours.values(), *theirs.values()]
     if any(tensor.is_meta or dense(tensor) is not tensor for tensor in held):
-        return None  # without data, or a subclass, as of quantized weights, that cannot be lent
+        return None  # without data, or a subclass, as quantized weights are, that cannot be lent
     lending = {name: tensor.detach().to(theirs[name], copy=True) for name, tensor in ours.items()}
     if all(torch.equal(lending[name], theirs[name]) for name in lending):
         return False
@@ -196,7 +198,7 @@ def _only_weights(wanted: Any, call: Call, suspect: Suspect, arguments: Any, sta
 
 
 def _transposed(wanted: Any, call: Call, suspect: Suspect, arguments: Any, states: Any) -> tuple[str, ...]:
-    """The square weights of the partner with which it gives the same once they are transposed."""
+    """The square weights of the partner with which its outputs agree once they are transposed."""
     names = [name for name, _ in suspect.module.named_parameters()]
     held = {name: tensor for name, tensor in with_data(suspect.module) if name in names}
     turned = {name: each.detach().t() for name, each in held.items() if each.dim() == 2 and _is_square(each)}
@@ -211,7 +213,7 @@ def _transposed(wanted: Any, call: Call, suspect: Suspect, arguments: Any, state
 
 
 def _with(module: Module, values: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
-    """What a module gives with these weights and buffers in the place of its own."""
+    """The output of a module with these weights and buffers in the place of its own."""
     with lent(module, values) as own:
         return functional_call(module, own, args, kwargs)
 

@@ -1,4 +1,4 @@
-"""Run one of two models for a comparison, and compare what two such runs recorded."""
+"""Run a model for a comparison, and compare two such runs."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -101,15 +101,15 @@ def run_model(side: ComparedModel, *, rounding: Rounding | None = None) -> Model
 def compare_model_runs(
     ours: ModelRun, theirs: ModelRun, matching: Matching, partners: Mapping[str, str], keep: Keep, allowed: Allowed
 ) -> list[Pair]:
-    """A Pair for each two calls that belong together, with the gradients of parameters and the updated buffers of the
-    modules that are `partners`."""
+    """A Pair for each matched call, with the gradients of parameters and with the updated buffers of the modules that
+    are `partners`."""
     pairs = compare_calls(ours.run, matching, allowed)
     pairs = with_weight_gradients(pairs, ours.gradients, theirs.gradients, allowed)
     return with_buffers(pairs, ours.buffers, theirs.buffers, partners, _restored_leaf(keep), allowed)
 
 
 def _restored_leaf(keep: Keep) -> Leaf:
-    """What keeps a tensor that is restored after the run, so that a reference to it would not do."""
+    """What keeps a tensor that is restored after the run, to which a reference is no use."""
     return keeper("copy" if keep == "tensor" else keep, Pending())
 
 
@@ -124,7 +124,7 @@ class Once:
         self.made: dict[int, tuple[weakref.ref[Tensor], int, Any]] = {}
 
     def __call__(self, tensor: Tensor) -> Any:
-        """What was made of this tensor."""
+        """What `keep` makes of this tensor."""
         key, version = id(tensor), version_of(tensor)
         reference, last, found = self.made.get(key, (None, None, None))
         if reference is not None and reference() is tensor and last == version:

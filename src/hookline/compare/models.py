@@ -72,7 +72,7 @@ def diff_models(
 
 
 def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] | None) -> tuple[Selection, Selection]:
-    """What is recorded of both: of the second all, where its paths may be others."""
+    """The modules that are recorded of both models; all of the second if its paths may differ."""
     first = _with_wrappers(select(a, where))
     if where == "**" or mapping:
         return first, _with_wrappers(select(b))
@@ -97,8 +97,8 @@ def _limits_of_rounding(
     weights: list[Weight],
     allowed: Allowed,
 ) -> dict[int, float]:
-    """The error that rounding explains in each pair, by number, where the models compute in other dtypes; none where a
-    tolerance was given, or where something else that differs in the modules explains it."""
+    """The error that rounding explains in each pair, by number, if the models compute in other dtypes; none where a
+    tolerance was given, or where something else that differs in the modules explains more."""
     dtype = coarser_dtype(pairs)
     limits = {} if dtype is None else bounds(pairs, dtype)
     return {
@@ -145,7 +145,7 @@ def _explained(
     verdict: Verdict | None,
     rounding: float,
 ) -> Pair:
-    """The pair with its causes, where it is a culprit."""
+    """The pair with its causes, if it is a culprit."""
     if not pair.makes_it:
         return pair
     return replace(pair, causes=why_modules(pair, matching, selections, weights, verdict, rounding=rounding))

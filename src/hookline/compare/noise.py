@@ -1,4 +1,4 @@
-"""Which gradients and buffers differ by rounding alone: those that rounding changes as much in one of the models."""
+"""Excuse gradients and buffers that differ by rounding alone: rounding one model changes them as much."""
 
 import math
 from collections import Counter
@@ -18,8 +18,8 @@ from hookline.compare.tolerances import Allowed
 from hookline.matching.match import match
 from hookline.matching.tensors import EXACT, Difference
 
-TIMES = 4.0  # as large as the noise may a difference be: functions between modules round too, and are not seen
-CANCELLING = 64.0  # the same where rounding changes a gradient by all of its norm, as of a bias before a batch norm
+TIMES = 4.0  # times the noise that a difference may have: functions between modules round too, and are not seen
+CANCELLING = 64.0  # the same where rounding changes a gradient by its whole norm, as for a bias before a batch norm
 SCALES = (1.0, 1.19, 1.41)  # what is rounded is scaled by these, one run each: other numbers are rounded up, and down
 Noise: TypeAlias = Mapping[int, list[Pair]]  # by the number of a pair: of its call in a model, and in each rounded run
 
@@ -27,8 +27,8 @@ Noise: TypeAlias = Mapping[int, list[Pair]]  # by the number of a pair: of its c
 def fold_noise(
     pairs: list[Pair], sides: tuple[ComparedModel, ComparedModel], runs: tuple[ModelRun, ModelRun], allowed: Allowed
 ) -> list[Pair]:
-    """The pairs, in which gradients and buffers that differ by rounding alone do not count as different, where the
-    models compute in other dtypes and no tolerance was given. The model of the finer dtype runs again, rounded."""
+    """The pairs, where gradients and buffers that differ by rounding alone no longer count as different, if the models
+    compute in other dtypes and no tolerance was given. The model with the finer dtype runs again, rounded."""
     dtype = coarser_dtype(pairs)
     if dtype is None or not any(each.differs for pair in pairs for each in _behind(pair)):
         return pairs
@@ -66,9 +66,9 @@ def _rounded_pairs(side: ComparedModel, exact: ModelRun, rounding: Rounding) -> 
 
 
 def _fold(pairs: list[Pair], noise: Noise, dtype: torch.dtype) -> list[Pair]:
-    """The pairs, in which gradients and buffers that differ no more than rounding explains do not count as different:
-    some times as much as rounding to this dtype changed them in one of the models itself, or a few units in the last
-    place. What is NaN or infinite in one of them only counts."""
+    """The pairs, where gradients and buffers that rounding explains no longer count as different: those off by no more
+    than a few times what rounding to this dtype changed in one of the models, or than a few units in the last place.
+    What is NaN or infinite in only one of them still counts."""
     least = ARITHMETIC * torch.finfo(dtype).eps
     folded = []
     for pair in pairs:

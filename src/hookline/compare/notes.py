@@ -27,7 +27,7 @@ def notes_on_models(
     """What to know about a comparison of two models."""
     for side in sides:
         if side.fitting:
-            yield f"the {side.which} was given the inputs in its own way: {side.fitting}"
+            yield f"the inputs were fitted to the {side.which}: {side.fitting}"
     for side in sides:
         yield from _on_compiled(side)
     for side in sides:
@@ -44,7 +44,7 @@ def _on_compiled(side: ComparedModel) -> Iterator[str]:
     for path, module in side.selection:
         if is_compiled(module):
             name = path or model_name(module)
-            yield f"{name} is compiled: to find who makes a difference, its modules are run uncompiled"
+            yield f"{name} is compiled: to find the culprit, its modules are run uncompiled"
 
 
 def _on_missing_data(side: ComparedModel) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _on_unfit(verdicts: Iterable[Verdict]) -> Iterator[str]:
 def _on_gradients(
     sides: tuple[ComparedModel, ComparedModel], pairs: list[Pair], partners: Mapping[str, str]
 ) -> Iterator[str]:
-    """Which gradients were not compared, and why gradients differ where no call tells."""
+    """Which gradients were not compared, and why gradients differ where no call shows it."""
     if all(side.loss is None for side in sides):
         return
     for side in sides:
@@ -86,16 +86,16 @@ def notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
     for pair in pairs:
         other = [key for key, found in pair.inputs.items() if found.differs]
         if matching.pairs[pair.number][0].parent is None and other:
-            yield f"{pair.path or 'the model'} was given something else: argument {', '.join(other)}"
+            yield f"the inputs of {pair.path or 'the model'} differ: argument {', '.join(other)}"
     if only_shapes(pairs):
-        yield "only shapes were kept by both: watch(keep='stats'), hookline.fingerprint or 'copy' tell more"
+        yield "both runs kept only shapes: to compare values, watch with keep='stats', 'copy' or hookline.fingerprint"
     given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
     if given and all(found.basis == "shape" for found in given):
         yield "inputs were not recorded, so the culprit is not known: watch(inputs=hookline.fingerprint)"
 
 
 def only_shapes(pairs: list[Pair]) -> bool:
-    """Whether of outputs that agree nothing but their shapes was compared."""
+    """Whether only the shapes of outputs that agree were compared."""
     compared = [found.basis for pair in pairs for found in pair.outputs.values() if not found.differs]
     return bool(compared) and all(basis == "shape" for basis in compared)
 
@@ -110,7 +110,7 @@ def notes_on_outputs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
 
 
 def _on_spare_outputs(pairs: list[Pair]) -> Iterator[str]:
-    """A note on the outputs that nothing was compared with."""
+    """A note on outputs that only one of two modules has."""
     spare = {
         pair.path: key
         for pair in pairs
@@ -124,7 +124,7 @@ def _on_spare_outputs(pairs: list[Pair]) -> Iterator[str]:
 
 
 def _on_unseen_outputs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
-    """A note on the modules that gave objects that are not looked into, and nothing beside them."""
+    """A note on modules whose outputs are objects that hookline does not look into."""
     unseen: dict[str, str] = {}
     for pair in pairs:
         inside = [kind for call in matching.pairs[pair.number] for _, kind in leaves(call.output, kind=Opaque)]

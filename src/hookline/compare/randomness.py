@@ -1,4 +1,4 @@
-"""Random numbers that a model in evaluation draws, which the same random state hides in a comparison."""
+"""Find modules that draw random numbers in eval mode, which a comparison from one random state hides."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,8 +18,8 @@ LAST = float("inf")
 
 @contextmanager
 def drawing(selection: Selection) -> Iterator[Draws]:
-    """A block in which the calls of a model in evaluation that draw random numbers are found; none of a compiled one,
-    whose graph would have to ask for the state."""
+    """A block that finds the calls that draw random numbers in eval mode; none in a compiled model, whose graph would
+    have to read the random state."""
     found = Draws()
     if any(is_compiled(module) for module in selection.model.modules()):
         yield found

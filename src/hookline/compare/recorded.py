@@ -1,4 +1,4 @@
-"""By how much two recorded values differ: tensors, fingerprints or statistics, whatever both runs kept."""
+"""Compare two recorded values by what both runs kept: tensors, fingerprints or statistics."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -36,10 +36,10 @@ LONGEST = 60  # characters of a plain value that are shown
 
 
 def compare_infos(a: TensorInfo, b: TensorInfo, *, allowed: Tolerance | None = None) -> Difference:
-    """The difference of what two runs know of a tensor: by its elements where both kept it, else by fingerprints, else
-    by statistics, else by shape and dtype alone, which tells no difference between two of one shape.
+    """Compare what two runs kept of a tensor: its elements if both have them, else fingerprints, else statistics, else
+    shape and dtype alone, by which two tensors of one shape do not differ.
 
-    Raises ChangedTensorError where a tensor that was kept by reference has been changed since.
+    Raises ChangedTensorError if a tensor that was kept by reference was changed since.
     """
     allowed = allowed if allowed is not None else tolerance(a.dtype, b.dtype)
     one, other = a.value, b.value
@@ -69,12 +69,13 @@ def compare_values(
     strict: bool = True,
     plain: bool = False,
 ) -> Differences:
-    """The differences of the tensors in two nested values by the keys that lead to them in `a`; `of` gives what is
-    compared of each, such as its gradient, or None.
+    """Compare the tensors in two nested values; the differences, by the keys that lead to them in `a`.
 
-    Where the two are nested in other ways their tensors are matched by their order, if there are as many. With
-    strict=False one that only one of them has is no difference, where they share others. With plain=True
-    numbers, texts, booleans and Nones that are not the same stand there too.
+    - `of`: what is compared of each tensor, such as its gradient, or None.
+    - `strict`: False ignores a tensor that only one value has, if they share others.
+    - `plain`: True also compares numbers, texts, booleans and Nones, and lists those that differ.
+
+    If the two are nested differently and have as many tensors, these are matched by their order.
     """
     comparing = compare if kind is Tensor else compare_infos
     found = {}
@@ -101,7 +102,7 @@ def _unless_missing(found: Difference) -> Difference:
 
 
 def paired_leaves(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, Any]]:
-    """The keys of each tensor in two nested values, and the two tensors; None for one that is not there."""
+    """The keys of each tensor in two nested values, and the two tensors; None for a missing one."""
     ones, others = ([*leaves(mirror(value, lambda part: part, kind=kind), kind=kind)] for value in (a, b))
     by_key = dict(others)
     if len(ones) == len(others) and {keys for keys, _ in ones} != by_key.keys():
@@ -113,8 +114,8 @@ def paired_leaves(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, An
 
 
 def paired_plain(a: Any, b: Any, *, kind: type) -> Iterator[tuple[Keys, Any, Any]]:
-    """The keys of each number, text, boolean and None in two nested values, and both of them; by their order where the
-    two share no key and have as many. ABSENT stands for one that is not there, beside one that is not None."""
+    """The keys of each number, text, boolean and None in two nested values, and both of them; matched by order if the
+    two share no key and have as many. ABSENT stands for a missing one whose partner is not None."""
     ones, others = (_plain_leaves(value, kind) for value in (a, b))
     ours, theirs = ([(keys, part) for keys, part in each.items() if part is not None] for each in (ones, others))
     if not ones.keys() & others.keys() and len(ours) == len(theirs):
@@ -132,8 +133,8 @@ def _plain_leaves(value: Any, kind: type) -> dict[Keys, Any]:
 def compare_plain(
     one: Any, other: Any, *, allowed: Tolerance | None = None, beside: Iterable[Tolerance] = ()
 ) -> Difference:
-    """The difference of two plain values. By default whole numbers, texts and booleans are compared exactly, other
-    numbers as loosely as float32, which they mostly come from, or as the tensors beside them.
+    """Compare two plain values. By default integers, texts and booleans are compared exactly, other numbers within the
+    tolerance of float32, which they mostly come from, or of the tensors next to them.
 
     >>> str(compare_plain(3.0, 6.0)), compare_plain(3.0, 3.0000001).differs
     ('3.0 against 6.0', False)
@@ -181,7 +182,7 @@ def _missing_plain(one: Any, other: Any) -> Difference:
 
 
 def missing(one: Any, other: Any) -> Difference:
-    """The difference of a tensor, or of what is known of it, from none."""
+    """The difference between a tensor, or what is known of it, and a missing one."""
     shapes, dtypes = zip(
         *((None, None) if part is None else (tuple(part.shape), dtype_name(part.dtype)) for part in (one, other)),
         strict=True,
@@ -190,8 +191,7 @@ def missing(one: Any, other: Any) -> Difference:
 
 
 def other_arguments(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-    """The numbers, texts and Nones that two nested values have under the same keys and that differ: (key, one's, the
-    other's)."""
+    """The numbers, texts and Nones under the same keys of two nested values that differ, as (key, first, second)."""
     ones, others = (dict(leaves(value, kind=SCALARS)) for value in (a, b))  # type: ignore[arg-type]
     return [
         (key_text(keys), one, others[keys])
@@ -201,17 +201,17 @@ def other_arguments(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 
 def key_text(keys: Keys) -> str:
-    """Keys as they are shown: `logits`, `hidden_states.2`, nothing for the tensor itself."""
+    """Keys as they are shown: `logits`, `hidden_states.2`, "" for the tensor itself."""
     return ".".join(map(str, keys))
 
 
 def known(differences: Differences) -> bool:
-    """Whether anything but shapes was compared, of each of some tensors."""
+    """Whether more than the shape was compared, for each of these."""
     return all(found.basis != "shape" or found.differs for found in differences.values())
 
 
 def largest(differences: Differences) -> float:
-    """The largest error, as a share of the norm; NaN where none is known."""
+    """The largest error, as a share of the norm; NaN if none is known."""
     errors = [found.error for found in differences.values() if not math.isnan(found.error)]
     return max(errors, default=math.nan)
 
@@ -221,8 +221,7 @@ def _as_fingerprint(value: Any) -> Any:
 
 
 def _of_stats(a: Stats, b: Stats, allowed: Tolerance) -> dict[str, Any]:
-    """The figures of a Difference that statistics tell: it differs where tensors within the tolerance cannot have
-    these."""
+    """The figures of a Difference between statistics, which differ if no tensors within the tolerance can have them."""
     if a == b or (a.count == b.count and repr(a) == repr(b)):
         return {**(EQUAL if a.nan + a.inf == a.count else SAME), "count": a.count}
     relative, absolute = allowed

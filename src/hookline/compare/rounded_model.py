@@ -48,8 +48,8 @@ class Rounded(Function):
 
 @contextmanager
 def rounding_outputs(selection: Selection, rounding: Rounding) -> Iterator[None]:
-    """A block in which the modules return their floating outputs rounded to a dtype, and receive the gradients of these
-    so."""
+    """A block in which the modules return their floating outputs rounded, and receive the gradients of these
+    rounded."""
 
     def round_output(call: Call) -> None:
         call.output = exchange(call.output, lambda tensor: _rounded(tensor, rounding), [])
@@ -62,7 +62,7 @@ def rounding_outputs(selection: Selection, rounding: Rounding) -> Iterator[None]
 
 
 def rounded_parameters(model: Module, rounding: Rounding) -> dict[str, Tensor]:
-    """Copies of the parameters by name, rounded to a dtype, that require gradients as these do."""
+    """Rounded copies of the parameters, by name, that require gradients as the parameters do."""
     return {
         name: _rounded(parameter.detach(), rounding).clone().requires_grad_(parameter.requires_grad)
         for name, parameter in model.named_parameters()

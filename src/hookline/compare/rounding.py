@@ -1,4 +1,4 @@
-"""What rounding explains: the differences of two models that compute in dtypes of other precision."""
+"""How much rounding explains where two models compute in dtypes of different precision."""
 
 import math
 from collections import Counter
@@ -13,12 +13,12 @@ from hookline.compare.difference import Pair
 from hookline.compare.recorded import Differences, largest
 
 ARITHMETIC = 2.0  # errors of a module's own, in units of the coarser dtype's eps
-ELEMENT = 4.0  # times as much may be off in one element as in the norm
-FURTHER = 3.0  # times the error received that a module may give in runs, where none is run alone
+ELEMENT = 4.0  # times as far off as the norm may a single element be
+FURTHER = 3.0  # times its inputs' error that a module's outputs may be off in runs, where no module is run alone
 
 
 def coarser_dtype(pairs: Iterable[Pair]) -> torch.dtype | None:
-    """The coarser of the dtypes that most outputs have in two models; None where both compute in one precision."""
+    """The coarser of the two dtypes that most outputs have; None if both models compute in one precision."""
     kinds = Counter(found.dtypes for pair in pairs for found in pair.outputs.values() if None not in found.dtypes)
     floats = {names: count for names, count in kinds.items() if all(_eps(name) for name in names)}
     if not floats:
@@ -38,10 +38,10 @@ def _eps(name: str | None) -> float:
 
 
 def bounds(pairs: list[Pair], dtype: torch.dtype) -> dict[int, float]:
-    """The error, as a share of the norm, that rounding to a dtype explains in each pair: that of one module's
-    arithmetic, and as the root of the number of calls inside, since errors of both signs add up so."""
+    """The error that rounding to a dtype explains in each pair, as a share of the norm: that of one module's
+    arithmetic, plus the root of the number of calls inside, since errors of both signs add up like that."""
     inside: Counter[int] = Counter()
-    for pair in reversed(pairs):  # calls inside come after what holds them
+    for pair in reversed(pairs):  # calls inside come after their container
         if pair.parent is not None:
             inside[pair.parent] += 1 + inside[pair.number]
     eps = torch.finfo(dtype).eps
@@ -49,8 +49,8 @@ def bounds(pairs: list[Pair], dtype: torch.dtype) -> dict[int, float]:
 
 
 def within(one: Tensor, other: Tensor, bound: float) -> bool:
-    """Whether two tensors are as near to each other as rounding explains: as a whole, and in each element, compared
-    with itself or with the root mean square of all, whichever is larger.
+    """Whether two tensors are as close as rounding explains: as a whole, and in each element, relative to the element
+    or to the root mean square of all, whichever is larger.
 
     >>> a = torch.linspace(-1, 1, 100)
     >>> within(a, a.bfloat16(), 0.02), within(a, 1.2 * a, 0.02)
@@ -71,14 +71,14 @@ def within(one: Tensor, other: Tensor, bound: float) -> bool:
 
 
 def is_small(pair: Pair, bound: float) -> bool:
-    """Whether the outputs of a pair, as they were recorded, are no further off than that in the norm."""
+    """Whether the recorded outputs of a pair are off by no more than this share of the norm."""
     differing = [found for found in pair.outputs.values() if found.differs]
     return not pair.failed and all(not found.nan and found.error <= bound for found in differing)
 
 
 def words_of_runs(pairs: list[Pair], dtype: torch.dtype) -> dict[int, bool]:
-    """Whether each pair of two runs makes a difference beyond rounding, as far as its inputs tell: one that gives an
-    error some times as large as that which it received, and larger than its own arithmetic explains."""
+    """Whether each pair of two runs is a culprit beyond rounding, as far as its inputs show: its outputs are off by
+    more than a few times the error of its inputs, and by more than its own arithmetic explains."""
     limits = bounds(pairs, dtype)
     known = {pair.number: largest(pair.inputs) for pair in pairs if pair.inputs and pair.gives_other}
     return {
@@ -89,11 +89,11 @@ def words_of_runs(pairs: list[Pair], dtype: torch.dtype) -> dict[int, bool]:
 
 
 def with_rounding(pairs: list[Pair], cleared: set[int]) -> list[Pair]:
-    """The pairs after `judge`, those excused that differ by rounding alone. `cleared` are those that differ no more
-    than it explains, each judged by itself.
+    """The pairs after `judge`, those that differ by rounding alone excused. `cleared` are those that differ no more
+    than rounding explains, each taken on its own.
 
-    Until the first pair that makes a difference beyond that ends, whatever differs differs by rounding; after it a
-    pair shows what was passed on. What only the backward pass tells is left as it is: see `noise`.
+    Until the first culprit ends, every difference is rounding; after it a pair may show what the culprit passed on.
+    Gradients and buffers are left as they are: see `noise`.
     """
     made = [pair.ended for pair in pairs if pair.makes_it]
     first = min(made, default=math.inf)
@@ -107,7 +107,7 @@ def with_rounding(pairs: list[Pair], cleared: set[int]) -> list[Pair]:
 
 
 def _holders(pairs: list[Pair]) -> set[int]:
-    """The numbers of the pairs around those that make a difference."""
+    """The numbers of the pairs around the culprits."""
     around: set[int] = set()
     parents: Mapping[int, int | None] = {pair.number: pair.parent for pair in pairs}
     for pair in pairs:
@@ -119,8 +119,8 @@ def _holders(pairs: list[Pair]) -> set[int]:
 
 
 def fold_excused(pairs: list[Pair]) -> list[Pair]:
-    """The pairs of two runs, in which gradients and buffers do not count where rounding explains the outputs: without
-    the models at hand nothing tells what it explains of them."""
+    """The pairs of two runs, where gradients and buffers do not count if rounding explains the outputs: without the
+    models nothing shows how much rounding explains of them."""
     return [replace(pair, **_all_folded(pair)) if pair.excused == "rounding" else pair for pair in pairs]
 
 

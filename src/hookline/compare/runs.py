@@ -40,12 +40,14 @@ def diff_runs(a: Run, b: Run, *, where: Where, mapping: Mapping[str, str] | None
 
 
 def _narrowed(run: Run, where: Where) -> Run:
-    """A run of the calls that globs pick."""
+    """The run with only the calls that globs pick."""
     globs = [where] if isinstance(where, str) else where
     if where == "**":
         return run
     if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
-        raise ArgumentTypeError("where= picks calls of runs by globs, such as 'encoder.**'")
+        raise ArgumentTypeError(
+            f"where must be a glob or a list of globs, such as 'encoder.**', to narrow runs, not {where!r}"
+        )
     expressions = [glob_to_regex(glob) for glob in globs]
     narrow = Run(model=run.model, modules=run.modules, aliases=run.aliases, settings=run.settings)
     narrow.calls += [call for call in run.calls if any(each.fullmatch(call.path) for each in expressions)]
@@ -55,7 +57,7 @@ def _narrowed(run: Run, where: Where) -> Run:
 
 
 def _to_explain(names: tuple[str, str], pairs: list[Pair]) -> set[int]:
-    """The numbers of the culprits; where none is known that of the first pair that differs."""
+    """The numbers of the culprits; if none is known, that of the first pair that differs."""
     culprits = {pair.number for pair in pairs if pair.makes_it}
     first = Diff(names, tuple(pairs)).first
     return culprits or ({first.number} if first is not None else set())

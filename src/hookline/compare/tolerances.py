@@ -1,4 +1,4 @@
-"""Which tolerance holds for which call: the argument `tolerances` of diff."""
+"""Which tolerance holds for which call: the argument `tolerances` of `diff`."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -14,8 +14,8 @@ Tolerances: TypeAlias = Tolerance | Mapping[str, Tolerance] | None
 
 
 def allowing(tolerances: Tolerances) -> Allowed:
-    """The function that gives the tolerance for a path, None for that of the dtypes: of the globs that match it the
-    first counts. ArgumentError for what is no (relative, absolute).
+    """A function from a path to its tolerance, by the first glob that matches; None means that of the dtypes. Raises
+    ArgumentError for what is not a pair (relative, absolute).
 
     >>> allowing({"head.**": (1e-2, 1e-3)})("head.linear"), allowing((0.0, 0.0))("head")
     ((0.01, 0.001), (0.0, 0.0))
@@ -25,19 +25,21 @@ def allowing(tolerances: Tolerances) -> Allowed:
         if not (
             isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, int | float) for each in pair)
         ):
-            raise ArgumentTypeError(f"a tolerance is a pair (relative, absolute), not {pair!r} (for {pattern!r})")
+            raise ArgumentTypeError(f"a tolerance must be a pair (relative, absolute), not {pair!r} (for {pattern!r})")
         if not all(each >= 0 for each in pair):
-            raise ArgumentError(f"a tolerance is 0 or more, not {pair!r} (for {pattern!r})")
+            raise ArgumentError(f"a tolerance must be 0 or more, not {pair!r} (for {pattern!r})")
     rules = [(glob_to_regex(pattern), (float(pair[0]), float(pair[1]))) for pattern, pair in given.items()]
     return lambda path: next((pair for expression, pair in rules if expression.fullmatch(path)), None)
 
 
 def refuse_unmatched(matching: Matching, tolerances: Tolerances) -> None:
-    """Raise CompareError where no two calls belong together, ArgumentError for a glob of the tolerances that fits none
-    of the paths that are compared."""
+    """Raise CompareError if no call is matched, and ArgumentError for a glob of the tolerances that matches none of the
+    compared paths."""
     if not matching.pairs:
-        none = "no call of the one belongs to a call of the other"
-        raise CompareError(f"nothing to compare: {none}; give mapping= of the paths that belong together")
+        raise CompareError(
+            "nothing to compare: no call of the first matches a call of the second; give mapping= from paths of the "
+            "first to paths of the second"
+        )
     for pattern in tolerances if isinstance(tolerances, Mapping) else ():
         expression = glob_to_regex(pattern)
         if not any(expression.fullmatch(call.path) for call, _ in matching.pairs):

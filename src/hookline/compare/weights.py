@@ -1,4 +1,4 @@
-"""Which parameters and buffers of two models differ, by how much, and what the one is of the other."""
+"""Compare the parameters and buffers of two models: which differ, by how much, and how they are related."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from hookline.messages import few
 from hookline.model.offload import Elsewhere, held_elsewhere, read_elsewhere
 from hookline.model.paths import walk
 
-MANY = 2**22  # elements beyond which their order is not looked into
+MANY = 2**22  # elements beyond which their order is not compared
 
 
 def partner_modules(model: Module, partners: Mapping[str, str]) -> dict[str, str]:
-    """Which modules' weights are compared: those of matched calls, and those that nobody calls, below partners."""
+    """Which modules' weights are compared: those of matched calls, and uncalled ones below partners."""
     taken, found = set(partners.values()), dict(partners)
     for path, _ in walk(model):  # parents first
         above, _, name = path.rpartition(".")
@@ -30,8 +30,8 @@ def partner_modules(model: Module, partners: Mapping[str, str]) -> dict[str, str
 
 
 def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> list[Weight]:
-    """Each parameter and buffer that is not the same in both of two matched modules: in any element, or, where their
-    dtypes differ, by more than these excuse."""
+    """Each parameter and buffer that differs in two matched modules: in any element, or, if their dtypes differ, by
+    more than these explain."""
     found: list[Weight] = []
     elsewhere = {id(model): held_elsewhere(model) for model in (a.get(""), b.get("")) if model is not None}
     for path, partner in partners.items():
@@ -49,7 +49,7 @@ def differing_weights(a: Mapping[str, Module], b: Mapping[str, Module], partners
 def _read(
     elsewhere: Mapping[int, Elsewhere], modules: Mapping[str, Module], path: str, name: str, tensor: Tensor | None
 ) -> Tensor | None:
-    """The tensor, from where accelerate holds it if that brings it in for a call only."""
+    """The tensor, or its value from where accelerate offloads it, if it is loaded only for a call."""
     if tensor is None or not tensor.is_meta or "" not in modules:
         return tensor
     value = read_elsewhere(elsewhere[id(modules[""])], modules[path], name)
@@ -57,8 +57,8 @@ def _read(
 
 
 def held_otherwise(a: Mapping[str, Module], b: Mapping[str, Module], partners: Mapping[str, str]) -> Iterator[str]:
-    """What gradients depend on beside the weights' values, where two models have it otherwise: which parameters require
-    a gradient, and which are one and the same."""
+    """What gradients depend on besides the values of the weights, where two models differ in it: which parameters
+    require a gradient, and which are one parameter."""
     both: dict[str, tuple[Tensor, Tensor]] = {}
     for path, partner in partners.items():
         if path in a and partner in b:
@@ -70,7 +70,7 @@ def held_otherwise(a: Mapping[str, Module], b: Mapping[str, Module], partners: M
         if names:
             yield f"a gradient is required in the {which} only: {few(names)}"
         shared: dict[int, str] = {}
-        for name, pair in real.items():  # what accelerate brings in for a call is another parameter each time
+        for name, pair in real.items():  # what accelerate loads for a call is another parameter each time
             known = shared.setdefault(id(pair[place]), name)
             if both[known][1 - place] is not pair[1 - place]:
                 yield f"{known} and {name} are one parameter in the {which} only"
@@ -95,19 +95,19 @@ def _compared(
         return
     one, other = dense(one), dense(other)
     if one is None or other is None:
-        return  # a subclass that does not say which numbers it stands for
+        return  # a subclass whose values are not known
     allowed = rounding(one.dtype, other.dtype)
     turned = one.dim() == 2 and one.shape != other.shape and one.shape == other.shape[::-1]
     if turned and not compare(one.t(), other, allowed=allowed).differs:
-        return  # held the other way round, as a Conv1D of GPT-2 holds what a Linear does
+        return  # stored transposed, as a Conv1D of GPT-2 stores the weight of a Linear
     difference = compare(one, other, allowed=allowed)
     if difference.differs:
         yield Weight(names[0], names[1], kind, difference, relation(one, other))
 
 
 def rounding(one: torch.dtype, other: torch.dtype) -> Tolerance | None:
-    """The tolerance of weights in these dtypes: one unit in the last place of the coarser, none in one dtype; None for
-    that of the dtypes, where one of them is no float."""
+    """The tolerance of weights in these dtypes: exact in one dtype, else one unit in the last place of the coarser;
+    None, which means that of the dtypes, if one of them is not a float."""
     if one == other:
         return EXACT
     if not (one.is_floating_point and other.is_floating_point):
@@ -117,13 +117,13 @@ def rounding(one: torch.dtype, other: torch.dtype) -> Tolerance | None:
 
 
 def coarser_of(one: torch.dtype, other: torch.dtype) -> torch.dtype:
-    """Of two floating dtypes the one of fewer digits."""
+    """The less precise of two floating dtypes."""
     return max(one, other, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def relation(a: Tensor, b: Tensor) -> str:
-    """What `b` is of `a` beyond other numbers: transposed, negated, a multiple, the same numbers in another order, or
-    the same but for a few elements; "" where it is none of these.
+    """How `b` is related to `a`: transposed, negated, a multiple, the same numbers in another order, or the same but
+    for a few elements; "" if in none of these ways.
 
     >>> a = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> relation(a, a.t()), relation(a, a.flip(0)), relation(a, 3 * a)

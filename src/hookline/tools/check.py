@@ -1,4 +1,4 @@
-"""check: what is wrong with a model or its training, where it began, and what to do about it."""
+"""check: report what is wrong with a model or its training, where it began, and what to do."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,29 +31,35 @@ def check(
     rules: Iterable[Rule] = RULES,
     **kwargs: Any,
 ) -> Findings:
-    """What is wrong with a model or its training, where it began, and what to do: `Findings`, worst first, true where
-    there is more than notes.
+    """Report what is wrong with a model or its training, where it began, and what to do.
 
-    - `check(model, *args, **kwargs)` runs the model once forward and backward, in the mode it is in. `loss` makes a
-      scalar of its output; by default that is the output's `.loss`, else the mean square of its tensors that require a
-      gradient. Afterwards gradients, buffers, and the random state of torch, numpy and Python are what they were.
-    - `with check(model) as findings:` watches the steps of yours in the block, and judges when it is left, also by an
-      exception, which goes on.
-    - `check(run)` judges a run, saved or not, by the rules that need no more than that: best of
+    Returns `Findings`, worst first, which are true if there is more than notes.
+
+    - `check(model, *args, **kwargs)` runs the model once forward and backward, in the mode it is in. Afterwards
+      gradients, buffers, and the random state of torch, numpy and Python are restored.
+    - `with check(model) as findings:` watches your own training steps inside the block, and judges them when the block
+      ends. An exception ends it too, and is raised as it is.
+    - `check(run)` judges a run, saved or not, by the rules that need no model. The rules see most in a run of
       `watch(model, inputs="stats", grads=True)`.
 
-    What the model, the loss or the backward pass raises in the first form is a finding, and is `findings.error`; it is
-    not raised. `where` (see `select`) says which modules are watched, `rules` what is asked: `[*hookline.RULES, mine]`.
-    An argument of the model's own that is called `loss`, `where` or `rules` goes with the second form.
+    The arguments:
 
-    In the first form what is compiled is run uncompiled, and a warning says so. In the second it runs as it is: the
-    rules see every call and its figures, but not what else they look for inside a graph, and a warning says that.
+    - `loss`: a function of the output that backward starts from; by default the output's `.loss`, else the mean square
+      of its tensors that require a gradient.
+    - `where`: which modules are watched (see `select`).
+    - `rules`: the rules to ask, such as `[*hookline.RULES, mine]`.
 
-    Each step of an optimizer in the block costs a copy of the weights. What a forward does to a model beyond its
-    buffers it does here too: a lazy module is made, an attribute is set, an input that it changes in place is changed.
+    In the first form an error of the model, the loss or the backward pass is a finding and `findings.error`; it is not
+    raised. If the model has an argument called `loss`, `where` or `rules`, use the second form.
 
-    Raises SelectionError where `where` picks nothing, ArgumentError for a run with inputs, and for a
-    path given as the only input: that is `where=`.
+    In the first form compiled modules run uncompiled, and a warning says so. In the second they run as they are: the
+    rules see every call and its figures, but nothing else inside a graph, and a warning says that.
+
+    Each optimizer step in the block costs a copy of the weights. Whatever a forward changes besides buffers changes
+    here too: a lazy module is materialized, an attribute is set, an input is changed in place.
+
+    Raises SelectionError if `where` picks nothing, and ArgumentError for a run with inputs and for a path as the only
+    input, which is meant as `where=`.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Softmax(dim=-1))
@@ -67,7 +73,7 @@ def check(
     asked = tuple(rules)
     if isinstance(subject, Run):
         if args or kwargs or loss is not None:
-            raise ArgumentError("a run has been made already: check(run) takes no inputs and no loss")
+            raise ArgumentError("a recorded run is not run again: check(run) takes no inputs and no loss")
         return _judged(Findings(), asked, Evidence(subject))
     selection = select(subject, where)
     refuse_path_as_input("check", subject, args, kwargs)
@@ -86,7 +92,7 @@ def _judged(
 
 @contextmanager
 def _watching(selection: Selection, rules: tuple[Rule, ...], findings: Findings) -> Iterator[None]:
-    """The block in which the caller's own steps are watched; an exception is judged, and goes on."""
+    """A block that watches training steps and judges them at its end; an exception is judged and raised."""
     error: BaseException | None = None
     with recording(selection, inputs="stats", grads=True) as run, gathering(selection) as gathered:
         try:
@@ -113,7 +119,7 @@ def _run_once(
     kwargs: dict[str, Any],
     loss: Callable[[Any], Tensor | None],
 ) -> None:
-    """One forward and backward, judged; the model is afterwards what it was."""
+    """Run one forward and backward and judge them; afterwards restore the model."""
     error: BaseException | None = None
     model = selection.model
     with (

@@ -1,4 +1,4 @@
-"""diff: where two models, or two runs, differ; which module is the culprit, and why."""
+"""diff: compare two models or two runs, and name the module that causes a difference."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,33 +29,36 @@ def diff(
     keep: Keep = "copy",
     **kwargs: Any,
 ) -> Diff:
-    """Where `b` parts from the reference `a`: a `Diff`, true where a call of the one differs from that of the other;
-    its `first`, the `culprit`, and why.
+    """Compare two models or two runs: the first call that differs, the module that causes it (the culprit), and why.
 
-    - `diff(model_a, model_b, *args, **kwargs)` runs both on copies of the same inputs, from the same random state, in
-      the modes they are in. Then each module that gave something else is run alone on what the reference's was given,
-      innermost first: one whose output differs there is the culprit, the others pass a difference on. What the
-      forward made of buffers is compared too. Afterwards gradients, buffers and random state are what they were.
-    - `diff(run_a, run_b)` compares two runs, saved or not. A culprit is told where inputs were recorded too: best of
-      `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)`, which is small.
+    `a` is the reference. Returns a `Diff`, which is true if they differ.
 
-    Calls are matched by path and index. `mapping` says which paths of `b` stand for which of `a`, with stars and all
-    that lies below: `{"bert.encoder.layer.*": "layers.*"}`; for what is left on both sides, and for what
-    has moved in a list of modules, partners are proposed by weights, values, class, shape and order.
+    - `diff(model_a, model_b, *args, **kwargs)` runs both models on copies of the same inputs, from the same random
+      state, in the mode each is in. Then each module whose output differs is run alone on the inputs of its partner in
+      the reference, innermost first. A module whose output differs there too is a culprit; the others pass a difference
+      on. Updated buffers are compared too. Afterwards gradients, buffers and random state are restored.
+    - `diff(run_a, run_b)` compares two runs, saved or not. To find the culprit, the runs need recorded inputs too:
+      `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)` keeps them small.
 
-    - `where` (see `select`; for runs globs): which calls of `a` are compared.
-    - `tolerances`: (relative, absolute), or these by glob over the paths of `a`. By default those of `torch.testing`
-      for the lower of the two dtypes: an element differs where |b - a| > absolute + relative * |a|.
-    - `grads=True` runs backward too, from `loss` of the output (by default its `.loss`, else its mean square).
-    - `keep`: what is kept of each tensor meanwhile: "copy", or less for large models: `hookline.fingerprint`, "stats".
+    Calls are matched by path and index. `mapping` maps paths of `a` to paths of `b`, with stars and with everything
+    below: `{"bert.encoder.layer.*": "layers.*"}`. For the modules left over on both sides, and for those that moved in
+    a list of modules, partners are proposed by weights, values, class, shape and order.
 
-    What a forward does to a model beyond its buffers it does here too, several times. An argument of the models' own
-    with one of these names is given by a module around them. Compiled models are compared inside; who makes a
-    difference is found by running their modules uncompiled.
+    - `where`: which calls of `a` are compared (see `select`; for runs, globs).
+    - `tolerances`: a pair (relative, absolute), or a dict of pairs by glob over the paths of `a`. By default those of
+      `torch.testing` for the lower of the two dtypes. An element differs if |b - a| > absolute + relative * |a|.
+    - `grads`: True runs backward too and compares gradients.
+    - `loss`: a function of the output that backward starts from; by default the output's `.loss`, else its mean square.
+    - `keep`: what is kept of each tensor for the comparison: "copy", or less for large models: `hookline.fingerprint`
+      or "stats".
 
-    Raises ArgumentError for a model and a run, for a mapping that leads nowhere, for tolerances that fit no path, and
-    for a path given as the only input, which is `where=`; CompareError where no call of the one belongs to a call of
-    the other; SelectionError where `where` picks nothing; what a model raises goes on.
+    Each model runs several times, so whatever its forward changes besides buffers changes several times. If a model has
+    an argument of its own with one of these names, wrap the model in a module that passes it. Compiled models are
+    compared inside; to find the culprit, their modules are run uncompiled.
+
+    Raises ArgumentError for a model and a run, for a mapping that leads nowhere, for tolerances that match no path, and
+    for a path as the only input, which is meant as `where=`. Raises CompareError if no call of the one matches a call
+    of the other, and SelectionError if `where` picks nothing. An error of a model is raised as it is.
 
     >>> import copy, torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.LayerNorm(4))
@@ -67,11 +70,13 @@ def diff(
     """
     allowing(tolerances)  # refuses what is not a tolerance
     if mapping is not None and not isinstance(mapping, Mapping):
-        raise ArgumentTypeError(f"mapping= takes paths of the first by paths of the second, as a dict, not {mapping!r}")
+        raise ArgumentTypeError(
+            f"mapping must be a dict from paths of the first to paths of the second, not {mapping!r}"
+        )
 
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
-            raise ArgumentError("runs have been made already: diff(run_a, run_b) takes no inputs, loss= or grads=")
+            raise ArgumentError("recorded runs are not run again: diff(run_a, run_b) takes no inputs, loss= or grads=")
         return diff_runs(a, b, where=where, mapping=mapping, tolerances=tolerances)
 
     if isinstance(a, Module) and isinstance(b, Module):

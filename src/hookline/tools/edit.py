@@ -1,4 +1,4 @@
-"""edit: change what modules take, give, or get back as gradient, for a block or until the handle is removed."""
+"""edit: change the inputs, outputs or gradients of modules, for a block or until the handle is removed."""
 
 import ast
 import functools
@@ -39,27 +39,28 @@ def edit(
     when: When | generation_step | None = None,
     order: float = 0,
 ) -> Handle:
-    """Change the selected modules' calls; gives a handle, which is also a `with` block.
+    """Change the inputs, outputs or gradients of the selected modules, or skip them.
 
-    `input`, `output`, `grad_output` and `grad_input` say what becomes of the tensor that a module takes or gives, or of
-    its gradient: a function of the tensor, one of `hookline.edits`, or a list of these, done one after another. The
-    tensor itself is left as it is, and a new one takes its place; gradients flow through the change.
+    Returns a handle, which is also a `with` block; removing it restores the model.
 
-    `skip=True` has the module not run at all and gives back its input as it is; `skip=function` gives back what
-    `function(call)` does.
-
-    - `key` picks the tensor where there are several: a name or a place in a tuple, dict or `ModelOutput`, or the place
-      or name of an argument; a tuple of these leads deeper.
-    - `at` picks a part of the tensor: an index of it, or `hookline.edits.at(position=, head=, heads=, unit=)`.
-    - `when` picks the calls: the nth of each module since the edit was put on (a number, a slice, a collection),
+    - `input`, `output`, `grad_output`, `grad_input`: what to do with the module's input, output or their gradients: a
+      function of the tensor, one of `hookline.edits`, or a list of these, applied one after another. The tensor itself
+      stays as it is, a new one replaces it, and gradients flow through the change.
+    - `skip`: True does not run the module and returns its input instead; a function returns what `function(call)`
+      returns.
+    - `key`: which tensor, if there are several: a name or an index in a tuple, dict or `ModelOutput`, or the index or
+      name of an argument; a tuple of these leads deeper.
+    - `at`: which part of the tensor: an index, or `hookline.edits.at(position=, head=, heads=, unit=)`.
+    - `when`: which calls: the nth of each module since the edit was added (a number, a slice, a collection),
       `hookline.edits.generation_step(n)`, or a predicate of the `Call`, asked before the module runs.
-    - `order` is that of steps, as in `on`.
+    - `order`: the order among hooks, as in `on`.
 
-    Recomputed calls of activation checkpointing are changed as the calls that they repeat. Gradients are changed as in
-    `on(..., backward=)`. In a compiled model inputs, outputs and `skip` are changed in its graph, but `when` and
-    gradients are not. Raises ArgumentError for what is no edit; EditError for what a compiled model cannot do,
-    and from the call, with a note that says where, for an edit that does not fit; SelectionError where `where` picks
-    nothing.
+    A call that activation checkpointing recomputes is changed like the call it repeats. Gradients are changed as in
+    `on(..., backward=)`. In a compiled model inputs, outputs and `skip` work inside the graph; `when` and gradients do
+    not.
+
+    Raises ArgumentError for a wrong edit, EditError if a compiled model cannot be edited so, and SelectionError if
+    `where` picks nothing. An edit that does not fit raises EditError from the call, with a note that says where.
 
     >>> import torch, hookline
     >>> from hookline import edits
@@ -77,9 +78,9 @@ def edit(
     if not parts and skip is False:
         raise ArgumentError("nothing to change: give input=, output=, grad_output=, grad_input= or skip=")
     if not parts and not (key is None and at is None):
-        raise ArgumentError("key= and at= pick a part of what is changed; with skip= alone there is none")
+        raise ArgumentError("key= and at= pick a part of a changed tensor; skip= alone changes none")
     if not isinstance(skip, bool) and not callable(skip):
-        raise ArgumentTypeError(f"skip= is True or a function of the call, not {skip!r}")
+        raise ArgumentTypeError(f"skip must be True, False or a function of the call, not {skip!r}")
     refuse_other_calls(when)
     selection = select(model, where)
     if when is not None or any(change.located or part.startswith("grad") for part, change in parts.items()):
@@ -94,28 +95,28 @@ def edit(
 
 
 def refuse_other_calls(when: Any) -> None:
-    """ArgumentError for a `when` that is none, or counts from the end, which nobody knows."""
+    """Raise ArgumentError for a wrong `when`, and for one that counts from the end, which is not known in advance."""
     wanted: Any = when.steps if isinstance(when, generation_step) else when
     known = wanted is None or is_number(wanted) or isinstance(wanted, slice)
     known = known or (callable(wanted) and not isinstance(wanted, type))
     listed = isinstance(wanted, Collection) and not isinstance(wanted, str)
     if not known and not (listed and all(map(is_number, wanted))):
         raise ArgumentTypeError(
-            f"when={when!r} picks no calls; it is a number, a slice or a collection of numbers, "
-            "hookline.edits.generation_step(...), or a function of the Call"
+            "when must be a number, a slice or a collection of numbers, hookline.edits.generation_step(...) or a "
+            f"function of the Call, not {when!r}"
         )
     bounds = (wanted.start, wanted.stop) if isinstance(wanted, slice) else wanted if listed else (wanted,)
     if any(is_number(bound) and bound < 0 for bound in bounds):
-        raise ArgumentError(f"when={when!r} counts from the end, which is not known; the first call is 0")
+        raise ArgumentError(f"when must count from 0, the first call, not from the end, which is not known: {when!r}")
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value counts calls: a whole number, numpy's too, but no truth value."""
+    """Whether a value counts calls: an integer, numpy's too, but not a bool."""
     return isinstance(value, SupportsIndex) and not isinstance(value, bool | Tensor)
 
 
 def refuse_compiled(model: Module, selection: Selection) -> None:
-    """EditError where a selected module is inside a compiled one: its calls are not counted, its gradients not
+    """Raise EditError for a selected module inside a compiled one, where calls are not counted and gradients not
     reached."""
     if "torch._dynamo" not in sys.modules:
         return  # nothing was ever compiled
@@ -123,24 +124,24 @@ def refuse_compiled(model: Module, selection: Selection) -> None:
     for path, module in selection:
         if id(module) in inside or is_compile_wrapper(module):
             raise EditError(
-                f"{path or 'the model'} is compiled by torch.compile: in its graph no edit counts calls, knows where "
-                "it is at work, or reaches gradients; edit the model uncompiled"
+                f"{path or 'the model'} is compiled by torch.compile: inside its graph an edit cannot count calls, "
+                "know which module it edits, or reach gradients; edit the model uncompiled"
             )
 
 
 def refuse_tuples(selection: Selection) -> None:
-    """EditError where a module gives a tuple, as far as its code tells: a tensor in its place would be taken apart."""
+    """Raise EditError for a module that returns a tuple, as far as its code tells: callers would unpack the tensor."""
     for path, module in selection:
         if gives_tuple(module):
             raise EditError(
-                f"{path or 'the model'} gives a tuple, and skip=True gives back one tensor; "
-                "give skip= a function of the call, such as lambda call: (call.args[0], None)"
+                f"{path or 'the model'} returns a tuple, and skip=True returns one tensor; "
+                "pass skip= a function of the call, such as lambda call: (call.args[0], None)"
             )
 
 
 def gives_tuple(module: Module) -> bool:
-    """Whether the forward of a module says that it gives a tuple, or returns one that is written as such. A forward
-    that is scripted or traced says so in its schema; of one that has no code, such as a builtin, nobody can tell."""
+    """Whether a module's forward returns a tuple, by its annotation or by what its code returns. A scripted or traced
+    forward says so in its schema; a forward without code, such as a builtin, counts as returning no tuple."""
     kind = original_class(module)
     if isinstance(module, ScriptModule):
         with suppress(Exception):  # of a part of it that has no forward
@@ -171,7 +172,7 @@ def gives_tuple(module: Module) -> bool:
 
 
 def is_tuple(node: ast.expr | None, named: set[str]) -> bool:
-    """Whether an expression is a tuple as it is written: one, a sum with one, or a name that such a value has."""
+    """Whether an expression is written as a tuple: a literal, a sum with one, or a name that was assigned one."""
     if isinstance(node, ast.BinOp):
         return is_tuple(node.left, named) or is_tuple(node.right, named)
     return isinstance(node, ast.Tuple) or (isinstance(node, ast.Name) and node.id in named)

@@ -1,4 +1,4 @@
-"""explain: an error inside a model says in which module it happened, on what, and on the way through which calls."""
+"""explain: have errors inside a model name the module, its inputs and the calls around it."""
 
 from torch.nn import Module
 
@@ -9,17 +9,18 @@ from hookline.model.select import Where
 
 
 def explain(model: Module, where: Where = "**") -> Handle:
-    """Have errors of the selected modules carry a note; gives a handle, which is also a `with` block.
+    """Add a note to every error raised inside the selected modules: which module, on which inputs, in which calls.
 
-    The note (PEP 678; a traceback prints it below the error) says the path and class of the innermost of these modules
-    that the error came out of, which call of it, the shapes of its arguments and of its own parameters and buffers, and
-    the calls around it with their arguments. Of layers of `torch.nn` it says what they take and were given instead,
-    where that is certain: a wrong width, channels in the wrong place, another dtype or device.
+    Returns a handle, which is also a `with` block. The note (PEP 678; a traceback prints it below the error) names the
+    path and class of the innermost selected module that raised, the index of the call, the shapes of its arguments and
+    of its own parameters and buffers, and the calls around it with their arguments. For layers of `torch.nn` it says
+    which input they expect and which they received, where that is certain: a wrong width, channels in the wrong place,
+    another dtype or device.
 
-    A step that does nothing is put on each module: that is all it costs while nothing fails. Modules that are watched,
-    guarded or have any step of `hookline.on` carry such notes without it. The note is text: it keeps no tensor alive.
+    Each module gets a hook that does nothing: that is the whole cost while nothing fails. Modules that are watched or
+    guarded, or have a hook of `hookline.on`, add such notes anyway. The note is text: it keeps no tensor alive.
 
-    Raises SelectionError where `where` (see `select`) picks nothing.
+    Raises SelectionError if `where` (see `select`) picks nothing.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(6, 2))
@@ -37,4 +38,4 @@ def explain(model: Module, where: Where = "**") -> Handle:
 
 
 def _nothing(call: Call) -> None:
-    """The step that makes a call one of ours."""
+    """Do nothing: a module with a hook runs through hookline, which adds the note."""

@@ -1,4 +1,4 @@
-"""guard: find the first value of a training step that is not finite, cheaply enough to leave on."""
+"""guard: raise at the first NaN or Inf of a training step, cheaply enough to leave on."""
 
 import os
 
@@ -19,28 +19,30 @@ def guard(
     last: int = 16,
     save: str | os.PathLike[str] | None = None,
 ) -> Handle:
-    """Raise NonFiniteError at the first NaN or Inf of a training step; gives a handle, which is also a `with` block.
+    """Raise NonFiniteError at the first NaN or Inf of a training step, and name the module it came from.
 
-    It looks at every tensor that the selected modules give, at its gradient, and at the gradients of their parameters
-    when a backward pass has them all: one pass over each, for the smallest and the largest element. The error names the
-    module that made it (`error.path`, `error.index`, `error.phase`), how many outermost calls, of the model or of parts
-    of it, came before that one (`error.step`), and what came before it, the `last` tensors looked at, as a `Run`
-    (`error.run`), which for the first error is also saved to the folder `save`.
+    Returns a handle, which is also a `with` block. The guard reads every output of the selected modules, its gradient,
+    and, once a backward pass has them all, the gradients of their parameters: one pass over each tensor, for its
+    smallest and largest element.
 
-    - `then="raise"` raises the error; "log" logs it ("hookline", one record a step at most) and lets the step go on; a
-      function is called with it, and the step goes on where that returns.
-    - `grads=False` looks at no gradient: with a loss scaler (`torch.amp.GradScaler`) gradients overflow on purpose.
+    The error has the module (`error.path`, `error.index`, `error.phase`), the number of outermost calls, of the model
+    or of parts of it, before this one (`error.step`), and the `last` tensors read before it, as a `Run` (`error.run`).
 
-    On the CPU the error comes out of the very module, or of `backward()`. On any other device nothing waits in between:
-    the figures are fetched together when the backward pass ends, before the optimizer's step; of a forward without a
-    graph when the model is called next, or the guard is removed.
+    - `then`: "raise" raises the error; "log" logs it (to "hookline", at most one record a step) and continues; a
+      function is called with the error, and the training step continues if it returns.
+    - `grads`: False reads no gradient: with a loss scaler (`torch.amp.GradScaler`) gradients overflow on purpose.
+    - `save`: a folder to which the run of the first error is saved.
 
-    An output with -inf in it is no error where an argument had -inf too: that is a mask passing through. A module that
-    makes such masks is left out: `guard(model, select(model) - "mask")`. Of modules inside `torch.compile` nothing
-    is seen but what the compiled one gives.
+    On the CPU the error is raised by the module itself, or by `backward()`. On any other device nothing waits in
+    between: the figures are fetched together when the backward pass ends, before the optimizer step; for a forward
+    without a graph when the model is called next or the guard is removed.
 
-    Nothing of the model is changed, outputs and gradients are bit for bit what they are without, and no tensor is kept
-    alive. Raises SelectionError where `where` (see `select`) picks nothing, and ArgumentError for an unknown `then`.
+    An output with -inf is not an error if an argument had -inf too: that is a mask passing through. Leave out a module
+    that makes such masks: `guard(model, select(model) - "mask")`. Inside `torch.compile` only the outputs of the
+    compiled module are read.
+
+    The model is not changed: outputs and gradients are bit for bit what they are without a guard, and no tensor is kept
+    alive. Raises SelectionError if `where` (see `select`) picks nothing, and ArgumentError for an unknown `then`.
 
     >>> import torch, hookline
     >>> class Root(torch.nn.Module):

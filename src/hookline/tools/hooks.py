@@ -1,4 +1,4 @@
-"""hooks: every hook on a model, PyTorch's and ours and what others put in its place, each of which can be removed."""
+"""hooks: list every hook on a model, whoever added it, and what libraries put in the place of its code."""
 
 import os
 from collections import Counter
@@ -51,15 +51,15 @@ FORWARD_REPLACED = "forward replaced"
 
 @dataclass(frozen=True)
 class HookInfo:
-    """One hook, or what somebody put in the place of a module's forward, class or parameter.
+    """One hook, or what a library put in the place of a module's forward, class or parameter.
 
-    - `path`: the module's, "" for the model itself, "(every module)" for a global one;
-    - `kind`: "forward pre", "forward", "backward pre", "backward" and the like for hooks of PyTorch's API; for steps of
-      ours the phase; "forward replaced", "parametrization", "class", "compiled call";
-    - `owner`: "PyTorch" for its hooks, "hookline" for ours, or whose it is where that can be told;
-    - `order`: 0, 1, 2 as hooks of PyTorch's API run; for ours the number that was given;
-    - `name`, `defined`: of the function, and the file and line where it is written;
-    - `added`: the file and line that put it on, where that is known: for ours;
+    - `path`: the module's path, "" for the model itself, "(every module)" for a global hook;
+    - `kind`: "forward pre", "forward", "backward pre", "backward" and the like for hooks of PyTorch's API; the phase
+      for hooks of hookline; "forward replaced", "parametrization", "class", "compiled call";
+    - `owner`: "PyTorch", "hookline", or the library that added it, where that is known;
+    - `order`: 0, 1, 2 in the order in which hooks of PyTorch's API run; for hooks of hookline their `order`;
+    - `name`, `defined`: the function's name, and the file and line where it is defined;
+    - `added`: the file and line that added it, known for hooks of hookline;
     - `flags`: "kwargs", "always".
     """
 
@@ -74,9 +74,9 @@ class HookInfo:
     undo: Handle | None = field(default=None, repr=False, compare=False)
 
     def remove(self) -> None:
-        """Take it off; twice is harmless. Raises AttachError where it cannot be undone."""
+        """Remove it; twice is harmless. Raises AttachError if it cannot be removed."""
         if self.undo is None:
-            raise AttachError(f"{self.name} on {self.path or 'the model'} ({self.owner}) cannot be taken off again")
+            raise AttachError(f"{self.name} on {self.path or 'the model'} ({self.owner}) cannot be removed")
         self.undo.remove()
 
 
@@ -90,10 +90,10 @@ HOOK = Schema(
 
 
 class Hooks(Result[HookInfo]):
-    """The hooks of a model, in the order of its modules; prints as a table.
+    """Every hook on a model, in the order of its modules; prints as a table.
 
     `hooks["encoder"]` is the first hook on a module, `hooks["encoder", 1]` the next one, `hooks[0]` the first of all.
-    Hooks that were saved and loaded again are a list to read: they cannot be removed.
+    Hooks that were saved and loaded again can be read, not removed.
     """
 
     noun = "hooks"
@@ -112,7 +112,7 @@ class Hooks(Result[HookInfo]):
 
     @property
     def summary(self) -> str:
-        """How many hooks of whom, in a line."""
+        """How many hooks each owner has, in a line."""
         counts = Counter(hook.owner for hook in self)
         told = ", ".join(f"{count} of {owner}" for owner, count in counts.items())
         return f"{self.model}: {told or 'no hooks'}"
@@ -122,24 +122,24 @@ class Hooks(Result[HookInfo]):
         return {"model": self.model, "hooks": [HOOK.write(hook) for hook in self]}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the list to a folder, whole or not at all; hooks saved there before are replaced. StoreError where the
+        """Write the list to a folder, whole or not at all; replace hooks saved there before. Raises StoreError if the
         folder holds something else."""
         write(folder, self.to_dict(), {}, kind=self.noun)
 
 
 def decode(document: Any, _: object = None) -> Hooks:
-    """The hooks that a document describes; MemberError where it describes none."""
+    """The hooks in a document; raises MemberError if it holds none."""
     expect_object(document, frozenset(("model", "hooks")))
     return Hooks(member(document, "model", text), member(document, "hooks", listed(HOOK.read)))
 
 
 def hooks(model: Module) -> Hooks:
-    """Every hook on a model and the modules in it, and the global ones: whose, of which kind, in which order, where its
-    function is written and, for ours, where it was put on.
+    """List every hook on a model and its modules, and the global ones: owner, kind, order, and where its function is
+    defined; for hooks of hookline also where they were added.
 
-    Also told are a `forward` that was replaced on an instance (as accelerate does it), parametrizations, FSDP's
-    classes, what `Module.compile()` left, weight and spectral norm, and hooks on parameters. Each can `remove()`
-    itself. Looking changes nothing.
+    The list also has a `forward` that was replaced on an instance (as accelerate does), parametrizations, FSDP's
+    classes, what `Module.compile()` left, weight and spectral norm, and hooks on parameters. Each entry has `remove()`.
+    Listing changes nothing.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2))
@@ -151,10 +151,10 @@ def hooks(model: Module) -> Hooks:
     >>> len(hookline.hooks(model))
     0
     """
-    found = [*_torch_hooks(EVERY_MODULE, None, process, "_global_"), *_scoped_steps()]
+    found = [*_torch_hooks(EVERY_MODULE, None, process, "_global_"), *_scoped_hooks()]
     for module, own_paths in paths(model):
         path, namespace = own_paths[0], module.__dict__
-        found += _own_steps(path, module)
+        found += _own_hooks(path, module)
         found += _swaps(path, module)
         found += _torch_hooks(path, module, namespace, "_")
         found += _parameter_hooks(path, module)
@@ -186,8 +186,8 @@ def _backward_kind(kind: str, module: Module | None, namespace: dict[str, Any]) 
 
 
 def _undo(module: Module | None, hook: Any, drop: Callable[[], None]) -> Handle | None:
-    """How a hook of PyTorch's API is taken off: with the parameters that go with it, where it is that of a norm or of
-    pruning; not at all where it is a lazy module's, which needs it."""
+    """How a hook of PyTorch's API is removed: with its parameters, if it belongs to a norm or to pruning; None for the
+    hook of a lazy module, which needs it."""
     if module is None:
         return Handle(drop)
     norm = NORMS.get(type(hook).__name__)
@@ -200,18 +200,18 @@ def _undo(module: Module | None, hook: Any, drop: Callable[[], None]) -> Handle 
     return Handle(drop)
 
 
-def _own_steps(path: str, module: Module) -> Iterator[HookInfo]:
+def _own_hooks(path: str, module: Module) -> Iterator[HookInfo]:
     site = site_of(module)
     for hook in site.hooks if site is not None else ():
-        yield _step_info(path, hook, Handle(partial(detach, module, hook)))
+        yield _hook_info(path, hook, Handle(partial(detach, module, hook)))
 
 
-def _scoped_steps() -> Iterator[HookInfo]:
+def _scoped_hooks() -> Iterator[HookInfo]:
     for hook in open_hooks():
-        yield _step_info(EVERY_MODULE, hook, None)  # leaving its block takes it off
+        yield _hook_info(EVERY_MODULE, hook, None)  # the end of its block removes it
 
 
-def _step_info(path: str, hook: Hook, undo: Handle | None) -> HookInfo:
+def _hook_info(path: str, hook: Hook, undo: Handle | None) -> HookInfo:
     return HookInfo(
         path=path,
         kind=hook.phase,
@@ -253,7 +253,7 @@ def _swaps(path: str, module: Module) -> Iterator[HookInfo]:
 
 
 def _is_that_of_its_class(forward: Any, module: Module) -> bool:
-    """Whether a forward that an instance holds is that of its class, bound; scripted ones are."""
+    """Whether the forward that an instance holds is the bound forward of its class; a scripted one counts as such."""
     return isinstance(module, ScriptModule) or getattr(forward, "__func__", forward) is getattr(
         type(module), "forward", None
     )
@@ -289,7 +289,7 @@ def _info(path: str, kind: str, hook: Any, **more: Any) -> HookInfo:
 
 
 def _function(hook: Any) -> Any:
-    """What its author wrote, of a hook that PyTorch or functools has wrapped."""
+    """The function as its author wrote it, for a hook that PyTorch or functools wrapped."""
     function = hook.hook if type(hook).__name__ == "_WrappedHook" else hook
     while isinstance(function, partial):
         function = function.func

@@ -1,4 +1,4 @@
-"""profile: what every module costs, forward and backward: time, FLOPs, memory."""
+"""profile: measure what every module costs, forward and backward: time, FLOPs, memory."""
 
 import gc
 import itertools
@@ -42,31 +42,33 @@ def profile(
     meta: bool = False,
     **kwargs: Any,
 ) -> Profile:
-    """Run the model on these inputs, and say what every module costs: `Profile`.
+    """Run the model on these inputs, and measure what every module costs: time, FLOPs, bytes, parameters.
 
-    A step is a forward and, unless `backward=False`, a backward pass from `loss` of the output (by default its `.loss`,
-    else the mean square). The first step counts FLOPs and the bytes that are kept for the backward pass; after `warmup`
-    more, `repeat` are timed, each next to a plain one without our hooks. The time of a call is the host's, or on any
-    other device that of its stream, by events, without waiting for the device in between. What profiling an empty
-    module costs is taken off each call; what it adds all together is told (`profile.added`).
+    Returns a `Profile`. A step is a forward and, unless `backward=False`, a backward pass from `loss` of the output (by
+    default its `.loss`, else the mean square). The first step counts FLOPs and the bytes saved for backward. After
+    `warmup` more steps, `repeat` steps are timed, each next to a plain one without hooks.
 
-    Backward times are read at aliases of the arguments, as in `hookline.on(backward=)`. A call none of whose arguments
-    gets a gradient ends, for the clock, where the next begins. What autograd does outside of any call (the loss, adding
-    up gradients of parameters that are used twice) is in the call that is under way, or in none.
+    The time of a call is host time; on any other device it is the time of its stream, by events, without waiting for
+    the device in between. The cost of profiling an empty module is subtracted from each call; `profile.added` is what
+    profiling adds in total.
 
-    `meta=True` computes nothing and holds no weights: on a copy of the model without data it counts FLOPs and bytes,
-    and times nothing. So it is for a model that is on the meta device already. Where FLOPs cannot be counted, they are
-    NaN, and `profile.uncounted` says why; where operations have no formula, it names them.
+    Backward times are read at aliases of the arguments, as in `hookline.on(backward=)`. If no argument of a call gets a
+    gradient, its backward ends where the next one begins. What autograd does outside all calls (the loss, summing
+    gradients of parameters that are used twice) counts for the call that is under way, or for none.
 
-    A model whose weights accelerate brings in for each call is profiled as it runs, the bringing in included.
+    `meta=True` computes nothing and holds no weights: it counts FLOPs and bytes on a copy of the model without data,
+    and times nothing. A model on the meta device is profiled so anyway. FLOPs that cannot be counted are NaN, and
+    `profile.uncounted` says why; it also names operations without a formula.
 
-    What is compiled is run uncompiled, and a warning says so: a graph's kernels belong to no one module.
+    A model whose weights accelerate loads for each call is profiled as it runs, loading included. Compiled modules run
+    uncompiled, and a warning says so: the kernels of a graph belong to no single module.
 
-    For its backward it turns gradients on, also inside `torch.no_grad()` or `torch.inference_mode()`. Each step
-    begins from the same random state, on copies of the inputs. The model's gradients and buffers and the random state
-    are afterwards what they were. An error of the model says in which module it was raised, one of the backward pass
-    too. Raises SelectionError where `where` (see `select`) picks nothing, ArgumentError for a number of repeats that is
-    none and for a path given as the only input, which is `where=`, RecordError for a loss that has no gradient.
+    The backward pass runs with gradients, also inside `torch.no_grad()` or `torch.inference_mode()`. Each step starts
+    from the same random state, on copies of the inputs. Afterwards gradients, buffers and random state are restored. An
+    error of the model, in the backward pass too, names the module that raised it.
+
+    Raises SelectionError if `where` (see `select`) picks nothing, ArgumentError for a wrong `repeat` or `warmup` and
+    for a path as the only input, which is meant as `where=`, and RecordError for a loss without a gradient.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -77,8 +79,8 @@ def profile(
     True
     """
     if not (isinstance(repeat, int) and isinstance(warmup, int) and repeat >= 1 and warmup >= 0):
-        raise ArgumentError(f"repeat={repeat} and warmup={warmup} are not known; repeat is 1 or more, warmup 0 or more")
-    select(model, where)  # refuses what is no module before it is asked for parameters
+        raise ArgumentError(f"repeat must be 1 or more and warmup 0 or more, not {repeat} and {warmup}")
+    select(model, where)  # refuses what is not a module before it is asked for parameters
     refuse_path_as_input("profile", model, args, kwargs)
     inputs = args, kwargs
     states = random_states((inputs, [*model.parameters()]))
@@ -94,7 +96,7 @@ def profile(
     ):
         selection = select(subject, where)
         run = partial(step, subject, given, loss or default_loss, states, backward=backward)
-        counted = costs_of(selection, run, backward=backward)  # first, since an error of the model has a note then
+        counted = costs_of(selection, run, backward=backward)  # first, since an error of the model gets its note here
         timed = Timed(selection, run, device_of(subject, given), backward=backward)
         if not counts_only:
             timed.times(repeat, warmup)
@@ -110,9 +112,9 @@ def step(
     backward: bool,
     mark: Callable[[], None] = lambda: None,
 ) -> None:
-    """One forward, and one backward pass, from these random states, on copies of the inputs; `mark` is called before,
+    """Run one forward and one backward pass from these random states, on copies of the inputs; call `mark` before,
     between and after the two."""
-    gc.collect(0)  # what the step before has left in cycles would add to this one's memory
+    gc.collect(0)  # what the last step left in cycles would add to this one's memory
     set_random_states(states)
     args, kwargs = copied_arguments(inputs)
     mark()
@@ -153,14 +155,14 @@ class Timed:
         self.peak: int | None = None
 
     def times(self, repeat: int, warmup: int) -> None:
-        """Some steps to get warm, then those that are timed."""
+        """Run some steps to warm up, then the timed ones."""
         for _ in range(warmup):
             self.run()
         for _ in range(repeat):
             self.once()
 
     def once(self) -> None:
-        """A plain step, then one that is read."""
+        """Run a plain step, then a profiled one."""
         self.clock.forget_peak()
         self.plain.append(self._stretches())
         self.peak = max(self.peak or 0, self.clock.peak() or 0) or None
@@ -171,18 +173,18 @@ class Timed:
         self.lines.append(timeline.spans())
 
     def _stretches(self) -> tuple[float, float]:
-        """Seconds of the forward and of the backward of one step."""
+        """Run one step; the seconds of its forward and of its backward."""
         readings: list[Any] = []
         self.run(mark=lambda: readings.append(self.clock.read()))
         begin, middle, end = self.clock.seconds(readings)
         return middle - begin, end - middle
 
     def profile(self, counted: Costs) -> Profile:
-        """All of it together."""
+        """The Profile of all steps."""
         off = cost_of_reading(backward=self.backward) if self.lines and self.clock.on_host else Off()
         alike = [line for line in self.lines if names(line) == names(counted.flops)]
         if self.lines and not alike:
-            raise RecordError("the model makes other calls in each step, so their times cannot be told together")
+            raise RecordError("the model makes different calls in each step, so their times cannot be combined")
         longer = [profiled / sum(plain) - 1 for profiled, plain in zip(self.profiled, self.plain, strict=True)]
         forward, backward = zip(*self.plain, strict=True) if self.plain else ((), ())
         return Profile(
@@ -202,13 +204,13 @@ class Timed:
 
 
 def names(spans: list[Span]) -> list[tuple[str, int, bool]]:
-    """The calls of a step by path and by which call of the module it is."""
+    """The calls of a step: path, index and whether it is a recomputation."""
     first: dict[str, int] = {}
     return [(span.path, span.index - first.setdefault(span.path, span.index), span.recompute) for span in spans]
 
 
 def costs(selection: Selection, counted: Costs, steps: list[list[Times]]) -> Iterator[Cost]:
-    """The Cost of each call: what was counted, and the times of the median step, which add up."""
+    """The Cost of each call: its counts, and its times in the median step, which add up."""
     median_step = middle(steps)
     numbers = {id(span): number for number, span in enumerate(counted.flops)}
     for number, (path, index, recompute) in enumerate(names(counted.flops)):
@@ -241,13 +243,13 @@ def costs(selection: Selection, counted: Costs, steps: list[list[Times]]) -> Ite
 
 
 def middle(steps: list[list[Times]]) -> list[Times]:
-    """The step of which the calls took the median time all together, the shorter one of two; nothing of none."""
+    """The step whose total time is the median, the shorter one of two; empty without steps."""
     by_time = sorted(steps, key=lambda step: sum(times.forward_self + times.backward_self for times in step))
     return by_time[(len(by_time) - 1) // 2] if by_time else []
 
 
 def seconds_of(number: int, median_step: list[Times], steps: list[list[Times]]) -> dict[str, Any]:
-    """One call's times in the median step, and their spreads over all; NaN where nothing was timed."""
+    """One call's times in the median step, and their spread over all steps; NaN if nothing was timed."""
     if not median_step:
         return dict.fromkeys(TIMES, math.nan) | {"forward_spread": 0.0, "backward_spread": 0.0}
     return {name: getattr(median_step[number], name) for name in TIMES} | {
@@ -256,19 +258,19 @@ def seconds_of(number: int, median_step: list[Times], steps: list[list[Times]]) 
 
 
 def whole(count: float) -> float:
-    """A count as an int; NaN where it is not known."""
+    """A count as an int; NaN if it is not known."""
     return count if math.isnan(count) else int(count)
 
 
 def sizes(parameters: Iterable[Parameter]) -> tuple[int, int]:
-    """How many numbers parameters hold, and their bytes: of one of a wrapper class, such as a quantized one, those of
+    """How many elements parameters hold, and their bytes; for a wrapper class, such as a quantized tensor, the bytes of
     the tensors in it."""
     held = [*parameters]
     return sum(parameter.numel() for parameter in held), sum(map(bytes_of, held))
 
 
 def bytes_of(parameter: Tensor) -> int:
-    """The bytes of a parameter; of a distributed one, of the whole."""
+    """The bytes of a parameter; for a distributed one, of the whole."""
     parts = [parameter] if is_distributed(parameter) else parts_of_wrapped(parameter)
     return sum(part.numel() * part.element_size() for part in parts)
 
@@ -277,8 +279,8 @@ def bytes_of(parameter: Tensor) -> int:
 
 
 def device_of(model: Module, inputs: Any) -> torch.device:
-    """The first device that is not the host among those of a model's parameters and buffers, of its inputs, and those
-    on which accelerate runs its modules; the CPU where there is none."""
+    """The first device other than the host among those of a model's parameters, buffers and inputs, and those on which
+    accelerate runs its modules; the CPU if there is none."""
     given = (tensor for _, tensor in tensors(inputs))
     devices = (tensor.device for tensor in itertools.chain(model.parameters(), model.buffers(), given))
     known = itertools.chain(devices, execution_devices(model))
@@ -287,7 +289,7 @@ def device_of(model: Module, inputs: Any) -> torch.device:
 
 @contextmanager
 def gradients(*, wanted: bool) -> Iterator[None]:
-    """A block with gradients, also inside `torch.no_grad()` and `torch.inference_mode()`; or without."""
+    """A block with gradients, also inside `torch.no_grad()` and `torch.inference_mode()`, or a block without."""
     with torch.inference_mode(False) if wanted else nullcontext(), torch.set_grad_enabled(wanted):
         yield
 

@@ -1,4 +1,4 @@
-"""stop_after: a forward that ends as soon as what is wanted of it is there."""
+"""stop_after: end a forward as soon as the wanted modules have run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ FIRST, LAST = float("-inf"), float("inf")
 
 
 class Stopped(BaseException):
-    """Ends the forward of one call of the model. No `except Exception` of the model's own catches it."""
+    """Ends the forward of one call of the model. No `except Exception` in the model's code catches it."""
 
     def __init__(self, outermost: Call) -> None:
         super().__init__("stop_after has all that it waits for")
@@ -24,16 +24,17 @@ class Stopped(BaseException):
 
 
 def stop_after(model: Module, where: Where) -> Handle:
-    """End each forward of the model once every selected module has been called; the model then gives back what these
-    gave, by path: `{path: output}`. Gives a handle, which is also a `with` block. Of a forward that calls the model
-    itself again it is the outermost call that ends.
+    """End each forward once every selected module has been called; the model then returns their outputs by path.
 
-    Modules after the last of them do not run, so that reading the third layer of forty costs three. Of a module that
-    is called several times it is the first output. Gradients flow through the outputs as ever. The calls around the
-    last one end by an exception, as their `always` hooks and a watch see.
+    Returns a handle, which is also a `with` block. Inside it the model returns `{path: output}`. Modules after the last
+    selected one do not run, so reading the third layer of forty costs three layers.
 
-    Raises SelectionError where `where` picks nothing, and EditError from a forward that ends without having called one
-    of the modules.
+    If a module is called several times, its first output counts. Gradients flow through the outputs as usual. The calls
+    around the last one end by an exception, which their `always` hooks and a watch see. If the model calls itself, the
+    outermost call ends.
+
+    Raises SelectionError if `where` picks nothing, and EditError from a forward that ends without a call of one of the
+    modules.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
@@ -78,7 +79,7 @@ def _until_stopped(
     *args: Any,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """One call of the model, as far as it is needed: what the modules gave, in the model's order."""
+    """Call the model until all wanted modules have run, and return their outputs in the model's order."""
     found = waiting[call] = {}
     try:
         module_call(*args, **kwargs) if instead is None else instead(module_call, *args, **kwargs)
@@ -90,6 +91,7 @@ def _until_stopped(
     missing = [path for path in wanted if path not in found]
     if missing:
         raise EditError(
-            f"the forward ended without a call of {', '.join(missing)}; it never came, or another stop_after was first"
+            f"the forward ended without a call of {', '.join(missing)}: it was not called, or another stop_after ended "
+            "the forward"
         )
     return {path: found[path] for path in wanted}

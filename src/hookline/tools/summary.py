@@ -30,13 +30,13 @@ def summary(
 
     A row is a call: the layer, its class, the shape of its output, how many parameters it holds, and the mean, standard
     deviation and largest magnitude of the output where `keep` (as in `watch`) has them. The parameters of a layer that
-    is called again are counted once. The model runs without gradients, in the mode that it is in; buffers and the
-    random state are afterwards what they were.
+    is called again are counted once. The model runs without gradients, in the mode that it is in; afterwards buffers
+    and random state are restored.
 
     `where` (see `select`) says which modules are rows. The totals below are of the whole model.
 
-    Raises ArgumentError where no input is given, or a path as the only one, which is `where=`; SelectionError where
-    `where` picks nothing; what the model raises goes on.
+    Raises ArgumentError without inputs and for a path as the only input, which is meant as `where=`, and SelectionError
+    if `where` picks nothing. An error of the model is raised as it is.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -71,5 +71,5 @@ def _totals(model: Module) -> str:
 
 
 def _count(parameters: Iterable[Parameter]) -> int:
-    """How many numbers parameters hold; those that a lazy module is yet to make are not counted."""
+    """How many elements parameters hold; those that a lazy module has not made yet are not counted."""
     return sum(parameter.numel() for parameter in parameters if not is_lazy(parameter))

@@ -1,4 +1,4 @@
-"""sweep: one edit at a time over many places, and what each does to a metric."""
+"""sweep: apply one edit to each module in turn, and measure a metric."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ from hookline.sweeping.sweep_document import decode
 from hookline.sweeping.swept import WHOLE, Cell, Sweep
 
 Metric: TypeAlias = Callable[[Any, Any], Any]
-"""A function of the model's output and the batch, which gives a number."""
+"""A function of the model's output and the batch that returns a number."""
 
 
 def sweep(
@@ -42,23 +42,26 @@ def sweep(
     save: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """Put one edit on each selected module in turn, and measure what it does: ablation, activation patching.
+    """Apply one edit to each selected module in turn, and measure a metric: ablation, activation patching.
 
-    `edit` is what `hookline.edit` takes for `part`, and `key` is as there; `edits.patch(run)` patches each module's own
-    values. `metric(output, batch)` gives a number for each batch. A batch is what the model is called with: a tensor,
-    a tuple or list of arguments, or a dict of named ones; for anything else `call(model, batch)` says how. `over` is
-    for a second axis: the `at=` of `hookline.edit`, several of them by label, or in a list, such as
-    `[edits.at(position=i) for i in range(8)]`.
+    - `edit`: as for `part` in `hookline.edit`; `edits.patch(run)` patches each module's own values.
+    - `metric`: `metric(output, batch)` returns a number for each batch.
+    - `batches`: the inputs of each call: a tensor, a tuple or list of arguments, or a dict of named ones. They must be
+      the same each time they are iterated.
+    - `part`, `key`: which tensor the edit changes, as in `hookline.edit`.
+    - `over`: a second axis: several `at=` of `hookline.edit`, by label or in a list, such as
+      `[edits.at(position=i) for i in range(8)]`.
+    - `call`: `call(model, batch)` calls the model, for any other kind of batch.
+    - `save`: a folder to save to after each place. An interrupted sweep continues from there, if model, edit, places,
+      metric and baseline are the same (for functions: their code and closure, not what they look up in their module).
+    - `progress`: whether to show progress on a terminal.
 
-    The model runs without gradients, in the mode that it is in, from the same random state and buffers in each place;
-    both are afterwards what they were. The batches have to be the same each time that they are gone through. `save`
-    names a folder that holds what was measured after each place: a sweep that was interrupted goes on from there, where
-    model, edit, places, metric and baseline are the same (of functions their code and what they enclose; not what they
-    find in their module by name). Progress is shown on a terminal.
+    The model runs without gradients, in the mode it is in, from the same random state and buffers in each place. Both
+    are restored afterwards.
 
-    Raises ArgumentError for what is no edit; EditError from an edit that does not fit, for a metric that gives no
-    number, and for batches that are others the next time, as of a loader that shuffles; StoreError where the
-    folder holds something else.
+    Raises ArgumentError for a wrong edit. Raises EditError for an edit that does not fit, for a metric that does not
+    return a number, and for batches that change between iterations, as with a loader that shuffles. Raises StoreError
+    if the folder holds something else.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
@@ -69,7 +72,7 @@ def sweep(
     """
     change = as_edit(edit)
     if part not in ("input", "output"):
-        raise ArgumentError(f"part={part!r} cannot be swept; it is 'input' or 'output'")
+        raise ArgumentError(f"part must be 'input' or 'output', not {part!r}")
     selection = select(model, where)
     parts = by_label(over)
     held = batches if not isinstance(batches, Iterator) else [*batches]
@@ -115,20 +118,21 @@ def sweep(
 
 
 def by_label(over: Mapping[str, Any] | Collection[Any] | None) -> dict[str, Any]:
-    """The parts of a tensor by label; the whole where none are given."""
+    """The parts of a tensor by label; the whole tensor if none are given."""
     if over is None:
         return {WHOLE: None}
     found = {str(label): place for label, place in over.items()} if isinstance(over, Mapping) else {}
     found = found or {label_of(place): place for place in over}
     if not found or len(found) < len(over):
         raise ArgumentError(
-            f"over={over!r} has no parts, or two of the same name; give them names: over={{'first': ...}}"
+            f"over must have at least one part, and no two of the same name, not {over!r}; "
+            "name them: over={'first': ...}"
         )
     return found
 
 
 def label_of(place: Any) -> str:
-    """An `at=` in a word or two."""
+    """A short label for an `at=`."""
     if isinstance(place, int | str):
         return str(place)
     shown = str(place)
@@ -136,29 +140,29 @@ def label_of(place: Any) -> str:
 
 
 def call_with(model: Module, batch: Any) -> Any:
-    """What a model gives for a batch."""
+    """The output of a model for a batch."""
     if isinstance(batch, Mapping):
         return model(**batch)
     return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
 def as_number(value: Any, metric: Metric) -> float:
-    """What a metric gave, as a float."""
+    """The value of a metric as a float; raises EditError if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
         name = getattr(metric, "__qualname__", type(metric).__name__)
         shape = f" of shape {[*value.shape]}" if isinstance(value, Tensor) else ""
-        raise EditError(f"the metric {name} gave a {type(value).__name__}{shape}, not a number") from None
+        raise EditError(f"the metric {name} returned a {type(value).__name__}{shape}, not a number") from None
 
 
 def refuse_other_batch(prints: list[str], place: int, own: str) -> None:
-    """EditError where a batch is another than it was the first time."""
+    """Raise EditError for a batch that is not what it was the first time."""
     if place == len(prints):
         prints.append(own)
     elif prints[place] != own:
         raise EditError(
-            f"batch {place} is another than the first time, so that places cannot be compared; "
+            f"batch {place} is not what it was the first time, so places cannot be compared; "
             "give a list of batches, or a loader that neither shuffles nor augments"
         )
 
@@ -172,11 +176,11 @@ def shown(places: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, 
     yield from track(places, "sweeping", console=console, transient=True, disable=not wanted)
 
 
-# Going on where an earlier one stopped
+# Continuing an interrupted sweep
 
 
 def resume(result: Sweep, folder: str | os.PathLike[str]) -> None:
-    """Take over what a folder holds; StoreError where that is of another sweep."""
+    """Take over what a folder holds; raises StoreError if it belongs to another sweep."""
     if not path_of(folder).exists():
         return
     document, _ = read(folder, kind=Sweep.noun)
@@ -186,14 +190,14 @@ def resume(result: Sweep, folder: str | os.PathLike[str]) -> None:
     for name, value in other.items():
         if one.get(name) != value:
             raise StoreError(
-                f"{folder} holds a sweep of another {name}: {described(one.get(name))}, not {value!r}; "
+                f"{folder} holds a sweep with another {name}: {described(one.get(name))}, not {value!r}; "
                 "give another folder, or remove it"
             )
     result.cells.update(found.cells)
 
 
 def asked(sweep: Sweep) -> dict[str, Any]:
-    """What two sweeps have in common where one can go on with the other."""
+    """What must be the same in two sweeps for one to continue the other."""
     return {
         **{"model": sweep.model, "edit": sweep.edit, "places": sweep.paths, "labels": sweep.labels},
         **{**sweep.settings, "baseline": [*map(str, sweep.baselines)]},
@@ -201,7 +205,7 @@ def asked(sweep: Sweep) -> dict[str, Any]:
 
 
 def settings(change: Edit, part: str, key: Any, parts: dict[str, Any], metric: Metric) -> dict[str, str]:
-    """What was asked beside model, edit and places, as text."""
+    """The settings of a sweep besides model and places, as text."""
     return {
         "edit": f"{change!r} {fingerprint(change)}",
         "part": part,

@@ -1,4 +1,4 @@
-"""watch: record what every module of a model does, without changing a bit of it."""
+"""watch: record what every module in a model does, without changing a bit of it."""
 
 import sys
 import warnings
@@ -17,8 +17,8 @@ from hookline.record.recorder import recording
 
 
 class Watch(AbstractContextManager[Run]):
-    """A watch of a model: a `with` block that gives the `Run`; or, where no block fits, as over the cells of a
-    notebook, what `start()` begins and `stop()` ends."""
+    """A watch on a model: a `with` block that gives the `Run`. Where no block fits, as in the cells of a notebook,
+    `start()` begins it and `stop()` ends it."""
 
     def __init__(self, block: AbstractContextManager[Run]) -> None:
         self._block = block
@@ -26,8 +26,8 @@ class Watch(AbstractContextManager[Run]):
         self._open = False
 
     def start(self) -> Run:
-        """Begin to record; the run fills as calls are made. Keep the watch, which ends when nothing refers to it.
-        RecordError where it was started before.
+        """Begin to record; the run fills as calls are made. Keep the watch: it ends when nothing refers to it.
+        Raises RecordError if it was started before.
 
         >>> import torch, hookline
         >>> model = torch.nn.ReLU()
@@ -46,7 +46,7 @@ class Watch(AbstractContextManager[Run]):
         return self._run
 
     def stop(self) -> Run:
-        """End it, and give the run; twice is harmless. RecordError where it was not started."""
+        """End the watch and return the run; twice is harmless. Raises RecordError if it was not started."""
         if self._run is None:
             raise RecordError("this watch was not started: call start() on it, or use it as a with block")
         self.__exit__(None, None, None)
@@ -81,40 +81,39 @@ def watch(
     grads: bool | Literal["input"] = False,
     methods: Sequence[str] = (),
 ) -> Watch:
-    """A `with` block in which every call of the selected modules is recorded; gives the `Run`, which fills as calls are
-    made.
+    """Record every call of the selected modules inside a `with` block; gives a `Run`, which fills as calls are made.
 
-    `keep` is what is kept of each tensor that a module gives (and of its gradient):
+    `keep` is what is kept of each output (and of its gradient):
     - "shape": shape, dtype, device;
-    - "stats": that, and count, min, max, mean, std, absmax, L2 norm, share of zeros, NaN and Inf counts; nothing on a
-      device waits for them, they are fetched when first read;
-    - "histogram": that, and how many elements lie in each of 24 parts of the range, for the pictures of `run.page`;
+    - "stats": that, and count, min, max, mean, std, absmax, L2 norm, share of zeros, NaN and Inf counts; the device
+      does not wait for them, they are fetched when first read;
+    - "histogram": that, and how many elements lie in each of 24 bins over the range, for the pictures of `run.page`;
     - "tensor": the tensor itself, by reference; reading one that was changed in place since raises ChangedTensorError;
-    - "copy": a copy, detached;
-    - a function of the tensor, or of the tensor and its `Call` (of a gradient the call has no arguments and no output),
+    - "copy": a detached copy;
+    - a function of the tensor, or of the tensor and its `Call` (which has no arguments and no output for a gradient),
       run without gradients: what it returns.
-    `inputs` is the same for the tensors that a module is given; by default "shape". (With keep="tensor" their shapes
-    are read when they are first asked for, and until then the run refers to them too.)
+    `inputs` is the same for the inputs; by default "shape". (With keep="tensor" the shapes of inputs are read when
+    first asked for, and until then the run refers to the inputs too.)
 
     `grads=True` records the gradient of every recorded output that gets one, by tensor hooks, until the block ends.
-    `grads="input"` also that of every argument (`call.grad_input`, `call.args[0].grad`), of this call alone. That is
-    seen at an alias of the argument, `x[...]`, as in `on`: it is exact, but gradients that meet in one tensor may
-    be summed in another order, so that they can differ from those without a watch in the last bit. Under autocast
-    the sum may be made in the narrower dtype: a leaf's gradient can then differ by a rounding of bfloat16.
+    `grads="input"` also records the gradient of every argument (`call.grad_input`, `call.args[0].grad`), of this call
+    alone. It is read at an alias of the argument, `x[...]`, as in `on`: it is exact, but gradients that meet in one
+    tensor may be summed in another order, so they can differ in the last bit from those without a watch. Under autocast
+    the sum may be made in the narrower dtype: the gradient of a leaf can then differ by a rounding of bfloat16.
 
     `methods` names methods of the selected modules, as `["encode", "generate"]`: their calls are recorded too, under
-    the path "module.encode()". With "forward" so are calls of `module.forward(...)` by its name; the one that a call of
-    the module makes is not recorded twice.
+    the path "module.encode()". With "forward" direct calls of `module.forward(...)` are recorded; the forward that a
+    call of the module runs is not recorded twice.
 
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
-    without it, and after the block the model is what it was. With "shape", "stats" and "histogram" no tensor is kept
-    alive. An exception leaves the record of everything up to it. (One thing can tell: where the model is compiled, has
-    a `__call__` of its own, or `methods` are given, `type(module) is X` is False inside the block, and
-    `type(module) == X` True.)
+    without it, and after the block the model is restored. With "shape", "stats" and "histogram" no tensor is kept
+    alive. If the model raises, the run has everything up to the error. (One thing shows: if a module is compiled, has a
+    `__call__` of its own, or `methods` are given, `type(module) is X` is False inside the block; `type(module) == X` is
+    True.)
 
-    Where no block fits, as in a notebook, `start()` gives the run and `stop()` ends it.
+    Where no block fits, as in a notebook, `start()` returns the run and `stop()` ends it.
 
-    Raises SelectionError where `where` (see `select`) picks nothing, or nothing that has one of the methods, and
+    Raises SelectionError if `where` (see `select`) picks nothing, or nothing that has one of the methods, and
     ArgumentError for an unknown `keep` or `grads`.
 
     >>> import torch, hookline
