@@ -140,13 +140,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 @pytest.mark.parametrize("name", UNWRITABLE)
 @pytest.mark.parametrize("command", WRITING)
-def test_what_cannot_be_written_is_one_line_and_exit_code_2(
+def test_unwritable_file_exits_2_with_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str
 ) -> None:
     expect_one_line(folder, monkeypatch, [NAMES[name] if part == "IT" else part for part in WRITING[command]])
 
 
-def test_a_closed_pipe_is_not_told_as_a_difference(folder: Path) -> None:
+def test_closed_pipe_does_not_exit_as_a_difference(folder: Path) -> None:
     program = [sys.executable, "-m", "hookline", "diff", "run", "run", "--json"]
     with subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdout.close()
@@ -155,7 +155,7 @@ def test_a_closed_pipe_is_not_told_as_a_difference(folder: Path) -> None:
     assert (running.returncode, told) == (141, b"")
 
 
-def test_an_error_that_nobody_expected_is_not_told_as_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_does_not_exit_as_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyError("of ours")
 
@@ -166,7 +166,7 @@ def test_an_error_that_nobody_expected_is_not_told_as_a_difference(monkeypatch: 
     assert result.stderr.startswith("hookline: KeyError: 'of ours' (not expected here; HOOKLINE_TRACEBACK=1 shows")
 
 
-def test_a_model_that_exits_is_told_as_one_that_raised(tmp_path: Path) -> None:
+def test_model_that_exits_counts_as_raising(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import sys\nfrom torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        sys.exit(0)\n"
     )

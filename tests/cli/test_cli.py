@@ -360,7 +360,7 @@ def test_a_failed_save_leaves_the_table(folder: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("folder")
-def test_where_the_result_cannot_be_written_is_told_before_anything_is_run(arguments: list[str], said: str) -> None:
+def test_unwritable_result_is_reported_before_the_run(arguments: list[str], said: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("hookline: ")
@@ -373,7 +373,7 @@ def test_a_usage_error_has_exit_code_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-def test_a_model_that_raises_is_told_with_where_and_with_what_and_exit_code_1() -> None:
+def test_model_error_names_place_and_inputs_and_exits_1() -> None:
     result = watch("net.py:Failing", "--inputs", "net.py:batch")
 
     assert result.exit_code == 1
@@ -491,7 +491,7 @@ def test_hooks_gives_one_json_document(tmp_path: Path) -> None:
     assert (hook["path"], hook["kind"], hook["owner"], hook["name"]) == ("", "forward", "PyTorch", "print")
 
 
-def test_hooks_of_a_model_that_is_not_there_is_one_line_and_exit_code_2() -> None:
+def test_hooks_of_missing_model_exit_2_with_one_line() -> None:
     result = CliRunner().invoke(app, ["hooks", "nosuch"])
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
@@ -559,7 +559,7 @@ def test_where_narrows_what_is_checked() -> None:
         (["--where", "nosuch.*"], "'nosuch.*' matches none of the 18 modules of DigitReader"),
     ],
 )
-def test_what_is_wrong_with_what_a_check_is_given_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+def test_wrong_arguments_of_check_exit_2_with_one_line(arguments: list[str], said: str) -> None:
     result = check(*arguments)
 
     assert result.exit_code == 2
@@ -639,7 +639,7 @@ def test_a_diff_gives_one_json_document() -> None:
         (["net.py:Net", "net.py:Net"], "net.py:Net needs inputs: --inputs"),
     ],
 )
-def test_what_is_wrong_with_what_a_diff_is_given_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+def test_wrong_arguments_of_diff_exit_2_with_one_line(arguments: list[str], said: str) -> None:
     watch("net.py:Net", "--inputs", "net.py:batch", "--save", "saved")
 
     result = diff(*arguments)
@@ -732,7 +732,7 @@ def test_a_profile_on_meta_computes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_model_that_raises_in_a_profile_is_told_with_where_and_exit_code_1() -> None:
+def test_model_error_in_profile_names_place_and_exits_1() -> None:
     result = run("profile", "net.py:Failing", "--inputs", "float32[2,4]")
     assert result.exit_code == 1
     assert "in second (Linear, call 0)" in result.stderr
@@ -749,9 +749,7 @@ def test_a_model_that_raises_in_a_profile_is_told_with_where_and_exit_code_1() -
     ],
 )
 @pytest.mark.usefixtures("folder")
-def test_what_is_wrong_with_what_a_profile_is_given_is_one_line_and_exit_code_2(
-    arguments: list[str], said: str
-) -> None:
+def test_wrong_arguments_of_profile_exit_2_with_one_line(arguments: list[str], said: str) -> None:
     result = run("profile", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr

@@ -113,7 +113,7 @@ def test_a_class_in_a_file_is_called(folder: Path) -> None:
     assert type(load_model("net.py:Net")).__name__ == "Net"
 
 
-def test_a_function_in_a_file_is_called_while_the_files_folder_can_be_imported_from(folder: Path) -> None:
+def test_function_in_file_can_import_from_its_folder(folder: Path) -> None:
     assert len(load_model("net.py:build")) == 3  # type: ignore[arg-type]
 
 
@@ -145,7 +145,7 @@ def test_two_files_of_one_name_are_two_modules(folder: Path) -> None:
     assert isinstance(load_model("other/net.py:net"), nn.ReLU)
 
 
-def test_files_of_two_folders_import_each_what_lies_beside_it_though_both_are_named_alike(folder: Path) -> None:
+def test_files_import_from_their_own_folder(folder: Path) -> None:
     (folder / "other" / "parts").mkdir(parents=True)
     (folder / "parts").mkdir()
     for where, width in ((folder, 4), (folder / "other", 7)):
@@ -179,14 +179,14 @@ def test_a_name_with_dots_is_looked_up_part_by_part(folder: Path) -> None:
     assert load_model("net.py:zoo.small.net") is load_model("net.py:net")
 
 
-def test_a_transformers_folder_gives_the_architecture_that_its_config_names(bert: Path) -> None:
+def test_transformers_folder_loads_the_configs_architecture(bert: Path) -> None:
     model = load_model(str(bert))
 
     assert type(model).__name__ == "BertForSequenceClassification"
     assert not model.training
 
 
-def test_a_transformers_folder_that_names_no_architecture_gives_the_base_model(bert: Path, tmp_path: Path) -> None:
+def test_transformers_folder_without_architecture_loads_base(bert: Path, tmp_path: Path) -> None:
     config = json.loads((bert / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NoSuchModel"]}))
     (tmp_path / "model.safetensors").write_bytes((bert / "model.safetensors").read_bytes())
@@ -267,9 +267,7 @@ def test_a_file_that_failed_is_run_again_when_it_is_asked_for_again(folder: Path
     assert isinstance(load_model("own.py:net"), nn.ReLU)
 
 
-def test_a_transformers_folder_without_transformers_says_what_to_install(
-    bert: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_transformers_says_what_to_install(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
 
     with pytest.raises(SourceError, match="pip install transformers"):
@@ -587,7 +585,7 @@ def test_the_loss_of_an_output_that_has_one_is_that() -> None:
     assert scalar_loss(SimpleNamespace(loss=loss)).item() == 2.0
 
 
-def test_any_other_loss_is_the_mean_square_of_all_that_requires_a_gradient() -> None:
+def test_default_loss_is_mean_square_of_differentiable_outputs() -> None:
     output = {
         "a": torch.tensor([1.0, 3.0], requires_grad=True),
         "b": [torch.tensor([2.0], requires_grad=True)],

@@ -24,7 +24,7 @@ def with_another_momentum() -> tuple[nn.Sequential, nn.Sequential]:
     return model, other
 
 
-def test_running_statistics_that_were_updated_otherwise_are_a_difference() -> None:
+def test_running_statistics_updated_differently_differ() -> None:
     found = hookline.diff(*with_another_momentum(), X)
 
     assert found
@@ -100,7 +100,7 @@ class Counts(nn.Module):
 
 
 @pytest.mark.parametrize("anew", [True, False], ids=["a new tensor", "in place"])
-def test_a_buffer_of_a_module_that_nobody_calls_stands_at_the_one_around_it(anew: bool) -> None:
+def test_buffer_of_uncalled_module_is_listed_at_its_caller(anew: bool) -> None:
     model, other = (nn.Sequential(Counts(by, anew=anew)) for by in (1, 2))
 
     found = hookline.diff(model, other, X)
@@ -111,7 +111,7 @@ def test_a_buffer_of_a_module_that_nobody_calls_stands_at_the_one_around_it(anew
     assert model[0].inner.count == other[0].inner.count == 0
 
 
-def test_a_buffer_that_only_one_updates_is_compared_with_what_the_other_has() -> None:
+def test_buffer_updated_by_one_model_is_compared() -> None:
     found = hookline.diff(Counts(0, anew=False), Counts(3, anew=False), X)
 
     assert found[""].buffers["inner.count"].absolute == 3

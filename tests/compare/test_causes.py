@@ -66,7 +66,7 @@ def test_entries_of_a_configuration_are_named() -> None:
     assert [str(cause) for cause in found] == ["value.act is 'gelu' against 'relu'"]
 
 
-def test_a_module_inside_that_nobody_calls_counts_and_one_that_is_called_does_not() -> None:
+def test_uncalled_inner_module_counts_and_called_does_not() -> None:
     one, other = nn.Sequential(nn.Dropout(0.1)), nn.Sequential(nn.Dropout(0.2))
 
     assert [str(cause) for cause in module_causes(one, other)] == ["0.p is 0.1 against 0.2"]
@@ -94,7 +94,7 @@ def test_what_one_weight_is_of_another(b: torch.Tensor, says: str) -> None:
     assert relation(A, b) == says
 
 
-def test_weights_that_differ_are_listed_and_those_held_the_other_way_round_are_not() -> None:
+def test_differing_weights_are_listed_and_transposed_not() -> None:
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)
     other.load_state_dict(one.state_dict())
     paths = {"": ""}

@@ -25,7 +25,7 @@ def makes_it(received: float, sent: float, *, nan: int = 0, agrees: bool = True)
 
 
 @pytest.mark.parametrize(("times", "own"), [(2.9, False), (3.0, False), (3.1, True), (30.0, True)])
-def test_error_sent_back_is_a_modules_own_from_three_times_the_received(times: float, own: bool) -> None:
+def test_gradient_error_is_own_from_three_times_the_received(times: float, own: bool) -> None:
     assert FURTHER == 3.0
     assert makes_it(1e-3, times * 1e-3) is own
 
@@ -38,5 +38,5 @@ def test_nan_sent_back_is_further_off_than_any_number() -> None:
     assert makes_it(1e30, 0.0, nan=1) is True
 
 
-def test_module_whose_received_gradients_differ_beyond_tolerance_is_cleared() -> None:
+def test_module_is_cleared_if_its_received_gradients_differ() -> None:
     assert makes_it(1e-3, 1.0, agrees=False) is False

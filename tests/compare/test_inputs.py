@@ -12,7 +12,7 @@ torch.manual_seed(0)
 X = torch.randn(6, 4)
 
 
-def test_a_model_and_its_cast_copy_are_called_with_the_same_in_their_own_dtype() -> None:
+def test_cast_copy_gets_inputs_in_its_own_dtype() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
 
     found = hookline.diff(model, copy.deepcopy(model).bfloat16(), X, tolerances=(0.1, 0.1))

@@ -92,7 +92,7 @@ def test_both_models_are_afterwards_what_they_were() -> None:
         assert_unhooked(each)
 
 
-def test_a_partner_that_takes_its_arguments_by_other_names_is_called_by_these() -> None:
+def test_partner_is_called_by_its_own_argument_names() -> None:
     class Ours(nn.Module):
         def forward(self, x: Tensor, *, scale: float) -> Tensor:
             return x * scale
@@ -116,7 +116,7 @@ def test_a_partner_that_takes_its_arguments_by_other_names_is_called_by_these() 
     assert found.notes == ()
 
 
-def test_a_partner_that_cannot_be_run_alone_is_judged_by_what_was_recorded() -> None:
+def test_partner_that_cannot_run_alone_is_judged_by_record() -> None:
     class Alone(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -86,12 +86,12 @@ def test_where_says_which_modules_are_watched() -> None:
     assert hookline.check(toy(), X, where="2.*").run.modules.keys() == {"2.0", "2.1"}
 
 
-def test_it_runs_a_backward_also_where_the_caller_has_switched_gradients_off() -> None:
+def test_backward_runs_although_gradients_are_off() -> None:
     with torch.no_grad():
         assert hookline.check(toy(), X).run["0"].output.grad is not None
 
 
-def test_a_model_of_which_nothing_asks_for_gradients_runs_forward_alone() -> None:
+def test_model_without_gradients_runs_forward_only() -> None:
     findings = hookline.check(toy().requires_grad_(False), X)
 
     assert len(findings) == 0
@@ -126,7 +126,7 @@ def test_running_statistics_are_what_they_were() -> None:
     assert model[1].num_batches_tracked == 0
 
 
-def test_a_buffer_that_the_forward_puts_another_in_the_place_of_is_back() -> None:
+def test_buffer_replaced_by_the_forward_is_restored() -> None:
     class Counts(nn.Module):
         def __init__(self) -> None:
             super().__init__()

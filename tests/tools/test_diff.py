@@ -449,7 +449,7 @@ def test_a_gradient_that_only_one_has_is_a_difference() -> None:
     assert not hookline.diff(other, other, X, grads=True)
 
 
-def test_the_worst_of_outputs_that_agree_is_one_of_which_something_can_be_compared() -> None:
+def test_worst_of_agreeing_outputs_has_known_figures() -> None:
     one, other = (Gives(lambda x, by=by: (x[:0], x * by, x * math.nan)) for by in (1.0, 1 + 1e-6))
 
     (pair,) = hookline.diff(one, other, X)
@@ -458,7 +458,7 @@ def test_the_worst_of_outputs_that_agree_is_one_of_which_something_can_be_compar
     assert pair.worst is pair.outputs["1"]
 
 
-def test_an_output_of_nan_against_numbers_is_the_worst_and_has_no_figures_in_the_table() -> None:
+def test_nan_output_is_worst_and_has_no_figures() -> None:
     one, other = (Gives(lambda x, by=by: (x * 1.5, x * by)) for by in (1.0, math.nan))
 
     found = hookline.diff(one, other, X)
@@ -483,7 +483,7 @@ class SendsBack(nn.Module):
 
 
 @pytest.mark.parametrize("count", [1, 12], ids=["some", "all"])
-def test_the_module_that_sends_back_nan_for_the_same_gradient_makes_the_difference(count: int) -> None:
+def test_module_that_returns_nan_gradient_is_culprit(count: int) -> None:
     runs = []
     for by in (1.0, math.nan):
         torch.manual_seed(0)
@@ -495,7 +495,7 @@ def test_the_module_that_sends_back_nan_for_the_same_gradient_makes_the_differen
     assert [pair.path for pair in hookline.diff(*runs).culprits] == ["1"]
 
 
-def test_gradients_so_small_that_they_agree_are_not_blamed_on_the_module_that_sums_them_up() -> None:
+def test_module_that_sums_small_gradients_is_not_blamed() -> None:
     model = hookline.demo.model()
     port = copy.deepcopy(model)
     port.norm.eps = 0.01
@@ -509,7 +509,7 @@ def test_gradients_so_small_that_they_agree_are_not_blamed_on_the_module_that_su
     assert [pair.path for pair in found.culprits] == ["norm"]
 
 
-def test_where_only_shapes_are_known_it_is_said_that_only_these_were_compared() -> None:
+def test_note_says_when_only_shapes_were_compared() -> None:
     model, other = (nn.Linear(4, 2, device="meta") for _ in range(2))
 
     for found in (hookline.diff(model, other, X), hookline.diff(toy(), with_another_bias(toy()), X, keep="shape")):
@@ -518,7 +518,7 @@ def test_where_only_shapes_are_known_it_is_said_that_only_these_were_compared() 
     assert not hookline.diff(toy(), toy(), X).notes
 
 
-def test_an_output_that_cannot_be_looked_into_is_said_not_to_be_compared() -> None:
+def test_note_names_outputs_that_were_not_compared() -> None:
     class Box:
         def __init__(self, inside: Tensor) -> None:
             self.inside = inside
@@ -556,7 +556,7 @@ def test_a_mapping_that_is_none_is_refused() -> None:
         hookline.diff(toy(), toy(), X, mapping=["a"])  # type: ignore[arg-type]
 
 
-def test_weights_that_are_one_parameter_in_one_model_only_are_told_where_gradients_differ() -> None:
+def test_note_names_weights_tied_in_one_model_only() -> None:
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     loose = copy.deepcopy(tied)
     tied[1].weight = tied[0].weight

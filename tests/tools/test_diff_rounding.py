@@ -51,7 +51,7 @@ def test_gradients_that_rounding_explains_do_not_count(dtype: torch.dtype) -> No
         assert any(pair.folded for pair in found)
 
 
-def test_gradients_that_rounding_explains_do_not_count_with_the_coarse_model_first() -> None:
+def test_rounded_gradients_are_excused_with_coarse_model_first() -> None:
     model = pictures()
 
     assert hookline.diff(copy.deepcopy(model).bfloat16(), model, PICTURES, grads=True).same

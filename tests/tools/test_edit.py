@@ -110,7 +110,7 @@ def test_gradients_through_an_edit_are_those_through_a_hook_by_hand(name):
 # Which tensor
 
 
-def test_an_input_edit_changes_what_the_module_gets_and_not_the_callers_tensor(model, x):
+def test_input_edit_leaves_the_callers_tensor(model, x):
     before = x.clone()
     with hookline.edit(model, "0", input=lambda tensor: tensor + 1):
         edited = model(x)
@@ -491,7 +491,7 @@ class Written(nn.Module):
     [bert().encoder.layer[0].attention, nn.LSTM(2, 2), nn.GRU(2, 2), nn.MultiheadAttention(2, 1), Written()],
     ids=lambda module: type(module).__name__,
 )
-def test_skip_of_a_module_that_gives_a_tuple_asks_for_a_function(module):
+def test_skip_of_a_module_that_returns_a_tuple_asks_for_a_function(module):
     with pytest.raises(EditError, match="pass skip= a function of the call, such as lambda call: "):
         hookline.edit(nn.ModuleList([module]), "0", skip=True)
 
@@ -532,7 +532,7 @@ def test_an_edit_stays_until_it_is_removed(model, x):
     assert_unhooked(model)
 
 
-def test_edits_compose_in_the_order_in_which_they_are_put_on_or_by_order():
+def test_edits_apply_in_the_order_they_were_added_or_by_order():
     model, x = nn.Identity(), torch.ones(())
     with hookline.edit(model, "", output=edits.add(1.0)), hookline.edit(model, "", output=edits.scale(3.0)):
         assert model(x).item() == 6

@@ -152,7 +152,7 @@ def test_a_layer_that_is_given_what_it_takes_has_no_hint() -> None:
     ]
 
 
-def test_a_subclass_of_a_layer_has_no_hint_since_it_may_take_something_else() -> None:
+def test_subclass_of_a_layer_gets_no_hint() -> None:
     class Flattening(nn.Linear):
         pass
 
@@ -198,7 +198,7 @@ def test_the_calls_above_are_told_innermost_first() -> None:
     ]
 
 
-def test_of_a_deep_recursion_the_innermost_calls_and_the_outermost_are_told() -> None:
+def test_deep_recursion_shows_innermost_and_outermost_calls() -> None:
     class Again(nn.Module):
         def forward(self, depth: int) -> Any:
             return self(depth - 1) if depth else 1 / 0
@@ -232,7 +232,7 @@ def test_a_watched_forward_carries_the_note_too() -> None:
     assert "Linear(in_features=6) takes [..., 6] and was given [3, 8]." in caught.value.__notes__[0]
 
 
-def test_the_error_of_a_step_says_whose_step_it_was_and_nothing_of_the_module() -> None:
+def test_error_of_a_hook_names_the_hook_and_not_the_module() -> None:
     def fail(call: hookline.Call) -> None:
         raise ValueError("a step's")
 

@@ -106,7 +106,7 @@ def test_every_dtype_that_has_nan_is_looked_at(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_largest_finite_values_are_no_alarm_though_their_sum_is_infinite(dtype: torch.dtype) -> None:
+def test_finite_values_with_infinite_sum_raise_no_error(dtype: torch.dtype) -> None:
     largest = torch.full((100,), torch.finfo(dtype).max, dtype=dtype)
     model = gives(lambda x: torch.cat([x, x, -x]))
     with hookline.guard(model, grads=False):
@@ -163,7 +163,7 @@ def test_what_was_there_in_the_input_already_is_said_to_be() -> None:
     assert "What it was given had NaN already; no watched module gave that." in str(error)
 
 
-def test_an_output_of_minus_infinity_is_no_alarm_where_an_argument_had_it() -> None:
+def test_minus_infinity_passes_if_an_argument_had_it() -> None:
     masks = gives(lambda x, mask: x + mask)
     with hookline.guard(masks):
         assert masks(torch.zeros(2, requires_grad=True), torch.tensor([0.0, -INF])).tolist() == [0.0, -INF]
@@ -227,7 +227,7 @@ def test_what_the_loop_itself_spoils_between_two_calls_is_told_of() -> None:
     assert "What it was given had NaN already; no watched module gave that." in str(told[0])
 
 
-def test_a_gradient_spoiled_in_a_later_call_of_the_loop_names_that_call() -> None:
+def test_bad_gradient_in_a_loop_names_its_call() -> None:
     model = nn.ModuleDict({"first": chain(torch.relu), "second": gives(lambda x: (x * 0).sqrt())})
     with hookline.guard(model), pytest.raises(NonFiniteError) as caught:
         model["second"](model["first"](torch.ones(3, 4))).sum().backward()
@@ -247,9 +247,7 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("device", ["at once", "deferred"])
-def test_a_container_whose_own_code_spoils_what_it_gives_to_a_child_is_named(
-    device: str, request: pytest.FixtureRequest
-) -> None:
+def test_container_that_spoils_a_childs_input_is_named(device: str, request: pytest.FixtureRequest) -> None:
     if device == "deferred":
         request.getfixturevalue("deferred")
     error = found_in(nn.Sequential(Block(lambda x: (x * 0 - 1).log())), backward=True)
@@ -276,7 +274,7 @@ def test_a_container_that_hands_on_a_part_of_its_input_is_not_named(
     assert "no watched module gave that" in str(error)
 
 
-def test_a_mask_that_a_container_makes_is_not_blamed_for_what_a_child_makes_of_it() -> None:
+def test_containers_mask_is_not_blamed_for_a_childs_nan() -> None:
     class Masks(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -309,7 +307,7 @@ def test_what_a_container_gives_on_is_looked_at_once(monkeypatch: pytest.MonkeyP
 # The backward
 
 
-def test_a_gradient_that_is_not_finite_names_the_module_whose_backward_made_it() -> None:
+def test_bad_gradient_names_the_module_whose_backward_made_it() -> None:
     error = found_in(chain(torch.relu, torch.sqrt), backward=True)
 
     assert (error.path, error.index, error.phase) == ("2", 0, "backward")
@@ -317,7 +315,7 @@ def test_a_gradient_that_is_not_finite_names_the_module_whose_backward_made_it()
     assert "That output went to 2 (Gives, call 0): it was made in the backward of that" in str(error)
 
 
-def test_a_gradient_that_the_loss_spoils_names_the_module_that_gave_what_the_loss_took() -> None:
+def test_gradient_spoiled_by_loss_names_maker_of_its_input() -> None:
     model = toy()
     with hookline.guard(model), pytest.raises(NonFiniteError) as caught:
         (model(torch.ones(3, 4)).sum() * 0).sqrt().backward()
@@ -326,7 +324,7 @@ def test_a_gradient_that_the_loss_spoils_names_the_module_that_gave_what_the_los
     assert "No one watched module is known to take that output" in str(caught.value)
 
 
-def test_where_a_tensor_left_the_model_too_the_module_that_took_it_is_not_named() -> None:
+def test_consumer_is_not_named_if_the_tensor_left_the_model() -> None:
     class Hidden(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -347,7 +345,7 @@ def test_where_a_tensor_left_the_model_too_the_module_that_took_it_is_not_named(
     assert "That output went to head (Linear, call 0), and out of the model (Hidden, call 0) too" in str(caught.value)
 
 
-def test_after_a_backward_that_raised_the_next_on_the_same_graph_is_looked_at() -> None:
+def test_backward_after_a_failed_one_is_guarded() -> None:
     def refuse(_: Tensor) -> None:
         raise KeyError("mine")
 
@@ -364,7 +362,7 @@ def test_after_a_backward_that_raised_the_next_on_the_same_graph_is_looked_at() 
     assert "NaN in the gradient of the parameter weight" in str(caught.value)
 
 
-def test_the_gradient_of_a_parameter_is_looked_at_when_the_pass_is_over() -> None:
+def test_parameter_gradients_are_read_after_the_pass() -> None:
     class Scale(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -499,7 +497,7 @@ def test_on_a_device_a_step_waits_once_at_the_end_of_its_backward(deferred: list
     assert len(deferred) == 3
 
 
-def test_on_a_device_the_error_comes_out_of_backward_and_names_the_module(deferred: list[int]) -> None:
+def test_on_a_device_backward_raises_and_names_the_module(deferred: list[int]) -> None:
     model = chain(torch.relu, with_value(NAN), torch.tanh)
     with hookline.guard(model):
         loss = model(torch.ones(3, 4)).sum()
@@ -536,7 +534,7 @@ def test_on_a_device_what_was_there_already_is_said_to_be(deferred: list[int]) -
     assert "What it was given had NaN already" in str(error)
 
 
-def test_on_a_device_a_forward_without_a_graph_is_judged_when_the_model_is_called_next(deferred: list[int]) -> None:
+def test_on_a_device_a_forward_without_graph_is_judged_at_the_next(deferred: list[int]) -> None:
     model = chain(with_value(NAN))
     with torch.no_grad(), hookline.guard(model):
         model(torch.ones(3, 4))
@@ -574,7 +572,7 @@ def test_on_a_device_two_forwards_before_one_backward_wait_once(deferred: list[i
     assert len(deferred) == 1
 
 
-def test_on_a_device_a_guard_of_the_forward_alone_tells_at_the_end_of_the_backward(deferred: list[int]) -> None:
+def test_on_a_device_forward_guard_raises_after_backward(deferred: list[int]) -> None:
     model = chain(with_value(NAN))
     with hookline.guard(model, grads=False):
         loss = model(torch.ones(3, 4)).sum()
@@ -656,7 +654,7 @@ def test_on_a_device_4096_figures_wait_for_a_backward_and_no_more(deferred: list
         assert deferred == [2 * 4097]
 
 
-def test_error_shows_the_last_five_lines_and_its_run_the_last_sixteen_tensors() -> None:
+def test_error_has_five_lines_and_its_run_sixteen_tensors() -> None:
     error = found_in(chain(*[torch.relu] * 20, with_value(NAN)))
 
     assert sum(" gave " in line for line in str(error).splitlines()) == 5
@@ -717,7 +715,7 @@ def test_after_removal_nothing_is_on_the_model_and_nothing_is_found() -> None:
     model(torch.ones(3, 4)).sum().backward()
 
 
-def test_a_guard_removed_between_forward_and_backward_finds_no_gradient() -> None:
+def test_guard_removed_before_backward_reads_no_gradient() -> None:
     model = chain(torch.relu, torch.sqrt)
     with hookline.guard(model):
         loss = model(torch.ones(3, 4)).sum()
@@ -759,7 +757,7 @@ def test_outputs_gradients_and_the_random_state_are_the_same_elements() -> None:
         assert torch.equal(one.grad, other.grad)
 
 
-def test_an_error_of_the_models_own_passes_and_the_next_step_is_guarded() -> None:
+def test_model_error_passes_and_the_next_step_is_guarded() -> None:
     model = chain(lambda x: x / x.shape[0] if x.shape[0] < 9 else 1 / 0, with_value(NAN))
     with hookline.guard(model):
         with pytest.raises(ZeroDivisionError):
@@ -770,7 +768,7 @@ def test_an_error_of_the_models_own_passes_and_the_next_step_is_guarded() -> Non
     assert caught.value.step == 1
 
 
-def test_evaluation_without_gradients_in_the_midst_of_training_is_guarded_too() -> None:
+def test_evaluation_during_training_is_guarded() -> None:
     model = toy()
     with hookline.guard(model):
         model(torch.ones(3, 4)).sum().backward()

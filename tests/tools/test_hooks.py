@@ -91,7 +91,7 @@ def test_a_global_hook_is_told_once(model):
         assert told(model) == []
 
 
-def test_a_step_of_ours_says_where_it_was_added_and_is_taken_off_one_module_alone(model):
+def test_own_hook_says_where_it_was_added_and_is_removed_alone(model):
     seen = []
     with hookline.on(model, "*", before=lambda call: seen.append(call.path), order=3):
         first, second = hookline.hooks(model)
@@ -128,7 +128,7 @@ def test_a_forward_that_was_replaced_is_told_and_put_back(model):
     assert torch.equal(model[1](torch.ones(1)), torch.ones(1))
 
 
-def test_a_parametrization_is_told_and_taken_off_with_the_weight_that_it_made(model):
+def test_parametrization_is_removed_with_the_weight_it_made(model):
     parametrizations.orthogonal(model[0])
     weight = model[0].weight.detach().clone()
     (hook,) = [hook for hook in hookline.hooks(model) if hook.path == "0"]

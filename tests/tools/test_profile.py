@@ -146,7 +146,7 @@ def test_a_shared_module_counts_where_it_was_called(tmp_path):
 # What it leaves
 
 
-def test_the_inputs_are_afterwards_what_they_were_and_each_step_has_the_same():
+def test_inputs_are_restored_and_equal_in_every_step():
     class Changes(nn.Module):
         def __init__(self):
             super().__init__()
@@ -161,7 +161,7 @@ def test_the_inputs_are_afterwards_what_they_were_and_each_step_has_the_same():
     assert x.tolist() == [[0, 0, 0]]
 
 
-def test_gradients_buffers_and_random_state_are_afterwards_what_they_were():
+def test_gradients_buffers_and_random_state_are_restored():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     model(torch.randn(3, 4)).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters()]
@@ -341,7 +341,7 @@ def test_a_run_has_a_trace_too(tmp_path):
 
 
 @pytest.mark.usefixtures("simulated")
-def test_collapsed_stacks_are_a_line_for_each_module_with_its_microseconds(tmp_path):
+def test_collapsed_stacks_have_a_line_for_each_module(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Slow(SLEEP, SLEEP)))
     hookline.profile(model, torch.ones(2, 4), repeat=1).collapsed(tmp_path / "stacks.txt")
     lines = dict(line.rsplit(" ", 1) for line in (tmp_path / "stacks.txt").read_text().splitlines())

@@ -43,7 +43,7 @@ def test_two_branches_of_one_tensor_have_each_their_own_time():
         assert found[path].backward_self == about(seconds)
 
 
-def test_towers_whose_inputs_need_no_gradient_are_not_charged_for_each_other():
+def test_towers_without_input_gradients_keep_their_own_times():
     class Towers(nn.Module):
         def __init__(self):
             super().__init__()
@@ -97,7 +97,7 @@ def test_a_module_called_twice_is_one_row_of_two_calls():
     assert found["0"].flops == found["0", 0].flops + found["0", 1].flops
 
 
-def test_a_model_that_leaves_out_layers_at_random_makes_the_same_calls_in_each_step():
+def test_layers_dropped_at_random_are_the_same_in_every_step():
     class Random(nn.Module):
         def __init__(self):
             super().__init__()

@@ -144,7 +144,7 @@ def test_a_parameter_whose_own_gradient_is_broken_is_named() -> None:
     assert (found.path, found.evidence["parameter"]) == ("1", "1.scale")
 
 
-def test_of_a_container_and_its_child_that_took_the_same_the_child_is_named() -> None:
+def test_child_is_named_where_container_had_the_same_inputs() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(gives(torch.sqrt)), nn.Linear(4, 4))
     for parameter in model[0].parameters():
         nn.init.zeros_(parameter)
@@ -281,7 +281,7 @@ def test_a_module_called_by_itself_may_give_every_sample_the_same() -> None:
     assert told(findings, "constant-output") == []
 
 
-def test_the_same_for_every_sample_is_fine_where_the_samples_are_the_same() -> None:
+def test_equal_outputs_are_fine_for_equal_samples() -> None:
     assert told(hookline.check(toy(), torch.arange(4.0).repeat(8, 1)), "constant-output") == []
 
 
@@ -536,7 +536,7 @@ def test_a_rectifier_in_place_is_no_fault() -> None:
     assert list(hookline.check(model, X)) == []
 
 
-def test_a_tensor_changed_in_place_is_found_behind_a_block_that_is_computed_again() -> None:
+def test_in_place_change_is_found_behind_a_checkpointed_block() -> None:
     def add(x: Tensor) -> Tensor:
         x += 1
         return x

@@ -29,7 +29,7 @@ def ran(model):
 X = torch.ones(3, 4)
 
 
-def test_the_model_gives_back_what_the_module_gave_and_the_rest_does_not_run(model, ran):
+def test_model_returns_the_output_and_skips_the_rest(model, ran):
     with hookline.stop_after(model, "1.0"):
         found = model(X)
     assert ran == ["0", "1.0"]

@@ -31,7 +31,7 @@ def test_each_place_has_the_metric_with_the_edit_there_alone(model):
     assert swept.change(swept["2"]) == -swept.baseline
 
 
-def test_activation_patching_gives_back_the_clean_metric_once_everything_is_patched(model):
+def test_patching_everything_restores_the_clean_metric(model):
     corrupted = [x + 1 for x in BATCHES]
     with hookline.watch(model, keep="copy") as clean:
         expected = [model(x).sum().item() for x in BATCHES]
@@ -69,7 +69,7 @@ def test_a_generator_of_batches_is_read_once(model):
     assert {len(cell.values) for cell in swept} == {2}
 
 
-def test_dropout_draws_the_same_in_every_place_and_the_random_state_stays():
+def test_dropout_is_equal_in_every_place_and_state_is_restored():
     model = nn.Sequential(nn.Identity(), nn.Dropout(0.5)).train()
     before = torch.get_rng_state()
     swept = hookline.sweep(model, "0", lambda tensor: tensor, total, [torch.ones(1000)])
