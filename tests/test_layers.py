@@ -55,6 +55,27 @@ def test_imports_go_down_the_layers_only():
             assert down or (str(file), other) == DOOR, f"{path} imports {other}"
 
 
+def test_files_of_compare_import_down_only():
+    """Tuples of files of one height, the lowest first; a result writes its document when it is saved."""
+    heights = [
+        ("recorded", "inputs", "randomness", "rounded_model"),
+        ("difference", "tolerances", "arguments"),
+        ("calls", "buffers", "weight_gradients", "weights", "causes", "rounding", "diff_document"),
+        ("callers", "culprits", "model_run", "isolate"),
+        ("noise", "explain", "notes"),
+        ("assemble",),
+        ("models", "runs"),
+    ]
+    height = {name: place for place, names in enumerate(heights) for name in names}
+    assert {path.stem for path in (ROOT / "compare").glob("*.py")} - {"__init__"} == height.keys()
+    for name in height:
+        tree = ast.parse((ROOT / "compare" / f"{name}.py").read_text())
+        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        for other in [module.split(".")[2] for module in modules if module.startswith("hookline.compare.")]:
+            saving = (name, other) == ("difference", "diff_document")
+            assert height[other] < height[name] or saving, f"{name} imports {other}"
+
+
 def test_result_is_a_leaf():
     assert imported(ROOT / "result.py") <= {"errors", "messages", "torch_private", "report"}
 
