@@ -30,6 +30,24 @@ def with_article(name: str) -> str:
     return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
 
 
+def either(choices: Sequence[str]) -> str:
+    """Some choices as a text.
+
+    >>> either(["'raise'"]), either(["'raise'", "'log'", "a function"])
+    ("'raise'", "'raise', 'log' or a function")
+    """
+    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+
+
+def wrong_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """The message of an error about an argument that is none of its choices, which are written as in code.
+
+    >>> wrong_choice("grads", "inputs", ["True", "False", "'input'"])
+    "grads must be True, False or 'input', not 'inputs'"
+    """
+    return f"{name} must be {either(choices)}, not {value!r}"
+
+
 def counted(number: int, thing: str) -> str:
     """A number of things.
 

@@ -192,10 +192,17 @@ def test_a_function_may_give_none() -> None:
 
 
 @pytest.mark.parametrize("keep", ["everything", None, 3])
-def test_an_unknown_keep_is_told_the_known_ones(keep: Any) -> None:
-    words = "keep must be 'shape', 'stats', 'histogram', 'tensor', 'copy' or a function of the tensor, not"
-    with pytest.raises(ArgumentError, match=words):
+def test_unknown_keep_raises_with_the_choices(keep: Any) -> None:
+    with pytest.raises(
+        ArgumentError, match="keep must be 'shape', 'stats', 'histogram', 'tensor', 'copy' or a function of the tensor"
+    ):
         hookline.watch(nn.ReLU(), keep=keep)
+
+
+def test_unknown_inputs_raises_with_the_choices() -> None:
+    inputs: Any = "everything"
+    with pytest.raises(ArgumentError, match="inputs must be 'shape', 'stats', .*, not 'everything'"):
+        hookline.watch(nn.ReLU(), inputs=inputs)
 
 
 def of_the_call(tensor: Tensor, call: hookline.Call) -> tuple[str, int, float]:

@@ -397,7 +397,7 @@ def test_without_asking_for_them_arguments_have_no_gradients() -> None:
 
 def test_an_unknown_kind_of_gradients_is_an_error_and_leaves_no_hook() -> None:
     model = nn.Linear(2, 2)
-    with pytest.raises(hookline.ArgumentError, match="grads='output' is not known; it is True, False or 'input'"):
+    with pytest.raises(hookline.ArgumentError, match="grads must be True, False or 'input', not 'output'"):
         hookline.watch(model, grads="output")  # type: ignore[arg-type]
     assert type(model) is nn.Linear
 

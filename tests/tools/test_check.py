@@ -429,7 +429,7 @@ def test_a_rule_that_raises_is_named() -> None:
 
 
 def test_an_unknown_severity_is_an_error() -> None:
-    with pytest.raises(hookline.ArgumentError, match="severity='fatal' is not known"):
+    with pytest.raises(hookline.ArgumentError, match="severity must be 'note', 'warning' or 'error', not 'fatal'"):
         hookline.rule("x", severity="fatal")  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from hookline.checking.evidence import Evidence
 from hookline.errors import ArgumentError, RecordError
+from hookline.messages import wrong_choice
 from hookline.record.record import Run
 from hookline.result import Result
 from hookline.store.codec import plain
@@ -103,7 +104,7 @@ def rule(
     ['warning: (the model): gives 500 [loud]', 'warning: 0: gives 500 [loud]']
     """
     if severity not in SEVERITIES:
-        raise ArgumentError(f"severity={severity!r} is not known; it is {', '.join(map(repr, SEVERITIES))}")
+        raise ArgumentError(wrong_choice("severity", severity, [*map(repr, SEVERITIES)]))
     return lambda function: Rule(name, severity, advice, function)
 
 

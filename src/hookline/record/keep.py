@@ -12,6 +12,7 @@ from torch import Tensor
 from hookline.engine.call import Call
 from hookline.engine.graph_values import Sees
 from hookline.errors import ArgumentError, ArgumentTypeError
+from hookline.messages import wrong_choice
 from hookline.model.sharded import copy_of, part_of
 from hookline.record.record import TensorInfo
 from hookline.record.statistics import BINS, Pending, is_traced, measure, reduced, unseen
@@ -22,6 +23,7 @@ Keep: TypeAlias = (
 )
 """What is kept of each tensor: one of these words, which `watch` explains, or a function of the tensor, or of the
 tensor and its Call."""
+CHOICES = ("'shape'", "'stats'", "'histogram'", "'tensor'", "'copy'", "a function of the tensor")
 
 
 class Leaf(Protocol):
@@ -32,8 +34,11 @@ class Leaf(Protocol):
         ...
 
 
-def keeper(keep: Keep, pending: Pending) -> Leaf:
-    """The function that makes a TensorInfo of a tensor, with what `keep` says; ArgumentError for an unknown `keep`."""
+def keeper(keep: Keep, pending: Pending, *, name: str = "keep") -> Leaf:
+    """The function that turns a tensor into a TensorInfo with what `keep` says.
+
+    Raises ArgumentError for an unknown `keep`; `name` is the caller's argument that holds it.
+    """
     if keep == "shape":
         return describe
     if keep == "stats":
@@ -45,16 +50,14 @@ def keeper(keep: Keep, pending: Pending) -> Leaf:
     if keep == "copy":
         return lambda tensor, call=None: _with_result(tensor, copy_of)
     if not callable(keep):
-        raise ArgumentError(
-            f"keep must be 'shape', 'stats', 'histogram', 'tensor', 'copy' or a function of the tensor, not {keep!r}"
-        )
+        raise ArgumentError(wrong_choice(name, keep, CHOICES))
     function: Callable[..., Any] = keep
-    if takes_call(keep):
+    if takes_call(keep, name=name):
         return lambda tensor, call=None: _with_result(tensor, lambda given: function(given, call))
     return lambda tensor, call=None: _with_result(tensor, function)
 
 
-def takes_call(keep: Keep) -> bool:
+def takes_call(keep: Keep, *, name: str = "keep") -> bool:
     """Whether a `keep` is a function of the tensor and its call; ArgumentTypeError for one that takes neither the
     tensor alone nor both.
 
@@ -72,7 +75,7 @@ def takes_call(keep: Keep) -> bool:
             bind(*given)
             return len(given) == 2
     raise ArgumentTypeError(
-        f"keep takes a function of the tensor, or of the tensor and its call, not one like {inspect.signature(keep)}"
+        f"{name} must be a function of the tensor, or of the tensor and its call, not one of {inspect.signature(keep)}"
     )
 
 

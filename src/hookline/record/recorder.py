@@ -22,6 +22,7 @@ from hookline.engine.hook import Hook, make_hooks, together
 from hookline.engine.methods import MethodCall, attach_methods, has_method, method_path
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.errors import ArgumentError, SelectionError
+from hookline.messages import wrong_choice
 from hookline.model.paths import PathTable
 from hookline.model.select import Selection
 from hookline.model.sharded import rank_and_world
@@ -225,8 +226,12 @@ def recording(
     pending = Pending()
     output = keeper(keep, pending)
     if grads not in (True, False, "input"):
-        raise ArgumentError(f"grads={grads!r} is not known; it is True, False or 'input'")
-    given = None if inputs is None and keep == "tensor" and grads != "input" else keeper(inputs or "shape", pending)
+        raise ArgumentError(wrong_choice("grads", grads, ["True", "False", "'input'"]))
+    given = (
+        None
+        if inputs is None and keep == "tensor" and grads != "input"
+        else keeper(inputs or "shape", pending, name="inputs")
+    )
     names = [methods] if isinstance(methods, str) else [*methods]
     settings = {"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads}
     rank, world_size = rank_and_world()
