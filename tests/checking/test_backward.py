@@ -109,7 +109,7 @@ def test_run_from_disk_lists_all_candidates(tmp_path: Path) -> None:
     (found,) = hookline.check(hookline.load(tmp_path / "run")).of("nonfinite-gradient")
     assert found.path == "trunk"
     assert found.evidence["candidates"] == ["the backward of a", "the backward of b"]
-    assert "made by one of 2: the backward of a, the backward of b" in found.message
+    assert "it comes from one of 2: the backward of a, the backward of b" in found.message
 
 
 def test_run_from_disk_does_not_accuse_own_code_alone(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_hidden_state_that_leaves_the_model_lists_what_comes_after_too() -> None
         return output[0].sum() + output[1].square().sum(1).sqrt().mean()
 
     (found,) = hookline.check(Hidden(), X, loss=loss).of("nonfinite-gradient")
-    assert "what comes after the model" in found.message
+    assert "code after the model" in found.message
 
 
 def test_gradients_are_bit_for_bit_the_same_under_a_check() -> None:

@@ -129,7 +129,7 @@ def spoiled(place: Any, shape: tuple[int, ...] = (4, 6, 8), **arguments: Tensor)
     ],
 )
 def test_where_the_elements_lie_is_said(place: Any, where: str) -> None:
-    assert spoiled(place).endswith(f" NaN of 192 elements, {where}")
+    assert spoiled(place).endswith(f" NaN among 192 elements, {where}")
 
 
 def test_many_separate_rows_are_counted() -> None:
@@ -137,7 +137,7 @@ def test_many_separate_rows_are_counted() -> None:
 
 
 def test_nothing_is_said_where_all_of_it_is_bad() -> None:
-    assert spoiled((slice(None),)).endswith("makes 192 NaN of 192 elements")
+    assert spoiled((slice(None),)).endswith("produces 192 NaN among 192 elements")
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
@@ -178,11 +178,11 @@ def test_rows_of_a_damaged_weight_are_said() -> None:
         model.weight[5] = NAN
 
     (found,) = hookline.check(model, torch.ones(2, 4)).of("nonfinite-parameter")
-    assert found.message == "its parameter weight held 4 NaN before anything ran, at [5, :]"
+    assert found.message == "its parameter weight held 4 NaN before the first call, at [5, :]"
 
 
 def test_rows_of_a_bad_batch_are_said() -> None:
     x = torch.ones(8, 4)
     x[[2, 6]] = NAN
 
-    assert hookline.check(nn.Linear(4, 4), x)[0].message.endswith("8 NaN of 32 elements, at [2 6, :]")
+    assert hookline.check(nn.Linear(4, 4), x)[0].message.endswith("8 NaN among 32 elements, at [2 6, :]")

@@ -288,14 +288,14 @@ def test_findings_are_a_line_and_a_table() -> None:
 
     assert lines[0] == "Sequential: 1 error"
     assert lines[1].split()[:4] == ["module", "call", "what", "rule"]
-    assert re.match(r"error +1 +0 +makes \d NaN of 8 elements.* nonfinite-output +What it was given", lines[2])
+    assert re.match(r"error +1 +0 +produces \d NaN among 8 .* nonfinite-output +Its inputs are", lines[2])
 
 
 def test_nothing_found_is_a_line() -> None:
     first, looked, asked, *_ = repr(hookline.check(nn.Linear(4, 4), torch.ones(2, 4))).splitlines()
     assert first == "Linear: nothing found"
     assert looked == "looked at 1 call of 1 module, gradients of 2 of 2 parameters"
-    assert asked.startswith(f"asked {len(hookline.RULES)} rules: nonfinite-parameter, ")
+    assert asked.startswith(f"ran {len(hookline.RULES)} rules: nonfinite-parameter, ")
 
 
 def test_of_many_findings_a_hundred_are_shown() -> None:

@@ -227,7 +227,7 @@ def test_an_error_of_the_loss_is_a_finding() -> None:
     findings = hookline.check(toy(), X, loss=loss)
 
     assert [str(each) for each in findings] == [
-        "error: (the model): outside of its forward, raised ValueError: no such loss [raised]"
+        "error: (the model): raised outside its forward: ValueError: no such loss [raised]"
     ]
 
 
@@ -296,7 +296,7 @@ def test_nor_are_they_there_inside_of_the_block() -> None:
 
 def test_a_check_that_has_run_is_no_block() -> None:
     for findings in (hookline.check(toy(), X), hookline.check(toy(), X)):
-        with pytest.raises(RecordError, match="of a check that has run"), findings:
+        with pytest.raises(RecordError, match="this check has run already"), findings:
             pass
 
 
@@ -305,7 +305,7 @@ def test_a_block_is_entered_once() -> None:
     findings = hookline.check(model)
     with findings:
         model(X)
-    with pytest.raises(RecordError, match="of a check that has run"), findings:
+    with pytest.raises(RecordError, match="this check has run already"), findings:
         pass
 
 

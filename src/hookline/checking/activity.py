@@ -1,4 +1,4 @@
-"""Rules on activity: units that never speak, that always shout, and outputs that say the same whatever comes in."""
+"""Rules on activations: units that are never active or saturate, and outputs that do not depend on the input."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -18,7 +18,7 @@ from hookline.checking.evidence import (
 from hookline.checking.finding import Finding, Severity, rule
 from hookline.record.record import CallRecord
 
-ENOUGH = 64  # values seen of a unit, or of a whole bank, before its silence says something
+ENOUGH = 64  # fewest values, of a unit or of all units together, from which zeros mean something
 MOST_DEAD = 0.5
 MOST_FLAT = 0.95
 FEWEST_ROWS = 8
@@ -26,12 +26,13 @@ FEWEST_ROWS = 8
 
 @rule(
     "dead-units",
-    advice="No gradient reaches them, so they stay dead: lower the learning rate, look at the bias and the "
-    "initialization before them, or take a leaky activation.",
+    advice="No gradient reaches them, so they stay dead. Lower the learning rate, check the bias and initialization of "
+    "the layer before them, or use a leaky activation.",
 )
 def dead_units(evidence: Evidence) -> Iterator[Finding]:
-    """Rectifier units that were 0 each time, at one place of call; also of torch.relu and F.relu6, where gradients are
-    on and a module receives or returns it. A warning where half of them were, or all in a saved run."""
+    """Rectifier units that were 0 in every call from one place. torch.relu and F.relu6 are covered where gradients are
+    on and a module receives or returns their result. A warning from half of the units on, or for all of them in a saved
+    run."""
     if evidence.units is None:
         yield from _silent_banks(evidence)
         return
@@ -62,13 +63,12 @@ def _silent_banks(evidence: Evidence) -> Iterator[Finding]:
         count = sum(each.count for each in stats)
         call = None if len(calls) == len(evidence.run.calls_of(path)) else calls[0].index
         if count >= ENOUGH and all(each.zeros == 1.0 for each in stats):
-            yield Finding(path, f"all {count} values that it gave are 0", call=call, evidence={"values": count})
+            yield Finding(path, f"all {count} values of its output are 0", call=call, evidence={"values": count})
 
 
 @rule(
     "saturated",
-    advice="Its gradient is next to 0 there: scale down what it is given (initialization, normalization, learning "
-    "rate).",
+    advice="Its gradient is close to 0 there. Scale its inputs down (initialization, normalization, learning rate).",
 )
 def saturated(evidence: Evidence) -> Iterator[Finding]:
     """A sigmoid or tanh of which 95% of the values lie within 0.01 of the ends of its range."""
@@ -81,64 +81,65 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
 
 @rule(
     "collapsed-softmax",
-    advice="It passes on next to no gradient: scale the scores down (by the root of the width, a temperature), or look "
-    "at what made them so large.",
+    advice="It passes almost no gradient back. Scale the scores down (by the root of the width, or a temperature), or "
+    "find out why they are so large.",
 )
 def collapsed_softmax(evidence: Evidence) -> Iterator[Finding]:
-    """A softmax of which 95% of the rows give more than 0.999 to one place."""
+    """A softmax with 95% of its rows above 0.999 in one place."""
     for facts in evidence.units or ():
         share = facts.collapsed
         if share is not None and share >= MOST_FLAT and facts.observations >= FEWEST_ROWS:
-            message = f"{share:.0%} of its {facts.observations} rows give more than 0.999 to one place"
+            message = f"{share:.0%} of its {facts.observations} rows are above 0.999 in one place"
             yield _flat(evidence, facts, message, {"share": share, "rows": facts.observations})
 
 
 def _flat(evidence: Evidence, facts: UnitFacts, message: str, figures: dict[str, Any]) -> Finding:
-    """The finding about units that pass on next to no gradient."""
+    """The finding about units that pass almost no gradient back."""
     severity = _unless_confident(evidence, facts.path)
     return Finding(facts.path, message + _there(facts), call=facts.call, evidence=figures, severity=severity)
 
 
 def _unless_confident(evidence: Evidence, path: str) -> Severity:
-    """A note where a trained model may be as sure as that: in evaluation, or as its own output."""
+    """ "note" where a trained model may be that certain: in eval mode, or in its own output."""
     training = any(call.training for call in evidence.run if call.path == path)
     return "warning" if training and not is_models_own(evidence.run, path) else "note"
 
 
 @rule(
     "constant-output",
-    advice="It tells nothing of what it was given: look for a softmax over one class or the wrong dimension, weights "
+    advice="Its output does not depend on its input. Look for a softmax over one class or the wrong dimension, weights "
     "of 0, or a clamp.",
 )
 def constant_output(evidence: Evidence) -> Iterator[Finding]:
-    """A module that gave one and the same number everywhere, of inputs that were not; a model that gave every sample of
-    a batch the same. A note where that number is 0, or the weight of that layer, or of the last one, starts at 0."""
+    """A module that returned one number everywhere from inputs that vary, or a model with the same output for every
+    sample of a batch. A note where that number is 0, or where the weight of the layer, or of the model's last layer,
+    starts at 0."""
     flat = {path: calls for path, calls in by_path(evidence.run, _may_vary).items() if all(map(_is_flat, calls))}
     for path, calls in flat.items():
         if any(other != path and is_below(other, path) for other in flat):
-            continue  # it passes on what one of its own gives
+            continue  # it returns the output of a module inside it
         value = calls[0].outputs[0].stats
         assert value is not None
         count = sum(call.outputs[0].stats.count for call in calls if call.outputs[0].stats is not None)
         yield Finding(
             path,
-            f"gave {value.min:g} in all {count} places",
+            f"its output is {value.min:g} in all {count} places",
             evidence={"value": value.min, "count": count},
             severity="note" if value.min == 0 or _starts_at_zero(evidence, path) else None,
         )
     if evidence.same_samples and not flat:
-        message = "gives every sample of a batch the same, though the samples differ"
+        message = "its output is the same for every sample of a batch, though the samples differ"
         yield Finding("", message, severity="note" if _starts_at_zero(evidence, _last_weighted(evidence)) else None)
 
 
 def _starts_at_zero(evidence: Evidence, path: str | None) -> bool:
-    """Whether a module holds a weight, and all its weights were 0 before anything ran."""
+    """Whether a module has a weight, and all its weights were 0 before the first call."""
     weights = [facts for facts in (evidence.parameters or {}).values() if facts.path == path and _is_weight(facts)]
     return bool(weights) and all(facts.norm == 0 for facts in weights)
 
 
 def _last_weighted(evidence: Evidence) -> str | None:
-    """The module with a weight of its own that the model called last: its head."""
+    """The path of the last module with its own weight that the model called: its head."""
     holders = {facts.path for facts in (evidence.parameters or {}).values() if _is_weight(facts)}
     first = next((calls for calls in passes(evidence.run) if calls[-1].path == ""), [])
     called = [call for call in first if call.path in holders]
@@ -150,7 +151,7 @@ def _is_weight(facts: ParameterFacts) -> bool:
 
 
 def _may_vary(call: CallRecord) -> bool:
-    """Whether a call is one to judge: not of dropout or of a rectifier, which have rules of their own."""
+    """Whether to judge a call. Dropout and rectifiers have their own rules."""
     name = call.type.lower()
     return "drop" not in name and "relu" not in name
 

@@ -1,4 +1,4 @@
-"""The rule on where the first NaN or Inf of a backward pass came from."""
+"""The rule that finds where the first NaN or Inf of a backward pass originated."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -8,8 +8,8 @@ from hookline.checking.evidence import Evidence, Flow, Place, broken, ended, onl
 from hookline.checking.finding import Finding, rule
 from hookline.record.record import CallRecord, TensorInfo
 
-SEVERAL = "Watch each of them by itself; its forward is finite, so look at a root, a norm or a division at 0."
-# Classes whose backward multiplies a gradient by numbers of the forward, by 0 or by 1: finite where these are.
+SEVERAL = "Watch each of them separately. The forward is finite, so look for a root, a norm or a division at 0."
+# Classes whose backward multiplies the gradient by numbers of the forward, 0 or 1: finite as long as those are.
 HARMLESS = (
     "Linear",
     "Conv",
@@ -28,13 +28,13 @@ HARMLESS = (
     "nonfinite-gradient",
     severity="error",
     advice="Its forward is finite, so look at the derivative: of a root or norm at 0, of a division, of a masked "
-    "value; or at a loss scale that is too large for its dtype.",
+    "value. A loss scale that is too large for the dtype does the same.",
 )
 def nonfinite_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """The module whose backward made the first NaN or Inf, where the forward made none."""
+    """The module whose backward produced the first NaN or Inf, where the forward was finite."""
     for number, calls in enumerate(passes(evidence.run)):
         if any(broken(info) and not only_negative(info) for call in calls for info in call.outputs):
-            return  # a consequence of what `nonfinite-output` tells
+            return  # a consequence of what `nonfinite-output` reports
         bad = [call for call in calls if any(info.grad is not None and broken(info.grad) for info in call.outputs)]
         if bad:
             yield from _first_in_backward(evidence, calls, bad)
@@ -46,7 +46,7 @@ def nonfinite_gradient(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _first_in_backward(evidence: Evidence, calls: list[CallRecord], bad: list[CallRecord]) -> Iterator[Finding]:
-    """Where it was made: by what took the output of the last of the bad calls, in the forward's order."""
+    """Where it originated: in what received the output of the last of the bad calls, in the order of the forward."""
     outer, last = calls[-1], _maker(bad)
     info = next(info for info in last.outputs if info.grad is not None and broken(info.grad))
     leaves = last is outer or any(_is_same_gradient(own, info) for own in outer.outputs)
@@ -55,27 +55,27 @@ def _first_in_backward(evidence: Evidence, calls: list[CallRecord], bad: list[Ca
 
     found = {} if last is outer else _candidates(evidence, calls, last)
     if leaves:
-        found[outer.path, outer.index, "after"] = f"what comes after {_name(outer.path)}"
+        found[outer.path, outer.index, "after"] = f"code after {_name(outer.path)}"
     elif not found:
         around = last.parent or last
         found[around.path, around.index, "code"] = f"the code of {_name(around.path)}"
     figures = {**_gradient_figures(last), "seen_at": last.path, "input_min": _minimum(last.outputs)}
     if len(found) > 1:
         names = [*found.values()]
-        message = f"the gradient of its output is not finite, made by one of {len(names)}: {', '.join(names)}"
+        message = f"the gradient of its output is not finite; it comes from one of {len(names)}: {', '.join(names)}"
         yield Finding(last.path, message, call=last.index, evidence={**figures, "candidates": names}, advice=SEVERAL)
         return
     (path, index, kind), _ = found.popitem()
     message = {
-        "after": "the gradient that reaches its output is not finite: what comes after the model makes it",
-        "backward": "its backward makes what is not finite, of a finite gradient",
-        "code": f"in its own code, after {last.path}, the backward makes what is not finite",
+        "after": "the gradient that reaches its output is not finite: it comes from code after the model",
+        "backward": "its backward produces NaN or Inf from a finite gradient",
+        "code": f"the backward of its own code, after {last.path}, produces NaN or Inf",
     }[kind]
     yield Finding(path, message, call=index, evidence=figures)
 
 
 def _maker(bad: list[CallRecord]) -> CallRecord:
-    """The last of the bad calls, or the innermost that made what it returned."""
+    """The last of the bad calls, or the innermost call that computed what it returned."""
     last = bad[-1]
     info = next(info for info in last.outputs if info.grad is not None and broken(info.grad))
     made = (call for call in bad if any(_is_same_gradient(own, info) for own in call.outputs))
@@ -83,14 +83,14 @@ def _maker(bad: list[CallRecord]) -> CallRecord:
 
 
 def _is_same_gradient(one: TensorInfo, other: TensorInfo) -> bool:
-    """Whether two records are of one tensor, which a container returned as its child made it."""
+    """Whether two records are of one tensor, which a container returned as its child computed it."""
     if one.grad is None or other.grad is None:
         return False
     return one.grad is other.grad or (same(one, other) and one.grad.stats == other.grad.stats)
 
 
 def _candidates(evidence: Evidence, calls: list[CallRecord], last: CallRecord) -> dict[tuple[str, int, str], str]:
-    """What may have made it: (path, index, "backward" or "code") and its name."""
+    """Where it may have originated: (path, index, "backward" or "code") and how messages name it."""
     if evidence.flows is None:
         return _candidates_by_figures(evidence, calls, last)
     by_place = {(call.path, call.index): call for call in calls}
@@ -118,7 +118,7 @@ def _has_children(call: CallRecord, calls: list[CallRecord]) -> bool:
 
 
 def _is_seen_closer(flow: Flow, ways: list[Flow], by_place: dict[Place, CallRecord]) -> bool:
-    """Whether an input of a call is known by the operation in it that takes it, or by the input of a call inside."""
+    """Whether an operation in the call, or a call inside it, that takes the same input is known as well."""
     if flow.kind == "operation" or not flow.direct:
         return False
     call = by_place[flow.place]
@@ -130,7 +130,7 @@ def _is_seen_closer(flow: Flow, ways: list[Flow], by_place: dict[Place, CallReco
 
 
 def _may_make(call: CallRecord) -> bool:
-    """Whether a call got a finite gradient, and its class is not one whose backward multiplies by finite numbers."""
+    """Whether a call received a finite gradient and its backward may turn it into NaN or Inf."""
     graded = [info.grad for info in call.outputs if info.grad is not None]
     return bool(graded) and not any(map(broken, graded)) and call.type not in HARMLESS
 
@@ -138,7 +138,7 @@ def _may_make(call: CallRecord) -> bool:
 def _candidates_by_figures(
     evidence: Evidence, calls: list[CallRecord], last: CallRecord
 ) -> dict[tuple[str, int, str], str]:
-    """The same where only figures are known: who received a tensor with those of the output."""
+    """The same where only statistics are known: the calls that received a tensor with the statistics of the output."""
     takers = [call for call in calls if call.began >= ended(last) and _takes(call, last) and not _is_bad(call)]
     innermost = [call for call in takers if not any(call in other.around() for other in takers)]
     makers = [call for call in innermost if _may_make(call)] or innermost
@@ -168,10 +168,10 @@ def _name(path: str) -> str:
 
 
 def _bad_parameter_gradients(evidence: Evidence, number: int) -> Iterator[Finding]:
-    """Parameters whose own gradient was the first that is not finite, after the outermost call of that number."""
+    """Parameters whose own gradient was the first with NaN or Inf, after the outermost call of that number."""
     for name, facts in (evidence.parameters or {}).items():
         if facts.bad_gradient == number and (facts.bad_pass is None or facts.bad_pass > number):
-            message = f"the gradient of its parameter {_last(name)} is not finite, though those that reach it are"
+            message = f"the gradient of its parameter {_last(name)} is not finite, though those of all outputs are"
             figures = {"parameter": name, "largest": facts.largest_gradient, "pass": number}
             yield Finding(facts.path, message, evidence=figures)
 

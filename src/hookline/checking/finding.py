@@ -155,8 +155,8 @@ class Findings(Result[Finding]):
         """The findings; RecordError where the check has not run yet."""
         if self._found is None:
             raise RecordError(
-                "nothing was checked yet: give the model's inputs, hookline.check(model, x), or run your own steps "
-                "in `with hookline.check(model) as findings:` and read the findings after it"
+                "nothing was checked yet: pass the model's inputs, hookline.check(model, x), or run your own training "
+                "steps within `with hookline.check(model) as findings:` and read the findings after the block"
             )
         return self._found
 
@@ -194,7 +194,7 @@ class Findings(Result[Finding]):
         return dict.fromkeys((*(each.path for each in self.found), *self.run.modules))
 
     def _why_empty(self, path: str) -> str | None:
-        return "was checked and nothing was found in it" if path in self.run.modules else None
+        return "was checked, and nothing was found in it" if path in self.run.modules else None
 
     def _row(self, entry: Finding, /) -> Mapping[str, Any]:
         return {name: getattr(entry, name) for name in self.columns}
@@ -225,7 +225,7 @@ class Findings(Result[Finding]):
 
     def __enter__(self) -> Self:
         if self._block is None or self._open is not None or self._found is not None:
-            raise RecordError("these findings are of a check that has run; call hookline.check(model) for another")
+            raise RecordError("this check has run already; call hookline.check(model) again for another")
         block = self._block(self)
         block.__enter__()
         self._open = block

@@ -1,4 +1,4 @@
-"""Rules on parts that take no part: batch norms that change in a frozen trunk, and what data parallelism misses."""
+"""Rules on frozen and unused parts: batch norms that change in a frozen trunk, and parameters unused under DDP."""
 
 import re
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ MOST_NAMED = 5
 
 @rule(
     "frozen-norm-updates",
-    advice="Freezing parameters does not freeze running statistics: put the frozen part in evaluation after each "
-    "model.train(), trunk.eval().",
+    advice="Freezing parameters does not freeze running statistics. Put the frozen part in eval mode, trunk.eval(), "
+    "after each model.train().",
 )
 def frozen_norm_updates(evidence: Evidence) -> Iterator[Finding]:
-    """Batch norms whose parameters, or those around them, are frozen, and whose running statistics a forward in
-    training still updates: a note without a step of an optimizer. Weights that move otherwise, as an average of
-    others does, are not frozen."""
+    """Batch norms whose parameters, or those around them, are frozen, and whose running statistics still change in
+    train mode. A note where no optimizer stepped. Weights that change without an optimizer, such as a moving average,
+    do not count as frozen."""
     if not any(facts.gradients for facts in (evidence.parameters or {}).values()):
         return
     found: list[str] = []
@@ -30,10 +30,10 @@ def frozen_norm_updates(evidence: Evidence) -> Iterator[Finding]:
         if updated and _is_frozen(evidence, path):
             found.append(path)
     if found:
-        more = f", as do {len(found) - 1} more" if len(found) > 1 else ""
+        more = f", as do those of {len(found) - 1} more" if len(found) > 1 else ""
         message = f"its parameters are frozen, and its running statistics change with each batch{more}"
         if not evidence.below(found[0]):
-            message = f"stands in a frozen part, and its running statistics change with each batch{more}"
+            message = f"it is in a frozen part, and its running statistics change with each batch{more}"
         severity: Severity = "warning" if evidence.steps else "note"
         yield Finding(found[0], message, evidence={"paths": found[:MOST_NAMED]}, severity=severity)
 
@@ -45,19 +45,19 @@ def _is_frozen(evidence: Evidence, path: str) -> bool:
 
 
 def _rests(facts: ParameterFacts) -> bool:
-    """Whether a parameter asks for no gradient, got none, and is what it was."""
+    """Whether a parameter requires no gradient, got none, and did not change."""
     return not facts.parameter.requires_grad and not facts.gradients and facts.norm == facts.norm_now
 
 
 @rule(
     "unused-in-ddp",
     severity="error",
-    advice="Make them part of the loss, take them out of the model, freeze them with requires_grad_(False) before it "
-    "is wrapped, or wrap it with find_unused_parameters=True.",
+    advice="Use them in the loss, remove them from the model, freeze them with requires_grad_(False) before wrapping "
+    "it, or wrap it with find_unused_parameters=True.",
 )
 def unused_in_ddp(evidence: Evidence) -> Iterator[Finding]:
-    """The modules whose parameters got no gradient, where DistributedDataParallel raised because of them: "Expected to
-    have finished reduction in the prior iteration"."""
+    """The modules whose parameters got no gradient, which made DistributedDataParallel raise "Expected to have finished
+    reduction in the prior iteration"."""
     errors = [str(evidence.error or ""), *(call.error or "" for call in evidence.run)]
     said = next((each for each in errors if UNREDUCED in each), None)
     if said is None:
@@ -72,12 +72,12 @@ def unused_in_ddp(evidence: Evidence) -> Iterator[Finding]:
         shown = ", ".join(path or "the model" for path in paths[:MOST_NAMED]) + (
             ", ..." if len(paths) > MOST_NAMED else ""
         )
-        message = f"DistributedDataParallel waits for gradients that did not come: no gradient for {shown}"
+        message = f"DistributedDataParallel waits for gradients that did not arrive: no gradient for {shown}"
         yield Finding(paths[0], message, evidence={"paths": paths, "parameters": [*missing][:MOST_NAMED]})
 
 
 def _told(evidence: Evidence, said: str) -> dict[str, ParameterFacts]:
-    """The parameters that the error counts up, by their place among those that ask for a gradient."""
+    """The parameters that the error lists, by their index among those that require a gradient."""
     found = INDICES.search(said)
     asking = [(name, each) for name, each in (evidence.parameters or {}).items() if each.parameter.requires_grad]
     numbers = [int(number) for number in found["numbers"].split()] if found else []

@@ -1,4 +1,4 @@
-"""Rules on gradients: too small or too large along depth, and missing altogether."""
+"""Rules on gradients that vanish or explode with depth, and on those that are missing."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +19,7 @@ from hookline.checking.finding import Finding, Severity, rule
 from hookline.record.record import CallRecord, Run, TensorInfo
 
 SMALLER, LARGER = 1e-5, 1e4
-MUCH_LARGER = 1e6  # from one step of training to a later one
+MUCH_LARGER = 1e6  # from one training step to a later one
 ENORMOUS = 1e10  # times the elements of a parameter, or 1
 RECURRENT = ("RNN", "LSTM", "GRU")
 SHORTEST = 4  # layers in a chain, or parameters alike
@@ -28,42 +28,42 @@ MOSTLY = 0.75
 
 @rule(
     "vanishing-gradient",
-    advice="The first layers learn next to nothing: take another activation or initialization, normalizations, or "
-    "connections that skip layers.",
+    advice="The first layers learn almost nothing. Use another activation or initialization, normalization, or skip "
+    "connections.",
 )
 def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Gradients that shrink by 1e5 or more along layers that repeat, from the last to the first, in most of the steps,
-    and not by one of them alone; a note along the calls of one module, as of a recurrent cell."""
+    """Gradients that shrink by 1e5 or more from the last to the first of a chain of repeated layers, at most of them
+    and not at one alone. A note along the calls of one module, such as a recurrent cell."""
     for calls, norms in _graded_chains(evidence.run):
         ratios = _steps(norms)
         ratio, gentle = prod(ratios), prod(ratios) / min(ratios)
         if gentle <= SMALLER and sum(step < 1 for step in ratios) >= MOSTLY * len(ratios):
-            fades = calls[0].path == calls[-1].path  # a recurrent cell forgets what came long before, and learns
-            yield _along(calls, norms, f"its gradient is {ratio:.1e} of that", severity="note" if fades else None)
+            fades = calls[0].path == calls[-1].path  # a recurrent cell may forget early inputs and still learn
+            yield _along(calls, norms, ratio, severity="note" if fades else None)
 
 
 @rule(
     "exploding-gradient",
-    advice="Clip the gradient norm, and look at the scale of the weights: an initialization with a spectral norm near "
-    "1, normalizations, a shorter sequence.",
+    advice="Clip the gradient norm, and check the scale of the weights. An initialization with a spectral norm near 1, "
+    "normalization or a shorter sequence help.",
 )
 def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Gradients that grow by 1e4 or more along layers that repeat, from the last to the first, in most of the steps,
-    and not by one of them alone; through the steps of a recurrent layer; by 1e6 from one step of training to a later
-    one; or to 1e10 times a parameter."""
+    """Gradients that grow by 1e4 or more from the last to the first of a chain of repeated layers, at most of them and
+    not at one alone, or through the time steps of a recurrent layer. Also gradients that grow by 1e6 from one training
+    step to a later one, or to 1e10 times a parameter."""
     for calls, norms in _graded_chains(evidence.run):
         ratios = _steps(norms)
         ratio, gentle = prod(ratios), prod(ratios) / max(ratios)
         if gentle >= LARGER and sum(step > 1 for step in ratios) >= MOSTLY * len(ratios):
-            yield _along(calls, norms, f"its gradient is {ratio:.1e} times that")
+            yield _along(calls, norms, ratio)
     yield from _through_time(evidence)
     yield from _over_training(evidence)
     yield from _enormous(evidence)
 
 
 def _through_time(evidence: Evidence) -> Iterator[Finding]:
-    """Recurrent layers (nn.RNN, nn.LSTM, nn.GRU) whose weights got gradients far above what their outputs, and the
-    gradients of these, add up to over all steps."""
+    """Recurrent layers (nn.RNN, nn.LSTM, nn.GRU) whose weights got gradients far above what their outputs and the
+    gradients of the outputs add up to over all time steps."""
     for path, calls in by_path(evidence.run, lambda call: call.type in RECURRENT).items():
         own = [facts.largest_gradient for facts in evidence.below(path).values() if facts.largest_gradient]
         whole = max((_most(call) for call in calls), default=0.0)
@@ -74,7 +74,7 @@ def _through_time(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _enormous(evidence: Evidence) -> Iterator[Finding]:
-    """The parameter whose gradient is furthest above itself, from 1e10 times on: no loss scale is that large."""
+    """The parameter with the largest gradient for its size, from 1e10 times on: no loss scale is that large."""
     ratios: dict[str, float] = {}
     for name, facts in (evidence.parameters or {}).items():
         size = max(1.0, (facts.norm or 0.0) / max(1, facts.parameter.numel()) ** 0.5)
@@ -89,8 +89,8 @@ def _enormous(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _most(call: CallRecord) -> float:
-    """The most that one element of a recurrent weight's gradient can be where no step multiplies it: the gradient of
-    the output times the input, or the output, added up over all steps."""
+    """The largest possible element of a recurrent weight's gradient if no time step multiplies it: the gradient of the
+    output times the input, or the output, added up over all time steps."""
     graded = [_norm_of(info) for info in call.outputs]
     values = [info.stats.absmax for info in (*call.inputs, *call.outputs) if info.stats is not None]
     steps = max((max(info.shape[:2], default=1) for info in call.outputs), default=1)
@@ -112,15 +112,15 @@ def _over_training(evidence: Evidence) -> Iterator[Finding]:
 
 @rule(
     "exploding-activation",
-    advice="Each step multiplies what the one before returned: take tanh for relu, an LSTM or GRU, a recurrent weight "
-    "with a spectral norm near 1 (nn.init.orthogonal_), a normalization, or a shorter sequence.",
+    advice="Each time step multiplies the state of the one before. Use tanh instead of relu, an LSTM or GRU, a "
+    "recurrent weight with a spectral norm near 1 (nn.init.orthogonal_), normalization, or a shorter sequence.",
 )
 def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
-    """The output of a recurrent layer, or of a module that is called over and over in one forward, that grows by 1e4 or
-    more from the first step to the last."""
+    """The output of a recurrent layer, or of a module called repeatedly in one forward, that grows by 1e4 or more from
+    the first time step or call to the last."""
     for path, growth in (evidence.growth or {}).items():
         if growth >= LARGER:
-            message = f"its output grows {growth:.1e} times from the first step of the sequence to the last"
+            message = f"its output grows by a factor of {growth:.1e} from the first time step to the last"
             yield Finding(path, message, evidence={"growth": growth})
     told: set[str] = set()
     for calls, norms in _repeated(evidence.run):
@@ -128,13 +128,13 @@ def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
         gentle = prod(ratios) / max(ratios)
         if calls[0].path not in told and gentle >= LARGER and sum(step > 1 for step in ratios) >= MOSTLY * len(ratios):
             told.add(calls[0].path)
-            message = f"its output grows {prod(ratios):.1e} times over {len(calls)} calls in one forward"
+            message = f"its output grows by a factor of {prod(ratios):.1e} over {len(calls)} calls in one forward"
             figures = {"first": norms[0], "last": norms[-1], "calls": len(calls)}
             yield Finding(calls[0].path, message, call=calls[0].index, evidence=figures)
 
 
 def _repeated(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
-    """The calls of one module inside one call, and the norms of what they returned."""
+    """The calls of one module inside one call, and the norms of their outputs."""
     groups: dict[tuple[int, str], list[tuple[CallRecord, float]]] = {}
     for call in run.calls:
         stats = call.outputs[0].stats if call.error is None and floating(call.outputs[:1]) else None
@@ -145,18 +145,21 @@ def _repeated(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
             yield [call for call, _ in found], [norm for _, norm in found]
 
 
-def _along(calls: list[CallRecord], norms: list[float], message: str, *, severity: Severity | None = None) -> Finding:
+def _along(calls: list[CallRecord], norms: list[float], ratio: float, *, severity: Severity | None = None) -> Finding:
+    """The finding about a chain of calls whose gradients shrink or grow."""
     first, last = calls[0], calls[-1]
-    other = f"call {last.index} of it" if first.path == last.path else last.path
+    other = f"its call {last.index}" if first.path == last.path else last.path
     figures = {"first": norms[0], "last": norms[-1], "calls": len(calls), "from": other}
-    message = f"{message} of {other}, {len(calls)} calls on"
+    message = f"the gradient of its output is {ratio:.1e} times that of {other}, the last of {len(calls)} calls"
     return Finding(first.path, message, call=first.index, evidence=figures, severity=severity)
 
 
 def _graded_chains(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
-    """Calls that follow on one another, in the forward's order, with the norms of their outputs' gradients: the
-    children of a Sequential, and layers of one class that differ in a number of their path, or in nothing. One chain
-    for each set of paths: the first."""
+    """Chains of calls in the order of the forward, with the norms of the gradients of their outputs.
+
+    A chain is the children of a Sequential, layers of one class whose paths differ in a number, or the calls of one
+    module. Of each set of paths the first chain counts.
+    """
     chains: dict[tuple[int | None, str, str], list[CallRecord]] = {}
     for call in run.calls:
         if call.error is None and _norm(call) is not None:
@@ -173,7 +176,7 @@ def _graded_chains(run: Run) -> Iterator[tuple[list[CallRecord], list[float]]]:
 
 
 def _norm(call: CallRecord) -> float | None:
-    """The L2 norm of the gradients of what a call gave; None where none arrived, or it is 0 or not finite."""
+    """The L2 norm of the gradients of a call's outputs; None where none arrived, or the norm is 0 or not finite."""
     grads = [info.grad for info in call.outputs if info.grad is not None]
     stats = [grad.stats for grad in grads if grad.stats is not None]
     if not stats or any(map(broken, grads)):
@@ -182,22 +185,21 @@ def _norm(call: CallRecord) -> float | None:
 
 
 def _steps(norms: list[float]) -> list[float]:
-    """By what the gradient is multiplied from each layer to the one before it."""
+    """The factor by which the gradient changes from each layer to the one before it."""
     return [before / after for before, after in pairwise(norms)]
 
 
 @rule(
     "no-gradient",
-    advice="Find where the graph is cut: .detach(), torch.no_grad(), .item(), an output that the loss leaves out. "
-    "Where that is meant, say so with requires_grad_(False).",
+    advice="Find where the graph is cut: .detach(), torch.no_grad(), .item(), an output that the loss does not use. "
+    "If that is intended, set requires_grad_(False).",
 )
 def no_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Parameters that ask for a gradient, of modules that were called, and got none in a backward pass that gave others
-    theirs."""
+    """Parameters of called modules that require a gradient and got none in a backward pass that reached others."""
     if evidence.parameters is None or evidence.ended_early:
         return
     if _cut_off(evidence):
-        message = "what it gives has no gradient to any parameter, though they ask for one: it cannot be trained"
+        message = "its output depends on no parameter through autograd, though they require gradients: it cannot train"
         yield Finding("", message, severity="error")
         return
     asking = {
@@ -221,7 +223,7 @@ def no_gradient(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _cut_off(evidence: Evidence) -> bool:
-    """Whether the model gave numbers, in grad mode, none of which asks for a gradient, though its parameters do."""
+    """Whether no floating output of the model, in grad mode, requires a gradient, though its parameters do."""
     ungraded = {(use.path, use.index) for use in evidence.uses or () if not use.graded}
     outer = [calls[-1] for calls in passes(evidence.run) if (calls[-1].path, calls[-1].index) not in ungraded]
     numbers = [info for call in outer if call.path == "" for info in floating(call.outputs)]
@@ -232,7 +234,7 @@ def _cut_off(evidence: Evidence) -> bool:
 
 
 def _highest(path: str, asking: dict[str, ParameterFacts]) -> str:
-    """The outermost module around a path in which no parameter got a gradient; the path itself where there is none."""
+    """The outermost module around a path in which no parameter got a gradient, or the path itself."""
     while path:
         above = path.rpartition(".")[0]
         if not above or any(facts.gradients for facts in asking.values() if is_below(facts.path, above)):
@@ -251,22 +253,25 @@ def _missing(evidence: Evidence, path: str, without: dict[str, ParameterFacts]) 
         return Finding(path, f"no gradient for its {own}", evidence=figures, severity=severity)
     outputs = [info for call in evidence.run if call.path == path for info in floating(call.outputs)]
     if outputs and not any(info.requires_grad for info in outputs):
-        return Finding(path, "it ran without gradients, or detached what it gives", evidence=figures)
+        return Finding(path, "it ran without gradients, or detached its output", evidence=figures)
     if _detached_after(evidence.run, path, outputs):
-        return Finding(path, "what it gives is detached after it", evidence=figures, severity="error")
-    return Finding(path, "nothing that the loss is made of depends on what it gives", evidence=figures)
+        return Finding(path, "its output is detached afterwards", evidence=figures, severity="error")
+    return Finding(path, "the loss does not depend on its output", evidence=figures)
 
 
 def _severity_left_out(evidence: Evidence, path: str, without: dict[str, ParameterFacts]) -> Severity:
-    """Of parameters of a module that got other gradients: a warning of a layer's matrix; a note of vectors, and of what
-    a container holds itself, which often are tokens that this batch had no place for."""
+    """How bad it is that some parameters of a module got no gradient, though others did.
+
+    A warning for a matrix of a layer. A note for vectors, and for a container's own parameters, which often are tokens
+    that this batch did not use.
+    """
     has_children = any(other != path and is_below(other, path) for other in evidence.run.modules)
     matrix = any(facts.parameter.dim() > 1 for facts in without.values())
     return "warning" if matrix and not has_children else "note"
 
 
 def _detached_after(run: Run, path: str, outputs: list[TensorInfo]) -> bool:
-    """Whether what a module gave, graph and all, is seen elsewhere without one."""
+    """Whether the output of a module, which has a graph, is seen elsewhere without one."""
     elsewhere = [info for call in run if call.path != path for info in (*call.inputs, *call.outputs)]
     return any(
         info.requires_grad and not other.requires_grad and same(other, info) for info in outputs for other in elsewhere
@@ -275,10 +280,10 @@ def _detached_after(run: Run, path: str, outputs: list[TensorInfo]) -> bool:
 
 @rule(
     "frozen-parameter",
-    advice="Where that is not meant, requires_grad_(True) before the optimizer is made.",
+    advice="If that is not intended, set requires_grad_(True) before creating the optimizer.",
 )
 def frozen_parameter(evidence: Evidence) -> Iterator[Finding]:
-    """A parameter that asks for no gradient, between layers of its kind of which most do, the first one included."""
+    """A parameter that requires no gradient among layers of its kind of which most do, the first one included."""
     groups: dict[str, dict[str, ParameterFacts]] = {}
     for name, facts in (evidence.parameters or {}).items():
         if facts.parameter.is_floating_point():
@@ -288,7 +293,6 @@ def frozen_parameter(evidence: Evidence) -> Iterator[Finding]:
         frozen = [name for name, facts in group.items() if not facts.parameter.requires_grad]
         if len(group) >= SHORTEST and 0 < len(frozen) < len(group) / 2 and next(iter(group)) not in frozen:
             for name in frozen:
-                message = (
-                    f"its {name.rpartition('.')[2]} is frozen, those of {len(group) - len(frozen)} like it are not"
-                )
+                others = len(group) - len(frozen)
+                message = f"its {name.rpartition('.')[2]} is frozen; those of {others} layers like it are not"
                 yield Finding(group[name].path, message, evidence={"parameter": name, "alike": len(group)})

@@ -1,4 +1,4 @@
-"""Rules on what a model is before it is trained: what it does not know of, and weights without any variety."""
+"""Rules on a model before training: unregistered modules and parameters, and weights whose rows are alike."""
 
 from collections.abc import Iterator
 
@@ -14,12 +14,12 @@ LAYERS = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.Embedding, nn.M
 
 @rule(
     "unregistered",
-    advice="Hold layers in nn.ModuleList or nn.ModuleDict, parameters in nn.ParameterList or nn.ParameterDict: what "
-    "stands in a plain list or dict is not moved, saved or trained with the model.",
+    advice="Keep layers in nn.ModuleList or nn.ModuleDict, parameters in nn.ParameterList or nn.ParameterDict. The "
+    "contents of a plain list or dict are not moved, saved or trained with the model.",
 )
 def unregistered_parameters(evidence: Evidence) -> Iterator[Finding]:
-    """Layers or parameters in a plain list, dict or other container: a warning where they got gradients, or nothing
-    did; a note where they got none though others did, as a teacher that is kept out on purpose."""
+    """Layers or parameters in a plain list, dict or other container. A warning where they got gradients, or no
+    parameter did. A note where only others did, since a teacher may be kept out on purpose."""
     groups: dict[tuple[str, str, Severity], list[tuple[str, int]]] = {}
     for each, gradients in evidence.hidden or ():
         asking = sum(tensor.numel() for tensor in each.parameters if tensor.requires_grad)
@@ -30,28 +30,28 @@ def unregistered_parameters(evidence: Evidence) -> Iterator[Finding]:
         count = sum(asking for _, asking in found)
         names = [name for name, _ in found]
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        message = f"its attribute {attribute} holds what the model does not know of: {shown}"
+        message = f"its attribute {attribute} holds modules or parameters that are not registered: {shown}"
         message += f", {count:,} trainable values" if count else ""
         yield Finding(path, message, evidence={"names": names, "trainable": count}, severity=severity)
 
 
 @rule(
     "alike-rows",
-    advice="Initialize weights at random (nn.init.kaiming_uniform_, xavier_uniform_, orthogonal_): units that start "
-    "alike get alike gradients as far as they see alike things, and stay alike.",
+    advice="Initialize weights at random (nn.init.kaiming_uniform_, xavier_uniform_, orthogonal_). Units that start "
+    "equal and see equal inputs get equal gradients, and stay equal.",
 )
 def alike_rows(evidence: Evidence) -> Iterator[Finding]:
-    """A weight of a layer whose rows are all equal before anything ran, or of which each row is one number; all zeros
-    are left out."""
+    """A weight of a layer that has all rows equal, or each row filled with one number, before the first call. Weights
+    of all zeros are left out."""
     for name, facts in (evidence.parameters or {}).items():
         module = evidence.module(facts.path)
         if not facts.alike or not facts.norm or not facts.parameter.requires_grad or not _mixes(module):
             continue
-        said = "all rows are equal" if facts.alike == "equal" else "each row is one number"
-        message = f"in its {name.rpartition('.')[2]} {said} before anything ran"
+        which = "all rows are equal" if facts.alike == "equal" else "each row is one number"
+        message = f"in its {name.rpartition('.')[2]} {which} before the first call"
         yield Finding(facts.path, message, evidence={"parameter": name, "shape": list(facts.parameter.shape)})
 
 
 def _mixes(module: Module | None) -> bool:
-    """Whether each row of a module's weight takes all of its input: not a convolution of each channel by itself."""
+    """Whether each row of a module's weight reads all of its input, which a grouped convolution does not."""
     return isinstance(module, LAYERS) and (not isinstance(module, Convolution) or module.groups == 1)

@@ -1,4 +1,4 @@
-"""Looked: what a check saw and which rules it asked, to be said where it found nothing."""
+"""What a check looked at and which rules it ran, for the report of a check that found nothing."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,11 +7,11 @@ from hookline.checking.finding import Rule
 
 
 def looked(evidence: Evidence, rules: Iterable[Rule]) -> tuple[str, ...]:
-    """What a check looked at, and what it could not judge for want of it, a line each."""
+    """What a check looked at, which rules it ran, and what it could not judge; one line each."""
     names = [rule.name for rule in rules]
     return (
         f"looked at {', '.join(_seen(evidence))}",
-        f"asked {_many(len(names), 'rule')}: {', '.join(names)}",
+        f"ran {_many(len(names), 'rule')}: {', '.join(names)}",
         *(f"not judged: {what}" for what in _not_judged(evidence)),
     )
 
@@ -40,7 +40,7 @@ def _not_judged(evidence: Evidence) -> Iterator[str]:
         yield "gradients, torch.relu and F.relu6, since no backward pass ran"
     offloaded = sum(facts.elsewhere for facts in (evidence.parameters or {}).values())
     if offloaded:
-        yield f"gradients of {_many(offloaded, 'parameter')} that accelerate offloads, which it does not keep"
+        yield f"gradients of {_many(offloaded, 'parameter')} that accelerate offloads, since it does not keep them"
     if evidence.parameters is not None and not evidence.steps:
         yield "updates, since no optimizer stepped"
 

@@ -8,12 +8,13 @@ from hookline.checking.finding import Finding, rule
 
 @rule(
     "loss-of-probabilities",
-    advice="Give cross_entropy and binary_cross_entropy_with_logits the scores before the softmax or sigmoid; "
+    advice="Pass the scores before the softmax or sigmoid to cross_entropy and binary_cross_entropy_with_logits; "
     "nll_loss takes log_softmax.",
 )
 def loss_of_probabilities(evidence: Evidence) -> Iterator[Finding]:
-    """A softmax or sigmoid before a loss that has one of its own (cross_entropy, binary_cross_entropy_with_logits), or
-    before nll_loss, which takes logarithms: by the loss's graph, or in a block by the gradient that comes back."""
+    """A softmax or sigmoid before a loss that applies its own (cross_entropy, binary_cross_entropy_with_logits), or
+    before nll_loss, which takes log-probabilities. Read from the graph of the loss, or within a block from the gradient
+    of the output."""
     told: set[str] = set()
     for each in evidence.scored or ():
         if each.path not in told:

@@ -1,4 +1,4 @@
-"""Rules on modules: never called, in the wrong mode, normalizing one value, changing dtype or device."""
+"""Rules on modules: never called, in the wrong mode, normalizing over one value, changing dtype or device."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,17 @@ from hookline.model.offload import execution_devices, hooks_of
 from hookline.record.record import CallRecord
 from hookline.torch_private import BatchNorm, Dropout
 
-NOTHING_TO_TRAIN = "Where it was to be used, call it; else take it out of the model."
+NOTHING_TO_TRAIN = "Call it if it is needed, or remove it from the model."
 HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 
 
 @rule(
     "never-called",
-    advice="Call it, or take it out of the model: its parameters are stored and counted, and never trained.",
+    advice="Call it, or remove it from the model: its parameters are stored and counted, but never trained.",
 )
 def never_called(evidence: Evidence) -> Iterator[Finding]:
-    """Modules that were not called: a warning where their parameters ask for a gradient and got none though others did,
-    a note of the rest, and of one of several alike, which may be skipped by chance or by routing."""
+    """Modules that were not called. A warning where their parameters require a gradient and got none though others did.
+    Otherwise a note, also for one of several alike, which chance or routing may skip."""
     groups: dict[tuple[str, Severity], list[str]] = {}
     for path in _never_called(evidence):
         groups.setdefault((starred(path), _severity_uncalled(evidence, path)), []).append(path)
@@ -43,7 +43,8 @@ def never_called(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _never_called(evidence: Evidence) -> Iterator[str]:
-    """The outermost modules that were not called, nor any in them, and whose parameters nobody else uses."""
+    """The outermost modules that were not called, without any module in them called and with parameters that nothing
+    else uses."""
     missing = [path for path in evidence.run.never_called if evidence.run.modules[path] not in HOLDERS]
     called = {call.path for call in evidence.run}
     for path in missing if called and not evidence.ended_early else ():
@@ -55,7 +56,7 @@ def _never_called(evidence: Evidence) -> Iterator[str]:
 
 
 def _brought(evidence: Evidence, facts: ParameterFacts) -> bool:
-    """Whether accelerate brings in a parameter for a call of a module around its own, which then uses it."""
+    """Whether accelerate loads a parameter for the call of a module around its own, which then uses it."""
     module = (evidence.modules or {}).get(facts.path)
     return facts.elsewhere and module is not None and not hooks_of(module)
 
@@ -66,22 +67,25 @@ def _severity_uncalled(evidence: Evidence, path: str) -> Severity:
 
 
 def _trainable(evidence: Evidence, path: str) -> int:
-    """How many elements of a module's parameters ask for a gradient."""
+    """How many elements of a module's parameters require a gradient."""
     return sum(facts.parameter.numel() for facts in evidence.below(path).values() if facts.parameter.requires_grad)
 
 
 def _is_one_of_several(evidence: Evidence, path: str) -> bool:
-    """Whether a module stands in a list of which others were called."""
+    """Whether a module is an item of a list of which others were called."""
     above, _, name = path.rpartition(".")
     siblings = [other for other in evidence.run.modules if other.rpartition(".")[0] == above and other != path]
     kind = evidence.run.modules[path]
     return name.isdigit() and any(other in evidence.run and evidence.run.modules[other] == kind for other in siblings)
 
 
-@rule("wrong-mode", advice="model.train() before training steps, model.eval() before the model is used or measured.")
+@rule(
+    "wrong-mode",
+    advice="Call model.train() before training steps, and model.eval() before the model is used or measured.",
+)
 def wrong_mode(evidence: Evidence) -> Iterator[Finding]:
-    """Dropout and batch norm in the mode of the other half: left in evaluation while an optimizer steps, or in training
-    while the model is used."""
+    """Dropout and batch norm in the wrong mode: in eval mode while an optimizer steps, or in train mode while the model
+    is used or measured."""
     modal = {path: module for path, module in (evidence.modules or {}).items() if _has_modes(module)}
     called = {path: [call for call in evidence.run if call.path == path] for path in modal}
     counts = Counter(type(modal[path]).__name__ for path, calls in called.items() if calls)
@@ -94,18 +98,18 @@ def wrong_mode(evidence: Evidence) -> Iterator[Finding]:
         yield from _trained_in_evaluation(evidence, told, figures)
     measured = _measured_in_training(evidence, modal)
     if measured is not None:
-        message = f"used without gradients in training mode: {told} act as in training"
+        message = f"used without gradients in train mode: {told} act as in training"
         yield Finding(measured.path, message, call=measured.index, evidence=figures)
     yield from _mixed(called)
 
 
 def _trained_in_evaluation(evidence: Evidence, told: str, figures: dict[str, Any]) -> Iterator[Finding]:
-    """Steps all of whose forwards ran in evaluation: all steps, or some of them."""
+    """Training steps, all or some, whose forwards all ran in eval mode."""
     uses, steps = evidence.uses or (), evidence.steps or 0
     if not steps or not uses:
         return
     if not any(use.training for use in uses):
-        message = f"an optimizer stepped, and the model was in eval mode throughout: {told} did not do their part"
+        message = f"an optimizer stepped, and the model was always in eval mode: {told} did not act as in training"
         yield Finding(uses[0].path, message, evidence=figures)
         return
     before: dict[int, list[Use]] = {}
@@ -114,13 +118,16 @@ def _trained_in_evaluation(evidence: Evidence, told: str, figures: dict[str, Any
             before.setdefault(use.steps, []).append(use)
     idle = [own[0] for own in before.values() if not any(use.training for use in own)]
     if idle:
-        message = f"{len(idle)} of {steps} steps were made in eval mode: {told} did not do their part in them"
+        message = f"{len(idle)} of {steps} training steps ran in eval mode: {told} did not act as in training"
         yield Finding(idle[0].path, message, call=idle[0].index, evidence=figures)
 
 
 def _measured_in_training(evidence: Evidence, modal: Mapping[str, Module]) -> Use | None:
-    """The first use without gradients, in training mode, that is no part of the steps: one where no call had gradients
-    at all; one after the last step; one of those that at most a third of the steps have before them."""
+    """The first use without gradients, in train mode, that is not part of training.
+
+    That is a use where no call had gradients at all, one after the last training step, or one of a kind that at most a
+    third of the training steps have before them.
+    """
     uses, steps = evidence.uses or (), evidence.steps or 0
     graded = {(call.path, call.index) for call in evidence.run if any(info.requires_grad for info in call.outputs)}
     found = [use for use in uses if use.training and not use.graded and (use.path, use.index) not in graded]
@@ -137,14 +144,16 @@ def _measured_in_training(evidence: Evidence, modal: Mapping[str, Module]) -> Us
 
 
 def _is_in_training_part(evidence: Evidence, path: str) -> bool:
-    """Whether a batch norm, or what a dropout stands in, asks for gradients: frozen parts belong in evaluation."""
+    """Whether a batch norm, or the module around a dropout, requires gradients: frozen parts belong in eval mode."""
     own = evidence.below(path) or evidence.below(path.rpartition(".")[0])
     return any(facts.parameter.requires_grad for facts in own.values())
 
 
 def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
-    """Modules in another mode than the model's: a warning in training inside a model in evaluation; a note the other
-    way, as normalizations are frozen. One finding of each."""
+    """Modules in another mode than the model: one finding for each mode.
+
+    A warning for train mode inside a model in eval mode. A note for the opposite, which is how norms are frozen.
+    """
     found: dict[bool, list[CallRecord]] = {True: [], False: []}
     for calls in called.values():
         other = [call for call in calls if call.training != _outermost(call).training]
@@ -152,8 +161,9 @@ def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
             found[other[0].training].append(other[0])
     for training, calls in found.items():
         if calls:
-            message = f"runs in {'training' if training else 'evaluation'} inside a model that does not"
-            more = f", as do {len(calls) - 1} more" if len(calls) > 1 else ""
+            mode, outer = ("train", "eval") if training else ("eval", "train")
+            message = f"is in {mode} mode inside a model in {outer} mode"
+            more = f", as are {len(calls) - 1} more" if len(calls) > 1 else ""
             on_purpose = not training or _is_sampling(called)
             severity: Severity = "note" if on_purpose else "warning"
             paths = [call.path for call in calls[:5]]
@@ -163,8 +173,8 @@ def _mixed(called: Mapping[str, list[CallRecord]]) -> Iterator[Finding]:
 
 
 def _is_sampling(called: Mapping[str, list[CallRecord]]) -> bool:
-    """Whether all dropouts, and nothing else, run in training inside a model that does not: what samples from a
-    trained model by dropout sets them so."""
+    """Whether all dropouts, and nothing else, are in train mode inside a model in eval mode: sampling from a trained
+    model by dropout needs that."""
     inside = [call for calls in called.values() for call in calls if not _outermost(call).training]
     return all(call.training is not call.type.startswith(("Batch", "SyncBatch")) for call in inside)
 
@@ -176,7 +186,7 @@ def _outermost(call: CallRecord) -> CallRecord:
 
 
 def _has_modes(module: Module) -> bool:
-    """Whether a module does another thing in training than in evaluation."""
+    """Whether a module behaves differently in train mode and in eval mode."""
     if isinstance(module, Dropout):
         return module.p > 0
     return isinstance(module, BatchNorm) and module.running_mean is not None
@@ -185,23 +195,23 @@ def _has_modes(module: Module) -> bool:
 @rule(
     "one-value-norm",
     severity="error",
-    advice="A norm of one value gives its bias, or raises: a larger batch or picture (drop_last=True in the loader), "
-    "another normalization, or eval() for a single sample.",
+    advice="A norm of one value returns its bias, or raises. Use a larger batch or image (drop_last=True in the "
+    "loader), another normalization, or eval() for one sample.",
 )
 def one_value_norm(evidence: Evidence) -> Iterator[Finding]:
-    """A normalization that had one value to take the mean and the variance of."""
+    """A normalization that takes the mean and variance of a single value."""
     seen: set[str] = set()
     for call in evidence.run:
         values = _values_normalized(call, evidence.module(call.path))
         if values == 1 and call.path not in seen:
             seen.add(call.path)
             shape = list(call.inputs[0].shape)
-            message = f"normalizes over one value of what it was given, {shape}"
+            message = f"takes the mean and variance of a single value: its input is {shape}"
             yield Finding(call.path, message, call=call.index, evidence={"shape": shape})
 
 
 def _values_normalized(call: CallRecord, module: Module | None) -> int | None:
-    """How many values share one mean; None where that cannot be told."""
+    """How many values share one mean; None where that is unknown."""
     if not call.inputs or len(call.inputs[0].shape) < 1:
         return None
     shape = call.inputs[0].shape
@@ -216,12 +226,12 @@ def _values_normalized(call: CallRecord, module: Module | None) -> int | None:
 
 @rule(
     "dtype-changed",
-    advice="Make the numbers in the dtype that they are to be used in: a float64 mostly comes from numpy or a Python "
-    "list, a cast down belongs under torch.autocast.",
+    advice="Create tensors in the dtype in which they are used. float64 mostly comes from numpy or a Python list; a "
+    "cast to a narrower dtype belongs under torch.autocast.",
 )
 def dtype_changed(evidence: Evidence) -> Iterator[Finding]:
-    """A module that gives another floating dtype than it was given or holds: a warning of float64, or of a narrower one
-    without autocast; a note of a wider one."""
+    """A module whose output has a floating dtype that neither its inputs nor its parameters have. A warning for
+    float64, or for a narrower dtype without autocast; a note for a wider one."""
     for call, dtypes in _innermost_changes(evidence, "dtype"):
         given = max(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
         own = floating(call.outputs)[0].dtype
@@ -231,30 +241,30 @@ def dtype_changed(evidence: Evidence) -> Iterator[Finding]:
         names = [str(dtype).removeprefix("torch.") for dtype in (given, own)]
         yield Finding(
             call.path,
-            f"gives {names[1]} of {names[0]}",
+            f"returns {names[1]} from {names[0]}",
             call=call.index,
             evidence={"given": names[0], "gave": names[1]},
             severity="warning" if narrower or own == torch.float64 else "note",
         )
 
 
-@rule("device-changed", advice="Make new tensors on the device of those that a module is given: torch.zeros_like(x).")
+@rule("device-changed", advice="Create new tensors on the device of the module's inputs: torch.zeros_like(x).")
 def device_changed(evidence: Evidence) -> Iterator[Finding]:
-    """A module that gives tensors on a device that neither its inputs nor its parameters are on."""
+    """A module that returns tensors on a device that neither its inputs nor its parameters are on."""
     for call, devices in _innermost_changes(evidence, "device"):
         own = call.outputs[0].device
         given = ", ".join(sorted(map(str, devices)))
         yield Finding(
             call.path,
-            f"gives a tensor on {own} of {given}",
+            f"returns a tensor on {own} from tensors on {given}",
             call=call.index,
             evidence={"given": given, "gave": str(own)},
         )
 
 
 def _innermost_changes(evidence: Evidence, name: str) -> list[tuple[CallRecord, set[Any]]]:
-    """The first call of each module that gave a dtype or device, of floating numbers, that it had none of, with those
-    that it had; not of modules around one that did."""
+    """The first call of each module whose floating output has a new dtype or device, with those of its inputs and
+    parameters; only of the innermost such modules."""
     found: dict[str, tuple[CallRecord, set[Any]]] = {}
     for call in evidence.run:
         if call.path in found or call.error is not None:

@@ -1,4 +1,4 @@
-"""Rules on narrow dtypes: updates that are lost in rounding, outputs that vanish below the smallest number."""
+"""Rules on narrow dtypes: updates lost in rounding, and outputs that underflow to 0."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from hookline.checking.tally import NARROW
 from hookline.record.record import CallRecord
 
 FEW = 0.1  # of the elements with a gradient
-FEWEST = 16  # elements that are 0 together, before that says something
+FEWEST = 16  # fewest elements from which zeros everywhere mean something
 MAY_GIVE_ZEROS = ("relu", "drop", "mask", "shrink", "threshold", "clamp", "zero")
 
 
@@ -20,25 +20,25 @@ MAY_GIVE_ZEROS = ("relu", "drop", "mask", "shrink", "threshold", "clamp", "zero"
     "use an optimizer with stochastic rounding, or a larger learning rate.",
 )
 def lost_updates(evidence: Evidence) -> Iterator[Finding]:
-    """A weight in bfloat16 or float16 of which no step moved more than 10% of the elements that had a gradient."""
+    """A bfloat16 or float16 weight in which no optimizer step changed more than 10% of the elements with a gradient."""
     for name, facts in (evidence.parameters or {}).items():
         share = facts.moved_share
         if share is None or not facts.moved or not facts.rate or not facts.largest_gradient:
             continue
         if facts.parameter.dtype in NARROW and facts.parameter.dim() > 1 and share < FEW:
             dtype = str(facts.parameter.dtype).removeprefix("torch.")
-            message = f"a step moved {share:.2g} of the elements of its {name.rpartition('.')[2]} at most: the others' "
+            message = f"a step changed {share:.1%} of the elements of its {name.rpartition('.')[2]} at most: the other "
             figures = {"parameter": name, "share": share, "steps": facts.steps, "learning_rate": facts.rate}
             yield Finding(facts.path, f"{message}updates are lost in the rounding of {dtype}", evidence=figures)
 
 
 @rule(
     "underflow",
-    advice="Keep it in float32 or bfloat16 there, or scale it up: float16 ends at 6e-8.",
+    advice="Compute it in float32 or bfloat16, or scale it up: the smallest float16 is 6e-8.",
 )
 def underflow(evidence: Evidence) -> Iterator[Finding]:
-    """A module whose float16 output is 0 everywhere, of an input and weights that are not. Gradients are not looked at:
-    train under torch.amp.GradScaler."""
+    """A module whose float16 output is 0 everywhere, with an input and weights that are not. Gradients are not judged:
+    torch.amp.GradScaler is for those."""
     seen: set[str] = set()
     for call in evidence.run:
         if call.path in seen or call.error is not None or _may_give_zeros(call) or not _is_gone(call):
@@ -47,7 +47,7 @@ def underflow(evidence: Evidence) -> Iterator[Finding]:
         if not inside and _has_weights(evidence, call):
             seen.add(call.path)
             largest = max(info.stats.absmax for info in floating(call.inputs) if info.stats is not None)
-            message = f"its output is 0 in all {call.outputs[0].count} places, of an input up to {largest:.3g}"
+            message = f"its output is 0 in all {call.outputs[0].count} places, from inputs up to {largest:.3g}"
             yield Finding(call.path, f"{message}: too small for float16", call=call.index, evidence={"input": largest})
 
 

@@ -1,4 +1,4 @@
-"""Random numbers in evaluation, as `hookline.record.draws` finds them."""
+"""The rule on random numbers in eval mode, as `hookline.record.draws` finds them."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ from hookline.record.draws import Place, modeless_dropout
 
 @rule(
     "random-in-evaluation",
-    advice="Pass the mode on: F.dropout(x, p, training=self.training), "
+    advice="Pass the mode: F.dropout(x, p, training=self.training), "
     "scaled_dot_product_attention(..., dropout_p=self.p if self.training else 0.0), or use nn.Dropout.",
 )
 def random_in_evaluation(evidence: Evidence) -> Iterator[Finding]:
-    """A module that draws random numbers while the model is in evaluation: a warning where its code calls a dropout
-    that is not told the mode, else a note, since a model may sample on purpose."""
+    """A module that draws random numbers while the model is in eval mode. A warning where its code calls a dropout
+    without the mode; otherwise a note, since a model may sample on purpose."""
     training = {(call.path, call.index) for call in evidence.run if call.training}
     first: dict[str, Place] = {}
     for place in evidence.random or ():
@@ -25,10 +25,10 @@ def random_in_evaluation(evidence: Evidence) -> Iterator[Finding]:
         module = evidence.module(path)
         line = None if module is None else modeless_dropout(original_class(module))
         if line is None:
-            message = "draws random numbers in evaluation: two calls with the same input differ"
+            message = "draws random numbers in eval mode: two calls with the same input differ"
             yield Finding(path, message, call=index, severity="note", advice=ON_PURPOSE)
         else:
-            yield Finding(path, f"`{line}` drops values in evaluation too", call=index, evidence={"code": line})
+            yield Finding(path, f"`{line}` drops values in eval mode too", call=index, evidence={"code": line})
 
 
-ON_PURPOSE = "Where that is not meant, look for a dropout, or noise, that does not ask self.training."
+ON_PURPOSE = "If that is not intended, look for dropout or noise that ignores self.training."

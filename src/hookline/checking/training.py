@@ -1,4 +1,4 @@
-"""Rules on training steps: weights that do not move, or move too far; tensors changed after they were used."""
+"""Rules on training steps: weights that do not change, or change too much, and tensors changed after they were used."""
 
 import re
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ SEVERAL = 3
 MOSTLY = 0.75
 NOTHING = 1e-9  # of the highest learning rate
 CALL_BACKWARD = (
-    "Call backward() on a loss that is made of what the model gave, with no detach(), item() or torch.tensor() between."
+    "Call backward() on a loss computed from the model's output, without detach(), item() or torch.tensor() in between."
 )
-CALL_STEP = "Call optimizer.step() after backward(); where gradients are taken for their own sake, in model.eval()."
+CALL_STEP = "Call optimizer.step() after backward(). If only the gradients are needed, put the model in eval mode."
 IN_PLACE = "modified by an inplace operation"
 TOLD = re.compile(r"Tensor \[(?P<shape>[\d, ]*)\].* is at version (?P<now>\d+); expected version (?P<version>\d+)")
 
 
 @rule(
     "large-update",
-    advice="Lower the learning rate, warm it up, or clip the gradient: 0.001 of a weight in a step is usual.",
+    advice="Lower the learning rate, warm it up, or clip the gradient. A usual step changes 0.001 of a weight.",
 )
 def large_update(evidence: Evidence) -> Iterator[Finding]:
-    """A step of an optimizer that changed a weight by as much as the weight itself; vectors (biases, norms) and weights
-    that start at 0, or next to it, are left out."""
+    """An optimizer step that changed a weight by as much as the weight itself. Vectors (biases, norms) and weights that
+    start at or close to 0 are left out."""
     for name, facts in (evidence.parameters or {}).items():
         if facts.ratio is not None and facts.parameter.dim() > 1 and facts.ratio >= WHOLE:
             message = f"a step changed its {_last(name)} by {facts.ratio:.3g} of its own norm"
@@ -35,21 +35,21 @@ def large_update(evidence: Evidence) -> Iterator[Finding]:
 
 @rule(
     "unchanged-weight",
-    advice="Give the optimizer model.parameters() of this very model, after it was moved or wrapped; look at the "
-    "learning rate and its schedule; keep weights in float32 where steps are small.",
+    advice="Pass the optimizer the parameters() of this model, after it was moved or wrapped. Check the learning rate "
+    "and its schedule. Keep weights in float32 where steps are small.",
 )
 def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
-    """A parameter with a gradient that no step of an optimizer changed; steps that no gradient came to; gradients that
-    no step was made of, a note where they may be on the way to one."""
+    """A parameter with a gradient that no optimizer step changed, optimizer steps without gradients, or gradients
+    without an optimizer step; a note where a step may still follow."""
     if not evidence.steps and not evidence.other_steps:
         yield from _never_stepped(evidence)
         return
     if _stepped_on_nothing(evidence):
-        message = f"an optimizer stepped {evidence.steps} times, and no gradient came from what the model gave"
+        message = f"an optimizer stepped {evidence.steps} times, and no gradient came from the model's output"
         yield Finding("", message, evidence={"steps": evidence.steps}, advice=CALL_BACKWARD)
         return
     if not evidence.steps and evidence.backward_ran:
-        message = "has gradients, and the optimizer that stepped holds none of its parameters"
+        message = "has gradients, but the optimizer that stepped holds none of its parameters"
         yield Finding("", message, evidence={"steps": evidence.other_steps})
         return
     told: set[tuple[str, str]] = set()
@@ -64,8 +64,8 @@ def unchanged_weight(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _stepped_on_nothing(evidence: Evidence) -> bool:
-    """Whether there were steps on parameters of the model, and calls of it that could have been trained by, and yet no
-    gradient came, and nothing moved."""
+    """Whether an optimizer stepped on parameters of the model, which was called with gradients on, and yet no gradient
+    arrived and nothing changed."""
     facts = (evidence.parameters or {}).values()
     if not evidence.steps or evidence.ended_early or evidence.backward_ran or any(each.moved for each in facts):
         return False
@@ -73,7 +73,7 @@ def _stepped_on_nothing(evidence: Evidence) -> bool:
 
 
 def _never_stepped(evidence: Evidence) -> Iterator[Finding]:
-    """Gradients that came several times in training mode, while nobody changed a parameter."""
+    """Gradients that arrived several times in train mode while no parameter changed."""
     asking = [facts for facts in (evidence.parameters or {}).values() if facts.parameter.requires_grad]
     count = max((facts.gradients for facts in asking), default=0)
     thrown_away = max((facts.renewed for facts in asking), default=0)
@@ -81,16 +81,19 @@ def _never_stepped(evidence: Evidence) -> Iterator[Finding]:
     if count < SEVERAL or not training or evidence.ended_early:
         return
     if all(facts.norm == facts.norm_now and isfinite(facts.largest_gradient or 0.0) for facts in asking):
-        message = f"gradients came {count} times, and no optimizer stepped"
+        message = f"gradients arrived {count} times, and no optimizer stepped"
         severity: Severity = "warning" if thrown_away >= SEVERAL - 1 else "note"
         yield Finding("", message, evidence={"gradients": count}, severity=severity, advice=CALL_STEP)
 
 
 def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
-    """What keeps a parameter where it is. A note: one step at a learning rate of 0, which is how a warm-up begins; a
-    vector whose updates are lost, as those of a bias before a normalization are."""
+    """Why a parameter did not change, and how bad that is.
+
+    A note for one step at a learning rate of 0, which is how a warm-up begins, and for a vector whose updates are lost,
+    such as a bias before a normalization.
+    """
     if not facts.steps:
-        return "has a gradient, and no optimizer that stepped holds it", "warning"
+        return "has a gradient, but is not in an optimizer that stepped", "warning"
     if not facts.rate:
         return "did not change: the learning rate is 0", "warning" if facts.steps > 1 else "note"
     severity: Severity = "warning" if facts.parameter.dim() > 1 else "note"
@@ -102,7 +105,7 @@ def _why_unmoved(facts: ParameterFacts) -> tuple[str, Severity]:
     advice="Call optimizer.zero_grad() once for each step, before backward() or after hook().",
 )
 def no_zero_grad(evidence: Evidence) -> Iterator[Finding]:
-    """Steps of an optimizer on gradients to which those of the steps before still belong: three in a row or more."""
+    """Three optimizer steps or more in a row on gradients that still contain those of the steps before."""
     facts = evidence.parameters or {}
     found = {name: each for name, each in facts.items() if each.carried >= max(SEVERAL - 1, MOSTLY * (each.steps - 1))}
     if not found:
@@ -112,17 +115,17 @@ def no_zero_grad(evidence: Evidence) -> Iterator[Finding]:
     every = len(found) == len(graded)
     path = "" if every else next(iter(found.values())).path
     whose = "all gradients" if every else f"the gradients of {len(found)} of {len(graded)} parameters"
-    message = f"{whose} add up over {count} steps: zero_grad was not called between them"
+    message = f"{whose} add up over {count} optimizer steps: zero_grad() was not called in between"
     yield Finding(path, message, evidence={"steps": count, "parameters": [*found][:5]})
 
 
 @rule(
     "learning-rate-ended",
-    advice="Look at the schedule's number of steps: it counts calls of scheduler.step(), of batches or of epochs.",
+    advice="Check the number of steps of the schedule: it counts calls of scheduler.step(), per batch or per epoch.",
 )
 def learning_rate_ended(evidence: Evidence) -> Iterator[Finding]:
-    """A learning rate that was above 0 and is 0 from some step on, to the end: a warning of several such steps for all
-    parameters, a note of one, as the last of a schedule, and where others still learn."""
+    """A learning rate that was above 0 and is 0 from some step to the end. A warning for several such steps of all
+    parameters. A note for one step, such as the last of a schedule, and where other parameters still learn."""
     ended: dict[tuple[int, int], list[ParameterFacts]] = {}
     stepped = [each for each in (evidence.parameters or {}).values() if each.rates]
     for each in stepped:
@@ -141,21 +144,21 @@ def learning_rate_ended(evidence: Evidence) -> Iterator[Finding]:
 @rule(
     "changed-in-place",
     severity="error",
-    advice="Write `x = x + y` for `x += y` there, or take inplace=False; call optimizer.step() after backward().",
+    advice="Write `x = x + y` instead of `x += y` there, or use inplace=False. Call optimizer.step() after backward().",
 )
 def changed_in_place(evidence: Evidence) -> Iterator[Finding]:
-    """The tensor that was changed in place between its use and the backward pass, where that pass has raised."""
+    """The tensor that was changed in place between its use and the backward pass, which raised because of it."""
     raised = str(evidence.error) if evidence.error is not None and IN_PLACE in str(evidence.error) else ""
     for suspect in evidence.suspects or ():
         if raised and _is_told_of(suspect, raised):
             figures = {"shape": list(suspect.shape), "version": suspect.version, "now": suspect.now}
-            message = f"{suspect.name} was changed in place after it was used, and its backward needs what it was"
+            message = f"{suspect.name} was changed in place after it was used, and its backward needs the old value"
             yield Finding(suspect.path, message, call=suspect.call, evidence=figures)
             return
 
 
 def _is_told_of(suspect: Suspect, message: str) -> bool:
-    """Whether PyTorch's error is of a tensor of that shape, transposed perhaps, with those counts of changes."""
+    """Whether PyTorch's error names a tensor of that shape, perhaps transposed, with these version numbers."""
     told = TOLD.search(message)
     if told is None:
         return False

@@ -1,4 +1,4 @@
-"""Rules on values: what raised, where the first NaN or Inf came from, and what is about to overflow."""
+"""Rules on values: what raised, where the first NaN or Inf originated, and what is close to overflow."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -20,9 +20,13 @@ UNREDUCED = "Expected to have finished reduction in the prior iteration"  # `unu
 NEAR = {torch.float16: 4, torch.bfloat16: 32, torch.float32: 32, torch.float64: 32}  # of the largest: 1/4 or 1/32
 
 
-@rule("raised", severity="error", advice="Read the error; hookline.watch keeps what every module was given up to it.")
+@rule(
+    "raised",
+    severity="error",
+    advice="Read the error. hookline.watch records the inputs of every module up to it.",
+)
 def raised(evidence: Evidence) -> Iterator[Finding]:
-    """The innermost call that raised; an error of the loss, or of the backward pass, is the model's."""
+    """The innermost call that raised. An error in the loss or the backward pass is reported at the model."""
     failed = [call for call in evidence.run if call.error is not None and UNREDUCED not in call.error]
     for call in failed:
         if any(other.parent is call and other.error == call.error for other in failed):
@@ -41,21 +45,21 @@ def raised(evidence: Evidence) -> Iterator[Finding]:
         and UNREDUCED not in str(error)
         and f"{type(error).__name__}: {error}" not in {call.error for call in failed}
     ):
-        yield Finding("", f"outside of its forward, raised {type(error).__name__}: {error}")
+        yield Finding("", f"raised outside its forward: {type(error).__name__}: {error}")
 
 
 @rule(
     "nonfinite-parameter",
     severity="error",
-    advice="Look at what wrote it: a damaged checkpoint, an initialization that divides by zero, an earlier step.",
+    advice="Find what wrote it: a damaged checkpoint, an initialization that divides by zero, an earlier step.",
 )
 def nonfinite_parameter(evidence: Evidence) -> Iterator[Finding]:
-    """A parameter that was NaN or Inf before anything ran, or that a step has made so."""
+    """A parameter that held NaN or Inf before the first call, or after an optimizer step."""
     for name, facts in (evidence.parameters or {}).items():
         if facts.nan or facts.inf:
             yield Finding(
                 facts.path,
-                f"its parameter {_last(name)} held {_counts(facts.nan, facts.inf)} before anything ran"
+                f"its parameter {_last(name)} held {_counts(facts.nan, facts.inf)} before the first call"
                 + (f", {facts.where}" if facts.where else ""),
                 evidence={"parameter": name, "nan": facts.nan, "inf": facts.inf},
             )
@@ -65,13 +69,13 @@ def nonfinite_parameter(evidence: Evidence) -> Iterator[Finding]:
                 f"its parameter {_last(name)} became NaN or Inf before call {facts.bad_pass} of the model",
                 call=facts.bad_pass,
                 evidence={"parameter": name, "ratio": facts.ratio},
-                advice="Look at what the step before it did: its learning rate, and the gradient that it was given.",
+                advice="Look at the optimizer step before it: its learning rate and its gradient.",
             )
 
 
-@rule("nonfinite-input", severity="error", advice="Look at the data and what prepares it, not at the model.")
+@rule("nonfinite-input", severity="error", advice="Look at the data and its preparation, not at the model.")
 def nonfinite_input(evidence: Evidence) -> Iterator[Finding]:
-    """What the model was called with holds NaN or +Inf; -Inf alone is a mask."""
+    """NaN or +Inf in the inputs of the model. -Inf alone is taken for a mask."""
     for calls in passes(evidence.run):
         outer = calls[-1]
         for keys, info in infos((outer.args, outer.kwargs)):
@@ -79,7 +83,7 @@ def nonfinite_input(evidence: Evidence) -> Iterator[Finding]:
                 name = ".".join(map(str, keys[1:]))
                 yield Finding(
                     outer.path,
-                    f"its argument {name} holds {_counts(info.nan, info.inf)} of {info.count} elements"
+                    f"its argument {name} holds {_counts(info.nan, info.inf)} among {info.count} elements"
                     + _spots(evidence, outer, name),
                     call=outer.index,
                     evidence={"argument": name, "nan": info.nan, "inf": info.inf},
@@ -90,11 +94,11 @@ def nonfinite_input(evidence: Evidence) -> Iterator[Finding]:
 @rule(
     "nonfinite-output",
     severity="error",
-    advice="What it was given is finite, so look at its own arithmetic: a logarithm or root of 0, a division by 0, a "
-    "mask over a whole row, too large a number for its dtype.",
+    advice="Its inputs are finite, so look at its own arithmetic: a logarithm or root of 0, a division by 0, a mask "
+    "over a whole row, a number too large for its dtype.",
 )
 def nonfinite_output(evidence: Evidence) -> Iterator[Finding]:
-    """The modules that made the first NaN or Inf of the forward, not those that passed it on."""
+    """The modules that produced the first NaN or Inf of the forward, without those that passed it on."""
     number, calls = _first_broken_pass(evidence.run)
     severity = _severity(evidence, calls)
     for call in _producers(evidence, number, calls):
@@ -102,9 +106,9 @@ def nonfinite_output(evidence: Evidence) -> Iterator[Finding]:
         inside = any(other.parent is call for other in calls)
         yield Finding(
             call.path,
-            f"makes {_counts(bad.nan, bad.inf)} of {bad.count} elements"
+            f"produces {_counts(bad.nan, bad.inf)} among {bad.count} elements"
             + _spots(evidence, call, number)
-            + (", in its own code: what its children give is finite" if inside else ""),
+            + (", in its own code: the outputs of its children are finite" if inside else ""),
             call=call.index,
             evidence={"nan": bad.nan, "inf": bad.inf, "of": bad.count, "input_absmax": _absmax(call.inputs)},
             severity=severity,
@@ -114,22 +118,22 @@ def nonfinite_output(evidence: Evidence) -> Iterator[Finding]:
 @rule(
     "nonfinite-loss",
     severity="error",
-    advice="The model's output is finite: look at the loss. Use a form that takes logits, or keep it off 0.",
+    advice="The model's output is finite, so look at the loss. Use a loss that takes logits, or add an epsilon.",
 )
 def nonfinite_loss(evidence: Evidence) -> Iterator[Finding]:
-    """A loss that is NaN or Inf though what the model gave is finite."""
+    """A loss that is NaN or Inf though the output of the model is finite."""
     loss = evidence.loss
     empty = not any(info.stats is not None and info.stats.count for call in evidence.run for info in call.outputs)
     if loss is not None and not isfinite(loss) and not empty and not _first_broken_pass(evidence.run)[1]:
-        yield Finding("", f"the loss is {loss}, of a finite output", evidence={"loss": loss})
+        yield Finding("", f"the loss is {loss}, from a finite output", evidence={"loss": loss})
 
 
 @rule(
     "near-overflow",
-    advice="Keep it in float32 or bfloat16 there, or scale it down: a normalization before it, a smaller loss scale.",
+    advice="Compute it in float32 or bfloat16, or scale it down: a normalization before it, a smaller loss scale.",
 )
 def near_overflow(evidence: Evidence) -> Iterator[Finding]:
-    """Values or gradients close to the largest of their dtype: from a quarter of it in float16, 1/32 in others."""
+    """Values or gradients close to the largest number of their dtype: from 1/4 of it in float16, 1/32 in others."""
     worst: dict[tuple[str, str], Finding] = {}
     for call in evidence.run:
         told = [("output", info) for info in call.outputs]
@@ -138,7 +142,7 @@ def near_overflow(evidence: Evidence) -> Iterator[Finding]:
             largest = _largest_unmasked(info)
             if largest and largest > worst.get((call.path, what), NOTHING).evidence["largest"]:
                 limit = torch.finfo(info.dtype).max
-                message = f"its {what} reaches {largest:.4g}; {info.dtype_name} ends at {limit:.4g}"
+                message = f"its {what} reaches {largest:.4g}; the largest {info.dtype_name} is {limit:.4g}"
                 figures = {"largest": largest, "limit": limit, "dtype": info.dtype_name}
                 worst[call.path, what] = Finding(call.path, message, call=call.index, evidence=figures)
     yield from _innermost(worst)
@@ -148,8 +152,8 @@ NOTHING = Finding("", "", evidence={"largest": 0.0})
 
 
 def _largest_unmasked(info: TensorInfo) -> float | None:
-    """The largest magnitude where that is near the dtype's limit; None where it is not, or is that of a mask: the very
-    limit, below zero."""
+    """The largest magnitude if it is close to the limit of the dtype, else None. A value at the very negative limit is
+    taken for a mask."""
     stats, dtype = info.stats, info.dtype
     if stats is None or stats.nan or stats.inf or dtype not in NEAR:
         return None
@@ -160,20 +164,20 @@ def _largest_unmasked(info: TensorInfo) -> float | None:
 
 
 def _innermost(found: dict[tuple[str, str], Finding]) -> Iterator[Finding]:
-    """Those that no module further in has too."""
+    """The findings without those of modules around another one that is found too."""
     for (path, what), finding in found.items():
         if not any(other != path and is_below(other, path) for other, kind in found if kind == what):
             yield finding
 
 
 def _spots(evidence: Evidence, call: CallRecord, part: int | str) -> str:
-    """Where in a tensor of a call the elements lie that are not finite, to be said after their number."""
+    """Where in a tensor of a call its NaN and Inf are, as a text to follow their number."""
     where = (evidence.spots or {}).get((call.path, call.index, part), "")
     return f", {where}" if where else ""
 
 
 def _first_broken_pass(run: Run) -> tuple[int, list[CallRecord]]:
-    """The first outermost call in which something not finite was given: its place and its calls, or no calls."""
+    """The number and calls of the first outermost call with NaN or Inf in an output; no calls where there is none."""
     for number, calls in enumerate(passes(run)):
         if any(broken(info) for call in calls for info in call.outputs):
             return number, calls
@@ -181,8 +185,10 @@ def _first_broken_pass(run: Run) -> tuple[int, list[CallRecord]]:
 
 
 def _producers(evidence: Evidence, number: int, calls: list[CallRecord]) -> list[CallRecord]:
-    """The calls that made what is not finite, in the order in which they ended; not those with bad parameters, which
-    are told of as such where they were bad from the start."""
+    """The calls that produced NaN or Inf, in the order in which they ended.
+
+    Calls with bad parameters are left out: `nonfinite-parameter` reports those.
+    """
     made: list[CallRecord] = []
     known = all(info.stats is not None for call in calls for info in floating(call.inputs))
     earlier = False
@@ -197,7 +203,7 @@ def _producers(evidence: Evidence, number: int, calls: list[CallRecord]) -> list
 
 
 def _passes_on(call: CallRecord, *, earlier: bool) -> bool:
-    """Whether a call was given what is not finite; -Inf alone counts where an earlier call made such."""
+    """Whether a call received NaN or Inf. -Inf alone counts if an earlier call produced one."""
     return any(broken(info) and (earlier or not only_negative(info)) for info in call.inputs)
 
 
@@ -207,8 +213,8 @@ def _had_bad_parameters(evidence: Evidence, path: str, number: int) -> bool:
 
 
 def _severity(evidence: Evidence, calls: list[CallRecord]) -> Severity:
-    """An error where it reaches what the model gives, the loss or a gradient; else a warning, or a note of -Inf alone,
-    which masks are made with."""
+    """An error where it reaches the output of the model, the loss or a gradient; else a warning, or a note for -Inf
+    alone, which masks consist of."""
     bad = [info for call in calls for info in call.outputs if broken(info)]
     if not bad:
         return "note"
@@ -226,7 +232,7 @@ def _absmax(infos: list[TensorInfo]) -> float | None:
 
 
 def _counts(nan: int, inf: int) -> str:
-    """How many are NaN and how many Inf, in words."""
+    """How many elements are NaN and how many Inf, as a text."""
     return " and ".join(f"{count} {name}" for count, name in ((nan, "NaN"), (inf, "Inf")) if count)
 
 

@@ -68,7 +68,7 @@ def check(
     >>> with torch.no_grad():
     ...     _ = model[0].weight.fill_(float("nan"))
     >>> print(*hookline.check(model, torch.randn(8, 4)))
-    error: 0: its parameter weight held 16 NaN before anything ran [nonfinite-parameter]
+    error: 0: its parameter weight held 16 NaN before the first call [nonfinite-parameter]
     """
     asked = tuple(rules)
     if isinstance(subject, Run):
