@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hookline.compare.difference import Cause, Diff, Pair, Weight
     from hookline.compare.tolerances import Tolerances
     from hookline.edits.calls import When
-    from hookline.edits.steps import Change, Skip
+    from hookline.edits.hooks import Change, Skip
     from hookline.guarding.guard import Then
     from hookline.matching.fingerprint import Fingerprint, fingerprint
     from hookline.matching.tensors import Difference, Tolerance
@@ -86,7 +86,7 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
     ),
     "hookline.compare.tolerances": ("Tolerances",),
     "hookline.edits.calls": ("When",),
-    "hookline.edits.steps": (
+    "hookline.edits.hooks": (
         "Change",
         "Skip",
     ),

@@ -51,7 +51,7 @@ def test_replace_gives_a_tensor_of_its_own_that_may_be_changed_in_place(x):
 
 
 def test_replace_that_does_not_fit_says_both_shapes(x):
-    with pytest.raises(EditError, match=r"shape \[5\] does not fit a tensor of shape \[2, 3, 4\]"):
+    with pytest.raises(EditError, match=r"shape \[5\] does not broadcast to a tensor of shape \[2, 3, 4\]"):
         changed(edits.replace(torch.ones(5)), x)
 
 
@@ -65,12 +65,12 @@ def test_add_takes_the_dtype_of_the_tensor(x):
 
 
 def test_add_never_makes_a_tensor_larger():
-    with pytest.raises(EditError, match=r"shape \[2, 4\] does not fit a tensor of shape \[4\]"):
+    with pytest.raises(EditError, match=r"shape \[2, 4\] does not broadcast to a tensor of shape \[4\]"):
         changed(edits.add(torch.ones(2, 4)), torch.ones(4))
 
 
 def test_add_of_something_that_is_no_tensor_is_an_error():
-    with pytest.raises(hookline.ArgumentError, match="add takes a number or a tensor as vector, not 'north'"):
+    with pytest.raises(hookline.ArgumentError, match="vector of edits.add must be a number or a tensor, not 'north'"):
         edits.add("north")
 
 
@@ -148,13 +148,18 @@ def test_directions_that_follow_from_others_take_out_no_more_than_they_span():
 
 
 def test_trained_directions_that_follow_from_others_are_an_error():
-    with pytest.raises(hookline.ArgumentError, match="cannot train directions of which one follows from the others"):
+    with pytest.raises(hookline.ArgumentError, match="can train directions only if they are linearly independent"):
         edits.project_out(nn.Parameter(torch.ones(2, 3)))
 
 
 @pytest.mark.parametrize(
     ("directions", "message"),
-    [([0.0, 0.0], "length zero"), ([1, 2], "floating dtype"), ([[[1.0]]], "vector, or several"), ("up", "not 'up'")],
+    [
+        ([0.0, 0.0], "must not be of length 0"),
+        ([1, 2], "floating dtype"),
+        ([[[1.0]]], "vector, or a matrix"),
+        ("up", "not 'up'"),
+    ],
 )
 def test_directions_that_are_none_are_an_error(directions, message):
     with pytest.raises(hookline.ArgumentError, match=message):
@@ -332,7 +337,7 @@ def test_a_chain_does_one_after_another_and_is_flat(x):
 
 
 def test_a_function_that_gives_no_tensor_is_an_error(x):
-    with pytest.raises(EditError, match=r"apply\(function=.*\) gave None; it is to give the new tensor"):
+    with pytest.raises(EditError, match=r"apply\(function=.*\) returned None; it must return the new tensor"):
         changed(edits.apply(lambda tensor: None), x)
 
 
@@ -426,10 +431,10 @@ def test_at_says_what_it_needs(wrong):
 
 
 def test_at_that_does_not_fit_the_tensor_says_so(x):
-    with pytest.raises(EditError, match="4 units, which are not 3 equal heads"):
+    with pytest.raises(EditError, match="4 units, which do not divide into 3 equal heads"):
         edits.at(head=1, heads=3).index(x)
     for head in (4, [5], -5):
-        with pytest.raises(EditError, match="is not there; there are 4 heads"):
+        with pytest.raises(EditError, match="head must be from 0 to 3"):
             edits.at(head=head, heads=4).index(x)
     with pytest.raises(EditError, match=r"tensor of 3 axes or more; this one is \[4\]"):
         edits.at(position=1, unit=2).index(torch.zeros(4))

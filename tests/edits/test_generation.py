@@ -232,7 +232,7 @@ def test_a_window_of_tokens_continues_a_generation():
 @pytest.mark.parametrize("second", [torch.tensor([[5]]), torch.tensor([[1]])])
 def test_one_token_without_a_cache_is_an_error(second):
     model = Reads()
-    with pytest.raises(EditError, match="one token and no cache that is known"):
+    with pytest.raises(EditError, match="one token and no known cache"):
         edited(model, lambda: (model(torch.tensor([[1, 2, 3]])), model(second)), 0)
 
 

@@ -239,7 +239,7 @@ def test_gradients_flow_to_what_at_leaves_and_through_what_it_changes():
 
 def test_an_index_that_does_not_fit_says_so(model, x):
     with hookline.edit(model, "0", output=edits.zero(), at=(slice(None), 9)):
-        with pytest.raises(EditError, match=r"is no index of the output, which is \[3, 4\]"):
+        with pytest.raises(EditError, match=r"does not index the output, which is \[3, 4\]"):
             model(x)
 
 
@@ -594,10 +594,10 @@ def test_an_edited_model_is_traced_with_the_edit(model, x):
     ("options", "message"),
     [
         ({}, "nothing to change"),
-        ({"output": 0}, r"0 is no edit; hookline.edits.replace"),
-        ({"output": torch.ones(2)}, r"float32\[2\] cpu is no edit; hookline.edits.replace"),
-        ({"output": "zero"}, "'zero' is no edit; give a function"),
-        ({"output": edits.zero}, "is no edit"),
+        ({"output": 0}, r"not 0; to substitute a value use hookline.edits.replace"),
+        ({"output": torch.ones(2)}, r"float32\[2\] cpu; to substitute a value use hookline.edits.replace"),
+        ({"output": "zero"}, "or a function of the tensor, not 'zero'"),
+        ({"output": edits.zero}, "expected an edit"),
         ({"output": edits.zero(), "when": "first"}, "of the Call, not 'first'"),
         ({"output": edits.zero(), "when": True}, "of the Call, not True"),
         ({"output": edits.zero(), "when": nn.Linear}, "when must be a number"),

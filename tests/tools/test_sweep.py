@@ -99,7 +99,7 @@ def test_two_functions_of_one_name_are_two_edits(model, tmp_path):
 
 
 def test_the_model_is_unhooked_afterwards_also_after_an_error(model):
-    with pytest.raises(EditError, match="does not fit"):
+    with pytest.raises(EditError, match="does not broadcast"):
         hookline.sweep(model, "*", edits.replace(torch.ones(3)), total, BATCHES)
     assert_unhooked(model)
 
@@ -183,7 +183,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(model, tmp_path):
 )
 def test_a_folder_of_another_sweep_is_refused(model, tmp_path, name, change):
     asked = {"where": "*", "edit": edits.add(torch.ones(4)), "metric": total, "batches": BATCHES}
-    with pytest.raises(EditError, match="does not fit"):
+    with pytest.raises(EditError, match="does not broadcast"):
         hookline.sweep(model, **asked, save=tmp_path / "sweep")  # fits the first two places only
     with pytest.raises(StoreError, match=f"a sweep with another {name}"):
         hookline.sweep(model, **(asked | change), save=tmp_path / "sweep")

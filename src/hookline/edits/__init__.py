@@ -1,7 +1,7 @@
-"""What an edit does, as values: `hookline.edit(model, "encoder.layer.3", output=hookline.edits.zero())`.
+"""Edits as values: `hookline.edit(model, "encoder.layer.3", output=hookline.edits.zero())`.
 
-Each is a frozen dataclass: it prints, compares, is saved and loaded; `first >> second` does both. Some hold parameters
-that an optimizer trains.
+An edit is a frozen dataclass that can be printed, compared, saved and loaded. `first >> second` applies both. Some
+edits have parameters that an optimizer trains.
 """
 
 from hookline.edits.arithmetic import add, clamp, noise, replace, scale, swap, zero

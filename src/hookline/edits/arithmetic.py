@@ -1,4 +1,4 @@
-"""Edits that need nothing but the tensor: ablate, steer, scale, clamp, disturb, swap."""
+"""Edits that need only the tensor: zero, replace, add, scale, clamp, noise, swap."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from hookline.torch_private import get_tracing_state
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class zero(Edit):
-    """Zeros, NaNs included; what made the tensor gets zero gradients.
+    """Zeros in place of every element, NaN included. The gradient of the original tensor is zero.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
@@ -25,13 +25,13 @@ class zero(Edit):
     """
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """Zeros like the tensor."""
+        """Zeros in the shape of the tensor."""
         return instead_of(tensor, 0) if keeps_graph(tensor) else torch.zeros_like(tensor)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class replace(Edit):
-    """A value of yours: a number, or a tensor that broadcasts to what is there."""
+    """Your own value: a number, or a tensor that broadcasts to the original."""
 
     value: Any
 
@@ -84,14 +84,14 @@ class scale(Edit):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class clamp(Edit):
-    """Elements held between `min` and `max`; None is no bound."""
+    """Elements clamped to `min` and `max`; None leaves a side unbounded."""
 
     min: float | None = None
     max: float | None = None
 
     def __post_init__(self) -> None:
         if self.min is None and self.max is None:
-            raise ArgumentError("clamp needs min=, max= or both")
+            raise ArgumentError("edits.clamp needs min=, max= or both")
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
         """The clamped tensor."""
@@ -100,9 +100,12 @@ class clamp(Edit):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class noise(Edit):
-    """Normal noise of standard deviation `std` on top. It comes from a generator of its own, seeded by `seed`, the
-    module's path and which call it is: the model's random state is left alone, and the same run has the same noise. Two
-    that are put on one module apart need seeds of their own."""
+    """The tensor plus normal noise of standard deviation `std`.
+
+    The noise comes from its own generator, seeded by `seed`, the path of the module and the number of the call. The
+    random state of the model does not change, and the same run has the same noise. Two noise edits that are added to
+    one module separately need different seeds.
+    """
 
     std: float
     seed: int = 0
@@ -119,8 +122,8 @@ class noise(Edit):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class swap(Edit):
-    """Two places along an axis, each in the place of the other: two positions (`axis=1`), two examples (`axis=0`), two
-    units (`axis=-1`). Lists swap several at once.
+    """Two indices along an axis, swapped: two positions (`axis=1`), two examples (`axis=0`), two units (`axis=-1`).
+    Lists swap several at once.
 
     >>> from hookline import edits
     >>> edits.swap(0, 2).change(torch.tensor([[1, 2, 3]]), None).tolist()
@@ -132,7 +135,7 @@ class swap(Edit):
     axis: int = -1
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """The tensor with the places swapped."""
+        """The tensor with the indices swapped."""
         places = torch.arange(tensor.shape[self.axis])
         order = places.clone()
         try:
@@ -140,7 +143,7 @@ class swap(Edit):
         except IndexError as error:
             raise EditError(f"{self} does not fit a tensor of shape {[*tensor.shape]}: {error}") from None
         if len(first) != len(second) or len({*first.tolist(), *second.tolist()}) != 2 * len(first):
-            raise EditError(f"{self} takes as many places on one side as on the other, each once")
+            raise EditError(f"{self} needs equally many indices in first and second, each once")
         order[first], order[second] = second, first
         return tensor.index_select(self.axis, order.to(tensor.device))
 
@@ -149,7 +152,7 @@ class swap(Edit):
 
 
 def take_tensor(edit: Edit, name: str) -> None:
-    """Make a field a tensor that is written as a number or a list."""
+    """Turn a field that was passed as a number or a list into a tensor."""
     value = getattr(edit, name)
     if isinstance(value, Tensor):
         return
@@ -157,7 +160,8 @@ def take_tensor(edit: Edit, name: str) -> None:
         object.__setattr__(edit, name, torch.as_tensor(value))
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(edit).__name__
-        raise ArgumentTypeError(f"{kind} takes a number or a tensor as {name}, not {value!r} ({error})") from None
+        message = f"{name} of edits.{kind} must be a number or a tensor, not {value!r} ({error})"
+        raise ArgumentTypeError(message) from None
 
 
 def like(value: Tensor, tensor: Tensor) -> Tensor:
@@ -168,7 +172,7 @@ def like(value: Tensor, tensor: Tensor) -> Tensor:
 
 
 def instead_of(tensor: Tensor, value: Any) -> Tensor:
-    """A value in the shape of a tensor, as a tensor of its own. What made the tensor gets zero gradients."""
+    """A value in the shape of a tensor, as a new tensor. The gradient of the original tensor is zero."""
     given = value if isinstance(value, Tensor) else tensor.new_full((), value)
     try:
         fitted = like(given, tensor).expand_as(tensor)
@@ -180,12 +184,12 @@ def instead_of(tensor: Tensor, value: Any) -> Tensor:
 
 
 def keeps_graph(tensor: Tensor) -> bool:
-    """Whether what takes the place of a tensor is to stay in its graph, as where one is traced."""
+    """Whether the tensor that replaces this one must stay in its graph, as when one is traced."""
     return tensor.requires_grad or get_tracing_state() is not None
 
 
 def combined(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, value: Tensor) -> Tensor:
-    """What an operation makes of a tensor and a value that broadcasts to it; EditError where it does not."""
+    """The result of an operation on a tensor and a value that broadcasts to it; EditError where it does not."""
     try:
         new = operation(tensor, value)
     except RuntimeError:
@@ -196,12 +200,12 @@ def combined(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, valu
 
 
 def misfit(value: Tensor, tensor: Tensor) -> EditError:
-    """The error of a value that does not broadcast to a tensor."""
-    return EditError(f"a value of shape {[*value.shape]} does not fit a tensor of shape {[*tensor.shape]}")
+    """The error about a value that does not broadcast to a tensor."""
+    return EditError(f"a value of shape {[*value.shape]} does not broadcast to a tensor of shape {[*tensor.shape]}")
 
 
 def generator_for(seed: int, spot: Spot, device: torch.device) -> torch.Generator:
-    """A generator that belongs to one spot of one call."""
+    """A generator for one spot of one call."""
     name = repr((seed, spot.path, spot.index, spot.part, spot.keys, spot.place)).encode()
     number = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
     return torch.Generator(device).manual_seed(number)

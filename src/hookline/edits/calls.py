@@ -1,4 +1,4 @@
-"""Which calls an edit is at work in: the nth of a module, a step of a generation, or whatever a predicate says."""
+"""Which calls are edited: the nth of a module, those of a generation step, or those that a predicate picks."""
 
 import operator
 import weakref
@@ -14,11 +14,11 @@ from hookline.engine.call import Call, Origin
 from hookline.torch_private import current_backward_pass
 
 When: TypeAlias = int | slice | Collection[int] | Callable[[Call], bool]
-"""Which calls: the nth, a slice or several of them, or a predicate of the Call."""
+"""Which calls to edit: a number, a slice, a collection of numbers, or a predicate of the Call."""
 
 
 def covers(wanted: Any, number: int) -> bool:
-    """Whether a number is one of those that are wanted.
+    """Whether a number is among the wanted ones.
 
     >>> covers(2, 2), covers(slice(1, None), 0), covers([1, 3], 3), covers(lambda number: number > 4, 3)
     (True, False, True, False)
@@ -33,8 +33,10 @@ def covers(wanted: Any, number: int) -> bool:
 
 
 class Counted:
-    """Which of each module's calls are to be changed, counted from when the edit was put on. The calls that activation
-    checkpointing repeats are not counted, and are changed where the call that they repeat was."""
+    """Decides which calls of each module are edited, counted from when the edit was added.
+
+    Calls that activation checkpointing repeats are not counted. They are edited if the original call was.
+    """
 
     def __init__(self, when: Any, model: Module) -> None:
         self.model = model
@@ -45,7 +47,7 @@ class Counted:
         self.segments: dict[int, Repeats] = {}
 
     def begin(self, call: Call) -> bool:
-        """Decide about a call; whether it is to be changed."""
+        """Decide about a call; returns whether it is edited."""
         running = segment()
         repeats = None if running is None else self._repeats(running)
         if call.recompute and repeats is not None:
@@ -59,7 +61,7 @@ class Counted:
         return decided is not None
 
     def _decide(self, call: Call) -> int | None:
-        """The number of a new call where that is to be changed, else None."""
+        """The number of a new call if it is edited, else None."""
         number = self.counts.get(id(call.module), 0)
         self.counts[id(call.module)] = number + 1
         if self.when is None:
@@ -73,7 +75,7 @@ class Counted:
         return number if wanted else None
 
     def _repeats(self, running: Any) -> "Repeats":
-        """What is remembered of a segment, for as long as PyTorch keeps that."""
+        """The decisions about a checkpointed segment, kept as long as PyTorch keeps the segment."""
         key = id(running)
         if key not in self.segments:
             segments = self.segments
@@ -82,18 +84,18 @@ class Counted:
 
 
 class Repeats:
-    """What was decided about each module's calls in one checkpointed segment, and which of them each backward pass
+    """The decisions about each module's calls in one checkpointed segment, and which of the calls each backward pass
     repeats next."""
 
     __slots__ = ("calls", "places", "segment")
 
     def __init__(self, segment: Any) -> None:
-        self.segment = segment  # a weak reference, which forgets this when the segment is gone
+        self.segment = segment  # a weak reference whose callback drops this when the segment is gone
         self.calls: dict[int, list[int | None]] = {}
         self.places: dict[tuple[int, int], int] = {}
 
     def next(self, module: int) -> int | None:
-        """What was decided about the call that is repeated now."""
+        """The decision about the call that is repeated now."""
         key = current_backward_pass(), module
         place = self.places[key] = self.places.get(key, -1) + 1
         calls = self.calls.get(module, [None])

@@ -1,4 +1,4 @@
-"""Fingerprints: a short text for a value, the same in another process as long as the value is the same."""
+"""Fingerprints: a short text for a value, equal in every process for equal values."""
 
 import functools
 import hashlib
@@ -16,8 +16,9 @@ from hookline.record.run_document import to_document
 
 
 def fingerprint(value: Any) -> str:
-    """The fingerprint of an edit, a function or a batch. Of a function it is its code, its defaults and what it
-    encloses; what it finds by name in its module is not looked into.
+    """The fingerprint of an edit, a function or a batch.
+
+    For a function it covers the code, the defaults and the closure, but not the globals it uses.
 
     >>> fingerprint(lambda x: x * 2) == fingerprint(lambda x: x * 2), fingerprint(lambda x: x * 2) == fingerprint(abs)
     (True, False)
@@ -28,7 +29,7 @@ def fingerprint(value: Any) -> str:
 
 
 def _add(value: Any, found: Any, within: tuple[int, ...]) -> None:
-    """Add what makes up a value, by kind, to a hash."""
+    """Add a value to a hash, part by part."""
     found.update(f"<{type(value).__qualname__}>".encode())
     if id(value) in within:
         return

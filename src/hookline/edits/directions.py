@@ -1,4 +1,4 @@
-"""Edits along directions: take a subspace out, keep nothing else, or learn a map of low rank."""
+"""Edits along directions: remove a subspace, keep only a subspace, or train a low-rank map."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,8 @@ from hookline.errors import ArgumentError, EditError
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class project_out(Edit):
-    """The tensor without what it has along `directions`: one vector of the last axis' size, or several as rows; they
-    need not be orthogonal, nor of length one.
+    """The tensor without its component along `directions`: a vector of the size of the last axis, or several as rows.
+    They need not be orthogonal, nor of length 1.
 
     >>> from hookline import edits
     >>> edits.project_out([0.0, 3.0]).change(torch.tensor([[1.0, 2.0]]), None).tolist()
@@ -27,13 +27,13 @@ class project_out(Edit):
         take_directions(self)
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """What is orthogonal to the directions."""
+        """The component orthogonal to the directions."""
         return tensor - along(self, self.directions, tensor)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class project_on(Edit):
-    """What the tensor has along `directions`, and nothing else; directions as in `project_out`."""
+    """Only the component of the tensor along `directions`, which are as in `project_out`."""
 
     directions: Any
 
@@ -41,14 +41,15 @@ class project_on(Edit):
         take_directions(self)
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """The part in the span of the directions."""
+        """The component in the span of the directions."""
         return along(self, self.directions, tensor)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class low_rank(Edit):
-    """`tensor + (tensor @ down.T) @ up.T`: a map that an optimizer trains, as LoRA does for a weight. `size` is that
-    of the last axis; it begins as no change at all.
+    """`tensor + (tensor @ down.T) @ up.T`: a map for an optimizer to train, as LoRA does for a weight.
+
+    `low_rank.of(size, rank=...)` creates one for a last axis of that size. It starts as the identity.
 
     >>> from hookline import edits
     >>> edit = edits.low_rank.of(8, rank=2)
@@ -61,19 +62,19 @@ class low_rank(Edit):
 
     @classmethod
     def of(cls, size: int, *, rank: int, seed: int = 0) -> "low_rank":
-        """One whose parameters are made here; the global random state is left as it was."""
+        """Create one with new parameters. The global random state does not change."""
         generator = torch.Generator().manual_seed(seed)
         down = torch.randn(rank, size, generator=generator) / size**0.5
         return cls(torch.nn.Parameter(down), torch.nn.Parameter(torch.zeros(size, rank)))
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """The tensor and what the map makes of it."""
+        """The tensor plus the low-rank map of it."""
         fits(self, self.down.shape[-1], tensor)
         return tensor + (tensor @ like(self.down, tensor).mT) @ like(self.up, tensor).mT
 
 
 def vector(size: int, *, scale: float = 1.0) -> add:
-    """`edits.add` of a vector of zeros that an optimizer trains.
+    """Create an `edits.add` of a vector of zeros for an optimizer to train.
 
     >>> from hookline import edits
     >>> len(edits.vector(384).parameters())
@@ -83,24 +84,24 @@ def vector(size: int, *, scale: float = 1.0) -> add:
 
 
 def take_directions(edit: Edit) -> None:
-    """Make the directions of an edit a matrix, one in a row."""
+    """Turn the directions of an edit into a matrix, one per row."""
     take_tensor(edit, "directions")
     directions: Tensor = edit.directions  # type: ignore[attr-defined]
     if directions.dim() not in (1, 2) or not directions.is_floating_point():
         raise ArgumentError(
-            f"{type(edit).__name__} takes a vector, or several as the rows of a matrix, of a floating dtype; "
-            f"not {[*directions.shape]} of {directions.dtype}"
+            f"directions of edits.{type(edit).__name__} must be a vector, or a matrix of one vector per row, of a "
+            f"floating dtype, not {[*directions.shape]} of {directions.dtype}"
         )
     rows = directions if directions.dim() == 2 else directions[None]
     if not bool((rows.detach().norm(dim=-1) > 0).all()):
-        raise ArgumentError(f"{type(edit).__name__} was given a direction of length zero")
+        raise ArgumentError(f"directions of edits.{type(edit).__name__} must not be of length 0")
     if rows.requires_grad and int(torch.linalg.matrix_rank(rows.detach().float())) < len(rows):
-        raise ArgumentError(f"{type(edit).__name__} cannot train directions of which one follows from the others")
+        raise ArgumentError(f"edits.{type(edit).__name__} can train directions only if they are linearly independent")
     object.__setattr__(edit, "directions", rows)
 
 
 def along(edit: Edit, directions: Tensor, tensor: Tensor) -> Tensor:
-    """The part of a tensor in the span of the directions, by an orthonormal basis of it."""
+    """The component of a tensor in the span of the directions, through an orthonormal basis of it."""
     fits(edit, directions.shape[-1], tensor)
     exact = torch.promote_types(tensor.dtype, torch.float32)
     basis = basis_of(directions.to(tensor.device, exact))
@@ -110,7 +111,7 @@ def along(edit: Edit, directions: Tensor, tensor: Tensor) -> Tensor:
 
 
 def basis_of(directions: Tensor) -> Tensor:
-    """An orthonormal basis of what the rows span, in columns: fewer than rows where one follows from others."""
+    """An orthonormal basis of the span of the rows, in columns; fewer than rows where these are dependent."""
     if directions.requires_grad:
         basis: Tensor = torch.linalg.qr(directions.mT).Q
         return basis
@@ -122,6 +123,6 @@ def basis_of(directions: Tensor) -> Tensor:
 
 
 def fits(edit: Edit, size: int, tensor: Tensor) -> None:
-    """EditError where the last axis of a tensor is not of this size."""
+    """Raise EditError where the last axis of a tensor is not of this size."""
     if tensor.dim() == 0 or tensor.shape[-1] != size:
-        raise EditError(f"{edit} is for a last axis of {size}; the tensor is {[*tensor.shape]}")
+        raise EditError(f"{edit} needs a last axis of {size}; the tensor is {[*tensor.shape]}")

@@ -1,4 +1,4 @@
-"""Edit: a change of one tensor, as a value."""
+"""Edit: a change to one tensor, as a value."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hookline.engine.notes import describe
 from hookline.errors import ArgumentTypeError, EditError
+from hookline.messages import with_article
 from hookline.model.keypath import Keys
 from hookline.record.record import Run
 from hookline.record.run_document import to_document
@@ -17,9 +18,16 @@ from hookline.record.run_document import to_document
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where an edit is at work: in which call of which module (`index` counts from when the edit was put on), on which
-    part of the call ("input", "output", "grad_output", "grad_input"), at which keys and which index of that; the shape
-    of the whole tensor there, and which edit of a chain it is."""
+    """Where an edit is applied.
+
+    - `path`: the path of the module;
+    - `index`: which call of the module, counted from when the edit was added;
+    - `part`: "input", "output", "grad_output" or "grad_input";
+    - `keys`: the keys that lead to the tensor inside that part;
+    - `at`: the index into that tensor, None for all of it;
+    - `shape`: the shape of the whole tensor;
+    - `place`: which edit of a chain it is.
+    """
 
     path: str
     index: int
@@ -31,25 +39,25 @@ class Spot:
 
 
 class Edit(ABC):
-    """A change of one tensor, as a value: it is printed, compared, saved, put before another (`first >> second`), and
-    where it holds parameters, trained.
+    """A change to one tensor, as a value that can be printed, compared, saved and chained (`first >> second`). An edit
+    with parameters can be trained.
 
-    A class of your own needs `change`, and is best a frozen dataclass.
+    Your own subclass must define `change`, and is best a frozen dataclass.
     """
 
     __slots__ = ()
-    located: ClassVar[bool] = False  # whether `change` asks for the Spot
+    located: ClassVar[bool] = False  # whether `change` uses the Spot
 
     @abstractmethod
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """The tensor that takes the place of `tensor`, which is left as it is."""
+        """The tensor to use instead of `tensor`, which must not be changed in place."""
 
     def parameters(self) -> list[Tensor]:
-        """What an optimizer can train: the tensors of this edit that require a gradient."""
+        """The tensors of this edit that require a gradient, for an optimizer."""
         return [value for value in self.held().values() if isinstance(value, Tensor) and value.requires_grad]
 
     def held(self) -> dict[str, Any]:
-        """What it holds, by name."""
+        """The fields of this edit by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     def __rshift__(self, other: Any) -> "chain":
@@ -74,7 +82,7 @@ class Edit(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class chain(Edit):
-    """Several edits, one after another: what `first >> second` gives.
+    """Several edits, applied one after another: `first >> second`.
 
     >>> from hookline import edits
     >>> edits.scale(2.0) >> edits.clamp(min=0.0)
@@ -89,17 +97,17 @@ class chain(Edit):
 
     @property
     def located(self) -> bool:  # type: ignore[override]
-        """Whether one of them asks where it is at work."""
+        """Whether one of the edits uses the Spot."""
         return any(edit.located for edit in self.edits)
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """What the last edit makes of what those before it made."""
+        """The tensor after every edit in turn."""
         for place, edit in enumerate(self.edits):
             tensor = edit.change(tensor, replace(spot, place=place) if edit.located else spot)
         return tensor
 
     def parameters(self) -> list[Tensor]:
-        """Those of every edit, each once."""
+        """The parameters of every edit, each once."""
         found = {id(parameter): parameter for edit in self.edits for parameter in edit.parameters()}
         return [*found.values()]
 
@@ -109,7 +117,7 @@ class chain(Edit):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class apply(Edit):
-    """A function of the tensor that gives another. Wherever an edit is asked for, the function alone will do.
+    """A function that takes the tensor and returns the new one. The function alone also works wherever an edit does.
 
     >>> from hookline import edits
     >>> edits.apply(torch.nn.functional.relu)
@@ -119,12 +127,11 @@ class apply(Edit):
     function: Callable[[Tensor], Tensor]
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """What the function gives."""
+        """The tensor that the function returns."""
         new = self.function(tensor)
         if not isinstance(new, Tensor):
-            raise EditError(
-                f"{self} gave {'None' if new is None else f'a {type(new).__name__}'}; it is to give the new tensor"
-            )
+            got = "None" if new is None else with_article(type(new).__name__)
+            raise EditError(f"{self} returned {got}; it must return the new tensor")
         return new
 
     def __repr__(self) -> str:
@@ -132,22 +139,23 @@ class apply(Edit):
 
 
 def as_edit(value: Any) -> Edit:
-    """The edit that a value stands for: itself, a function of the tensor, or several of these in a list."""
+    """The edit for a value: an edit itself, a function of the tensor, or a list of these."""
     if isinstance(value, Edit):
         return value
     if isinstance(value, list | tuple) and value:
         return chain(tuple(map(as_edit, value)))
     if isinstance(value, Tensor | int | float):
         raise ArgumentTypeError(
-            f"{describe(value)} is no edit; hookline.edits.replace(...) puts it in the place of what is there"
+            f"expected an edit or a function of the tensor, not {describe(value)}; to substitute a value use "
+            "hookline.edits.replace(...)"
         )
     if not callable(value) or isinstance(value, type):
-        raise ArgumentTypeError(f"{value!r} is no edit; give a function of the tensor, or one of hookline.edits")
+        raise ArgumentTypeError(f"expected an edit of hookline.edits or a function of the tensor, not {value!r}")
     return apply(value)
 
 
 def same_runs(one: Any, other: Any) -> bool:
-    """Whether two runs, each as a document and its tensors, hold the same."""
+    """Whether two runs, each as a document and its tensors, are equal."""
     (document, tensors), (other_document, other_tensors) = one, other
     alike = document == other_document and tensors.keys() == other_tensors.keys()
     return alike and all(same(tensor, other_tensors[name]) for name, tensor in tensors.items())

@@ -1,4 +1,4 @@
-"""Edits on disk: a JSON document and the tensors it names, as runs are saved."""
+"""Save and load edits: a JSON document and the tensors it names, in the format of saved runs."""
 
 import os
 from collections.abc import Callable
@@ -44,10 +44,9 @@ EDITS: dict[str, type[Edit]] = {
 
 
 def save(edit: Edit, folder: str | os.PathLike[str]) -> None:
-    """Write an edit to a folder, whole or not at all: `edit.json` and, where it holds tensors, `tensors.safetensors`.
+    """Write an edit to a folder, whole or not at all: `edit.json` and, if it has tensors, `tensors.safetensors`.
 
-    Raises EditError for one that is a function of yours or a class of your own, StoreError where the folder holds
-    something else.
+    Raises EditError for your own functions and classes, StoreError where the folder holds something else.
     """
     writer = Writer(KINDS)
     document = {"edit": writer.value(edit, "edit")}
@@ -55,7 +54,9 @@ def save(edit: Edit, folder: str | os.PathLike[str]) -> None:
 
 
 def load(folder: str | os.PathLike[str]) -> Edit:
-    """The edit that `save` wrote, with parameters that can be trained on; StoreError where it cannot be read.
+    """Load the edit that `save` wrote, with parameters that can be trained further.
+
+    Raises StoreError where it cannot be read.
 
     >>> import tempfile
     >>> from hookline import edits
@@ -76,7 +77,7 @@ def load(folder: str | os.PathLike[str]) -> Edit:
 def _write_edit(writer: Writer, edit: Edit, name: str) -> dict[str, Any]:
     kind = type(edit).__name__
     if EDITS.get(kind) is not type(edit):
-        raise EditError(f"{edit!r} cannot be saved: only the edits of hookline.edits can, not functions or classes")
+        raise EditError(f"{edit!r} cannot be saved: only the edits of hookline.edits can, not your own")
     return {"edit": kind, **{key: writer.value(part, f"{name}.{key}") for key, part in edit.held().items()}}
 
 
@@ -88,11 +89,11 @@ def _read_edit(reader: Reader, data: Any) -> Edit:
     try:
         return kind(**held)
     except EditError as error:
-        raise MemberError(f"is no edit: {error}") from None
+        raise MemberError(f"is not an edit: {error}") from None
 
 
 def _held(reader: Reader, name: str, data: Any) -> Any:
-    """What a field of an edit holds; MemberError where that is not of a type that this field takes."""
+    """The value of a field of an edit; MemberError where it is of a type that the field does not take."""
     found = reader.value(data)
     what, fits = HELD[name]
     if not fits(found):
@@ -109,7 +110,7 @@ def _read_tensor(reader: Reader, data: Any) -> Tensor:
     if not member(data, "trained", flag):
         return found
     if not (found.is_floating_point() or found.is_complex()):
-        raise MemberError("is not of a dtype that is trained").within("name")
+        raise MemberError("is not of a dtype that can be trained").within("name")
     if not found.requires_grad:  # two edits may share one parameter
         found = reader.tensors[data["name"]] = torch.nn.Parameter(found)
     return found

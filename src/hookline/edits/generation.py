@@ -1,4 +1,4 @@
-"""Which step of a generation a call of the model is: by its cache, its positions, or its tokens."""
+"""Which generation step a call of the model belongs to: read from its cache, its positions or its tokens."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -25,15 +25,15 @@ STATES = ("has_previous_state", "conv_states", "ssm_states", "recurrent_states",
 
 @dataclass(frozen=True, slots=True)
 class generation_step:
-    """For `edit(when=...)`: the nth step of each generation; step 0 is the call that reads the prompt.
+    """The nth step of each generation, for `edit(when=...)`; step 0 is the call that reads the prompt.
 
     `steps` is a number, a slice, a collection of numbers, or a function of the number that returns whether to edit.
 
     A call of the model continues a generation if it receives a cache that is not empty, positions beyond its own
-    tokens, or, without these, the tokens of the call before and one more. A cache is recognised by what it is
-    (`get_seq_length`, convolution or recurrent states, pairs of key and value tensors) or by its name, in any argument.
-    A prompt that is read in chunks is step 0. Modules that run before the model is called, such as an encoder, are in
-    step 0. Where none of these tells which step a call is, the call raises EditError.
+    tokens, or, without these, the tokens of the call before and one more. A cache is recognized in any argument, by its
+    attributes and contents (`get_seq_length`, convolution or recurrent states, pairs of key and value tensors) or by
+    the name of the argument. A prompt that is read in chunks is step 0. Modules that run before the model is called,
+    such as an encoder, are in step 0. Where none of these shows which step a call is, the call raises EditError.
 
     >>> import torch, hookline
     >>> class Model(torch.nn.Module):
@@ -50,7 +50,7 @@ class generation_step:
 
 
 class Steps:
-    """Counts the steps of a generation, by what the model is called with."""
+    """Counts the steps of a generation from the arguments of the model's calls."""
 
     __slots__ = ("last", "now", "read")
 
@@ -98,14 +98,14 @@ class Steps:
         sure = beyond is False or given.get("use_cache") is False
         if count == 1 and last is not None and self.now == 0 and not sure:
             raise EditError(
-                "generation_step cannot tell which step this call is: it has one token and no cache that is known, so "
-                "it begins a generation or continues one whose cache is inside the model; pass when=function, which "
+                "generation_step cannot tell which step this call is: it has one token and no known cache, so it "
+                "begins a generation, or continues one whose cache is inside the model; pass when=function, which "
                 "receives the Call"
             )
         return False
 
     def _is_chunk_of_prompt(self, cache: Any, count: int) -> bool:
-        """Whether a call that continues reads one more part of the prompt."""
+        """Whether a call that continues reads another chunk of the prompt."""
         if count == 1 or cache is None:
             return False
         length = length_of(cache)
@@ -123,8 +123,8 @@ class Steps:
 
 
 def is_one_more(tokens: Tensor, last: Tensor) -> bool:
-    """Whether these are the tokens of the call before and one more: all of them, or, where the model reads a window,
-    the last of them. Beams may have changed places.
+    """Whether these are the tokens of the call before plus one more: all of them, or the last ones where the model
+    reads a window. Beams may have been reordered.
 
     >>> is_one_more(torch.tensor([[1, 2, 3]]), torch.tensor([[1, 2]]))
     True
@@ -160,7 +160,7 @@ def are_beyond(positions: Any, count: int) -> bool | None:
 
 
 def is_cache(name: Any, value: Any) -> bool:
-    """Whether an argument is a cache, by what it is or by its name."""
+    """Whether an argument is a cache, by its value or its name."""
     if value is None or isinstance(value, str | bool | int | float | Tensor):
         return name in CACHES and isinstance(value, Tensor)
     return name in CACHES or any(hasattr(value, each) for each in LENGTHS + STATES) or is_keys_and_values(value)
@@ -184,7 +184,7 @@ def is_keys_and_values(value: Any) -> bool:
 
 
 def length_of(cache: Any) -> int | None:
-    """How many tokens a cache holds; None where it does not say. One with recurrent states alone does not."""
+    """How many tokens a cache holds; None where it does not say, as with recurrent states alone."""
     for name in LENGTHS:
         with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
             length = getattr(cache, name)
@@ -195,10 +195,10 @@ def length_of(cache: Any) -> int | None:
 
 
 def holds_something(cache: Any) -> bool | None:
-    """Whether a cache is not empty; None where it does not show.
+    """Whether a cache is not empty; None where that cannot be seen.
 
-    An object that shows neither its length nor a state of its own is looked into: it is not empty if a tensor in it
-    has an element other than zero.
+    An object without a length and without a state flag is searched: it is not empty if a tensor in it has an element
+    other than zero.
     """
     length = length_of(cache)
     if length is not None:

@@ -16,10 +16,11 @@ from hookline.record.record import CallRecord, Run, TensorInfo
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class patch(Edit):
-    """The value of a recorded call: by default of the same module in its same call, the first since the edit was put on
-    being the first of the run; with `path` or `index` of another.
+    """The value from a recorded call: activation patching.
 
-    The run is one of `watch(keep="copy")` or `keep="tensor"`; for inputs with `inputs=` too, for gradients `grads=`.
+    By default the value comes from the same module and the same call, counted from when the edit was added. `path` and
+    `index` pick another module or call. Record the run with `watch(keep="copy")` or `keep="tensor"`; patching inputs
+    also needs `inputs=`, patching gradients `grads=`.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
@@ -44,15 +45,15 @@ class patch(Edit):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class mean(Edit):
-    """The mean of what the module gave in a recorded run: over all of its calls, and over the axes `over`, by default
-    the batch."""
+    """The mean of the module's values in a recorded run, over all of its calls and over the axes `over`, by default the
+    batch."""
 
     run: Run
     over: tuple[int, ...] = (0,)
     located: ClassVar[bool] = True
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """The mean, for each example."""
+        """The mean, for every example."""
         whole = replace(spot, at=None)
         total: Tensor | None = None
         count = 0
@@ -61,26 +62,28 @@ class mean(Edit):
             part = value.sum(self.over, keepdim=True, dtype=torch.float64)
             if total is not None and part.shape != total.shape:
                 raise EditError(
-                    f"the calls of {spot.path!r} in the run differ in shape ({[*total.shape]}, {[*part.shape]}); "
+                    f"the calls of {spot.path!r} in the run differ in shape ({[*total.shape]} and {[*part.shape]}); "
                     f"take the mean over more axes than over={self.over}"
                 )
             total = part if total is None else total + part
             count += value.numel() // max(part.numel(), 1)
-        assert total is not None  # a path without calls is an error of the run's
+        assert total is not None  # calls_of raises for a path without calls
         return instead_of(tensor, part_of(total / count, tensor, spot))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class resample(Edit):
-    """For each example what the module gave for another one, drawn from all that a run recorded of it, by a generator
-    of its own: the model's random state is left alone."""
+    """For each example the module's value for another example, drawn at random from a recorded run.
+
+    The edit has its own generator: the random state of the model does not change.
+    """
 
     run: Run
     seed: int = 0
     located: ClassVar[bool] = True
 
     def change(self, tensor: Tensor, spot: Spot) -> Tensor:
-        """An example drawn for each."""
+        """A drawn example for each one in the batch."""
         shape = spot.shape or tuple(tensor.shape)
         rows = [row for call in self.run.calls_of(spot.path) for row in recorded(call, replace(spot, at=None))]
         fitting = [row for row in rows if row.shape == shape[1:]]
@@ -95,7 +98,7 @@ class resample(Edit):
 
 
 def part_of(mean: Tensor, tensor: Tensor, spot: Spot) -> Tensor:
-    """The part of a mean, which broadcasts to the whole tensor, that takes the place of a part of that."""
+    """The part of a mean at a spot, after broadcasting it to the whole tensor."""
     if spot.at is None:
         return mean
     try:
@@ -105,11 +108,11 @@ def part_of(mean: Tensor, tensor: Tensor, spot: Spot) -> Tensor:
 
 
 def recorded(call: CallRecord, spot: Spot) -> Tensor:
-    """What a recorded call has at a spot; EditError where the run kept no tensor there."""
+    """The tensor of a recorded call at a spot; EditError where the run kept none."""
     info = _info(call, spot)
     if spot.part.startswith("grad"):
         if info.grad is None:
-            raise EditError(f"{_name(call, spot)} has no gradient in the run; watch with grads=")
+            raise EditError(f"the {_name(call, spot)} has no gradient in the run; watch with grads=")
         info = info.grad
     value = info.value
     if not isinstance(value, Tensor):
@@ -128,7 +131,7 @@ def _info(call: CallRecord, spot: Spot) -> TensorInfo:
         return found
     only = [info for _, info in leaves(data, kind=TensorInfo)]
     if len(only) != 1:
-        raise EditError(f"the {_name(call, spot)} has nothing at {spot.keys!r} in the run; it is {data!r}")
+        raise EditError(f"the {_name(call, spot)} has no tensor at {spot.keys!r} in the run; it is {data!r}")
     info: TensorInfo = only[0]
     return info
 

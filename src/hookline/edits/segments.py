@@ -1,4 +1,4 @@
-"""Which checkpointed segment is running: the same object in the forward and when a backward pass computes it again."""
+"""Find the running checkpointed segment: one object for the forward and for its recomputation in the backward pass."""
 
 import sys
 from types import FrameType, GeneratorType
@@ -14,10 +14,10 @@ CONTEXT: Any = checkpoint.CheckpointFunction._backward_cls
 
 
 def segment() -> Any:
-    """What `torch.utils.checkpoint` keeps of the innermost segment that is running on this thread; None outside of one.
+    """The object by which `torch.utils.checkpoint` tracks the innermost segment that runs on this thread, or None.
 
-    It is found in PyTorch's own calls on the stack: without reentrant autograd its `_CheckpointFrame`, with it the
-    context of its `CheckpointFunction`.
+    It is found in PyTorch's own frames on the stack: its `_CheckpointFrame`, or with reentrant autograd the context of
+    its `CheckpointFunction`.
     """
     if (
         is_grad_enabled() and current_backward_pass() == -1 and saved_tensor_hooks(True) is None
@@ -34,8 +34,10 @@ def segment() -> Any:
 
 
 def _held(frame: FrameType) -> Any:
-    """What one call of PyTorch's knows of the segment that it runs: found by what it is, since the names of functions
-    and variables change from release to release."""
+    """The segment object among the local variables of one of PyTorch's frames.
+
+    It is recognized by its class, since the names of functions and variables change from release to release.
+    """
     for value in frame.f_locals.values():
         inside = getattr(value, "gi_frame", None) if isinstance(value, GeneratorType) else None
         for held in (value, *(inside.f_locals.values() if inside is not None else ())):

@@ -16,7 +16,7 @@ from torch.nn import GRUCell, Module, MultiheadAttention, RNNBase, RNNCell, RNNC
 from hookline.edits.calls import When
 from hookline.edits.edit import as_edit
 from hookline.edits.generation import generation_step
-from hookline.edits.steps import Change, Skip, edit_calls
+from hookline.edits.hooks import Change, Skip, edit_calls
 from hookline.engine.compiled import is_compile_wrapper, is_compiled
 from hookline.engine.forwarding import original_class
 from hookline.engine.hook import Handle

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from hookline.edits.digest import fingerprint
 from hookline.edits.edit import Edit, as_edit
-from hookline.edits.steps import Change, edit_calls, without_fast_path
+from hookline.edits.hooks import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks

@@ -1,4 +1,4 @@
-"""The steps of an edit: how a change gets into a call, and out of it."""
+"""The hooks of an edit: how it changes a call, and how it is removed."""
 
 import math
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from hookline.model.select import Selection
 from hookline.model.tensors import tensors
 
 Change: TypeAlias = Edit | Callable[[Tensor], Tensor] | list[Any]
-"""What becomes of a tensor: an edit, a function of the tensor, or a list of these, done one after another."""
+"""A change to a tensor: an edit, a function of the tensor, or a list of these, applied one after another."""
 Skip: TypeAlias = bool | Callable[[Call], Any]
-"""Whether a module is left out, or a function of the Call that gives what is returned in its place."""
+"""Whether to skip a module, or a function of the Call that returns the output to use instead."""
 
 
 def edit_calls(
@@ -36,7 +36,7 @@ def edit_calls(
     when: When | generation_step | None = None,
     order: float = 0,
 ) -> Handle:
-    """Put the changes of these parts on the selected modules, as `hookline.edit` says; all of it, or nothing."""
+    """Add hooks that change these parts of the calls of the selected modules: all of them, or none."""
     numbered = when is not None or any(change.located for change in parts.values())
     count = Counted(when, selection.model) if numbered else None
     handles = [without_fast_path(selection)]
@@ -45,11 +45,11 @@ def edit_calls(
             attach([("", selection.model)], make_hooks(before=count.steps.see, order=-math.inf, compiled="leave out"))
         )
     try:
-        steps = _steps(parts, skip, key, at, count)
-        for step in steps.values():
-            step.__qualname__ = _name(parts, skip)
+        hooks = _hooks(parts, skip, key, at, count)
+        for hook in hooks.values():
+            hook.__qualname__ = _name(parts, skip)
         handles.append(
-            attach(selection, make_hooks(order=order, compiled="trace" if count is None else "leave out", **steps))
+            attach(selection, make_hooks(order=order, compiled="trace" if count is None else "leave out", **hooks))
         )
     except BaseException:
         together(*handles).remove()
@@ -57,21 +57,21 @@ def edit_calls(
     return together(*handles)
 
 
-def _steps(parts: dict[str, Edit], skip: Skip, key: Any, at: Any, count: "Counted | None") -> dict[str, HookFunction]:
-    """The steps, by phase, that change these parts of a call."""
-    steps = {PHASES[part]: _changing(part, change, key, at, count) for part, change in parts.items()}
+def _hooks(parts: dict[str, Edit], skip: Skip, key: Any, at: Any, count: "Counted | None") -> dict[str, HookFunction]:
+    """The hook functions, by phase, that change these parts of a call."""
+    hooks = {PHASES[part]: _changing(part, change, key, at, count) for part, change in parts.items()}
     if count is not None or skip is not False:
-        steps["before"] = _beginning(count, steps.get("before"), skip)
-    return steps
+        hooks["before"] = _beginning(count, hooks.get("before"), skip)
+    return hooks
 
 
 def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None") -> HookFunction:
-    """The step that changes one part of a call."""
+    """The hook function that changes one part of a call."""
     get, put = ACCESS[part]
     straight = part == "output" and key is None and at is None and count is None
     new_of = change.change
 
-    def step(call: Call) -> None:
+    def hook(call: Call) -> None:
         value = get(call)
         if straight and type(value) is Tensor:
             call.output = new_of(value, NOWHERE)
@@ -84,26 +84,27 @@ def _changing(part: str, change: Edit, key: Any, at: Any, count: "Counted | None
         spot = Spot(call.path, number, part, keys, index_in(tensor, at), tuple(tensor.shape))
         put(call, with_part(value, keys, _changed(change, tensor, spot)))
 
-    return step
+    return hook
 
 
 def _changed(change: Edit, tensor: Tensor, spot: Spot) -> Tensor:
-    """What an edit makes of a tensor, or of the part of it that the spot says."""
+    """A tensor after an edit of all of it, or of the part that the spot picks."""
     if spot.at is None:
         return change.change(tensor, spot)
     try:
         part = tensor[spot.at]
     except IndexError as error:
-        raise EditError(f"at={spot.at!r} is no index of the {spot.part}, which is {[*tensor.shape]}: {error}") from None
+        message = f"at={spot.at!r} does not index the {spot.part}, which is {[*tensor.shape]}: {error}"
+        raise EditError(message) from None
     whole = tensor.clone()
     whole[spot.at] = change.change(part, spot)
     return whole
 
 
 def _beginning(count: "Counted | None", change: HookFunction | None, skip: Skip) -> HookFunction:
-    """The step that decides whether a call is one of those to be changed, and begins with it."""
+    """The hook function that decides whether a call is edited, and then edits its input or skips the module."""
 
-    def step(call: Call) -> None:
+    def hook(call: Call) -> None:
         if count is not None and not count.begin(call):
             return
         if change is not None:
@@ -113,20 +114,22 @@ def _beginning(count: "Counted | None", change: HookFunction | None, skip: Skip)
         elif skip:
             call.instead = lambda module_call, *args, **kwargs: skip(call)
 
-    return step
+    return hook
 
 
 def _name(parts: dict[str, Edit], skip: Skip) -> str:
-    """An edit as an error names it."""
-    said = [f"{part}={change!r}" for part, change in parts.items()]
+    """An edit as errors name it."""
+    shown = [f"{part}={change!r}" for part, change in parts.items()]
     if skip is not False:
-        said.append(f"skip={getattr(skip, '__qualname__', skip)}")
-    return f"edit({', '.join(said)})"
+        shown.append(f"skip={getattr(skip, '__qualname__', skip)}")
+    return f"edit({', '.join(shown)})"
 
 
 def without_fast_path(selection: Selection) -> Handle:
-    """Have the modules inside `nn.TransformerEncoderLayer`s called: its fused path passes them by, unless one has a
-    hook of PyTorch's."""
+    """Make `nn.TransformerEncoderLayer` call the modules inside it.
+
+    Its fused path does not call them unless one of them has a PyTorch forward hook, so one is added.
+    """
     layers = outermost(selection.model, lambda module: isinstance(module, TransformerEncoderLayer))
     inside = {id(part) for layer in layers for part in layer.modules() if part is not layer}
     added = [module.register_forward_hook(_nothing) for _, module in selection if id(module) in inside]
@@ -139,11 +142,11 @@ def without_fast_path(selection: Selection) -> Handle:
 
 
 def _nothing(module: Any, args: Any, output: Any) -> None:
-    """A hook that is only to be there."""
+    """A hook without effect: that it exists is enough."""
 
 
 def _given_back(module_call: Any, *args: Any, **kwargs: Any) -> Any:
-    """A call that gives back what it was given."""
+    """The replacement for a skipped module: returns its first argument, or else the only tensor in its arguments."""
     if args and isinstance(args[0], Tensor):
         return args[0]
     value = named(args, kwargs)
@@ -166,7 +169,7 @@ def _put_grad_input(call: Call, value: Any) -> None:
     call.grad_input, call.grad_kwargs = as_arguments(value)
 
 
-NOWHERE = Spot("", 0, "", ())  # for edits that do not ask
+NOWHERE = Spot("", 0, "", ())  # for edits that do not use it
 PHASES = {"input": "before", "output": "after", "grad_output": "backward_before", "grad_input": "backward"}
 GRADIENTS = ("grad_output", "grad_input")
 ACCESS: dict[str, tuple[Callable[[Call], Any], Callable[[Call, Any], None]]] = {
