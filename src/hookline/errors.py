@@ -1,35 +1,35 @@
-"""Every exception that hookline raises on purpose.
+"""The exceptions that hookline raises.
 
     HooklineError
-    ├── ArgumentError       a function was given an argument that it cannot take; a ValueError
-    │   ├── ArgumentTypeError    one of a wrong type; a TypeError too
+    ├── ArgumentError       an argument has a wrong value; a ValueError
+    │   ├── ArgumentTypeError    an argument has a wrong type; a TypeError too
     │   └── SelectionError       a pattern, type or module picks nothing in this model
     ├── AttachError         a module cannot be hooked
-    ├── EditError           an edit does not fit the call that it is to change
-    ├── CompareError        two models or runs cannot be compared as was asked
-    ├── GradientError       a gradient cannot be seen here, or one that a hook assigned does not fit
-    ├── RecordError         a run was asked for something that it does not hold
+    ├── EditError           an edit does not fit the call that it should change
+    ├── CompareError        two models or runs cannot be compared as requested
+    ├── GradientError       a gradient cannot be seen here, or a hook assigned one that does not fit
+    ├── RecordError         a result does not hold what was requested
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
     ├── NonFiniteError      a guard found NaN or Inf in a training step
-    ├── StoreError          a saved run cannot be written, or read back
+    ├── StoreError          a saved result cannot be written or read back
     └── SourceError         a MODEL or --inputs SPEC cannot be turned into a model or its inputs
 
-Each says what happened, where, and what to do about it.
+Each message says what happened, where, and what to do about it.
 """
 
 from typing import Any
 
 
 class HooklineError(Exception):
-    """The root: `except HooklineError` catches whatever hookline itself complains about."""
+    """The base class: `except HooklineError` catches every error that hookline raises."""
 
 
 class ArgumentError(HooklineError, ValueError):
-    """A function was given an argument that it cannot take."""
+    """An argument has a wrong value."""
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
-    """A function was given an argument of a wrong type."""
+    """An argument has a wrong type."""
 
 
 class SelectionError(ArgumentError, LookupError):
@@ -41,19 +41,19 @@ class AttachError(HooklineError):
 
 
 class EditError(HooklineError):
-    """An edit does not fit the call that it is to change."""
+    """An edit does not fit the call that it should change."""
 
 
 class CompareError(HooklineError):
-    """Two models or runs cannot be compared as was asked."""
+    """Two models or runs cannot be compared as requested."""
 
 
 class GradientError(HooklineError):
-    """A gradient cannot be seen here, or one that a hook assigned does not fit."""
+    """A gradient cannot be seen here, or a hook assigned one that does not fit."""
 
 
 class RecordError(HooklineError, LookupError):
-    """A run was asked for something that it does not hold."""
+    """A result does not hold what was requested."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -66,13 +66,13 @@ class ChangedTensorError(RecordError):
 class NonFiniteError(HooklineError, ArithmeticError):
     """A guard found NaN or Inf in a training step.
 
-    - `path`, `index`: the call that made it, as far as is known: in the forward the one that gave it, or in whose own
-      code it was made, and of what came from outside the first that gave it on; in the backward the one that took the
-      tensor, or where that is not sure the one that gave it. `index` is None where it is the gradient of a parameter,
-      to which every call of the module adds;
-    - `phase`: "forward" or "backward"; `step`: how many outermost calls, of the model or of modules in it that were
-      called by themselves, the guard had seen before this one;
-    - `run`: a `Run` of the last calls before it, and of those around them.
+    - `path`: the module that produced it, as far as known. In the forward that is the module that returned it, or whose
+      own code computed it, or the first to return it where it came from outside. In the backward it is the module that
+      received the tensor, or where that is uncertain the one that returned it;
+    - `index`: the call of that module, None for the gradient of a parameter, which every call adds to;
+    - `phase`: "forward" or "backward";
+    - `step`: how many outermost calls, of the model or of modules called directly, the guard saw before this one;
+    - `run`: a `Run` of the last calls before it, and of the calls around them.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class NonFiniteError(HooklineError, ArithmeticError):
 
 
 class StoreError(HooklineError):
-    """A saved run cannot be written, or read back."""
+    """A saved result cannot be written or read back."""
 
 
 class SourceError(HooklineError):

@@ -83,7 +83,7 @@ def test_the_error_names_the_module_that_made_it_and_what_it_made(value: float, 
     assert (error.path, error.index, error.phase, error.step) == ("2", 0, "forward", 0)
     assert str(error).startswith(f"{name} in the output of 2 (Gives, call 0), in the forward of step 0: ")
     assert "among 12 elements of float32[3, 4] cpu" in str(error)
-    assert "it was made there" in str(error)
+    assert "so it originated here" in str(error)
 
 
 def test_the_error_counts_the_elements() -> None:
@@ -160,7 +160,7 @@ def test_what_was_there_in_the_input_already_is_said_to_be() -> None:
     error = found_in(toy(), torch.tensor([[1.0, NAN, 2.0, 3.0]]))
 
     assert error.path == "0"
-    assert "What it was given had NaN already; no watched module gave that." in str(error)
+    assert "Its inputs had NaN already, which no watched module returned." in str(error)
 
 
 def test_minus_infinity_passes_if_an_argument_had_it() -> None:
@@ -174,7 +174,7 @@ def test_a_row_that_a_mask_hides_whole_gives_nan_which_is_found() -> None:
 
     error = found_in(attention, torch.zeros(2), torch.full((2,), -INF))
 
-    assert "What it was given had -Inf already" in str(error)
+    assert "Its inputs had -Inf already" in str(error)
 
 
 def test_masks_of_integers_and_of_the_smallest_number_are_no_alarm() -> None:
@@ -198,7 +198,7 @@ def test_parameters_that_are_not_finite_already_are_named() -> None:
     error = found_in(model)
 
     assert error.path == "2.0"
-    assert "Its own weight is not finite already." in str(error)
+    assert "Its own weight already had NaN or Inf." in str(error)
 
 
 def in_two_calls() -> nn.ModuleDict:
@@ -224,7 +224,7 @@ def test_what_the_loop_itself_spoils_between_two_calls_is_told_of() -> None:
         model["second"](model["first"](torch.ones(3, 4)) * NAN)
 
     assert [(error.path, error.step) for error in told] == [("second", 1)]
-    assert "What it was given had NaN already; no watched module gave that." in str(told[0])
+    assert "Its inputs had NaN already, which no watched module returned." in str(told[0])
 
 
 def test_bad_gradient_in_a_loop_names_its_call() -> None:
@@ -254,7 +254,7 @@ def test_container_that_spoils_a_childs_input_is_named(device: str, request: pyt
 
     assert (error.path, error.index, error.phase) == ("0", 0, "forward")
     assert str(error).startswith("NaN in the output of 0.last (Linear, call 0)")
-    assert "it was made in the code of 0 (Block, call 0)" in str(error)
+    assert "It originated in the code of 0 (Block, call 0)" in str(error)
 
 
 @pytest.mark.parametrize("device", ["at once", "deferred"])
@@ -271,7 +271,7 @@ def test_a_container_that_hands_on_a_part_of_its_input_is_not_named(
     error = found_in(nn.Sequential(Half(None)), torch.full((3, 8), NAN), backward=True)
 
     assert error.path == "0.first"
-    assert "no watched module gave that" in str(error)
+    assert "which no watched module returned." in str(error)
 
 
 def test_containers_mask_is_not_blamed_for_a_childs_nan() -> None:
@@ -290,7 +290,7 @@ def test_an_operation_in_place_on_what_another_module_gave_is_seen() -> None:
     error = found_in(chain(lambda x: x.mul_(NAN)))
 
     assert error.path == "1"
-    assert "it was made there" in str(error)
+    assert "so it originated here" in str(error)
 
 
 def test_what_a_container_gives_on_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_bad_gradient_names_the_module_whose_backward_made_it() -> None:
 
     assert (error.path, error.index, error.phase) == ("2", 0, "backward")
     assert str(error).startswith("Inf in the gradient of the output of 1 (Gives, call 0), in the backward of step 0: ")
-    assert "That output went to 2 (Gives, call 0): it was made in the backward of that" in str(error)
+    assert "That output went to 2 (Gives, call 0). It originated in the backward of that" in str(error)
 
 
 def test_gradient_spoiled_by_loss_names_maker_of_its_input() -> None:
@@ -321,7 +321,7 @@ def test_gradient_spoiled_by_loss_names_maker_of_its_input() -> None:
         (model(torch.ones(3, 4)).sum() * 0).sqrt().backward()
 
     assert (caught.value.path, caught.value.phase) == ("3", "backward")
-    assert "No one watched module is known to take that output" in str(caught.value)
+    assert "No single watched module is known to receive that output" in str(caught.value)
 
 
 def test_consumer_is_not_named_if_the_tensor_left_the_model() -> None:
@@ -342,7 +342,7 @@ def test_consumer_is_not_named_if_the_tensor_left_the_model() -> None:
         (output.sum() + hidden.square().sum(1).sqrt().mean()).backward()
 
     assert (caught.value.path, caught.value.phase) == ("body", "backward")
-    assert "That output went to head (Linear, call 0), and out of the model (Hidden, call 0) too" in str(caught.value)
+    assert "That output went to head (Linear, call 0) and was returned by the model (Hidden, call 0)" in str(caught.value)
 
 
 def test_backward_after_a_failed_one_is_guarded() -> None:
@@ -395,8 +395,8 @@ def test_the_error_of_a_backward_speaks_of_loss_scalers() -> None:
 def test_the_message_tells_of_the_last_calls_with_their_bounds() -> None:
     error = found_in(chain(lambda x: x * 0 + 2, with_value(NAN)))
 
-    assert "The last before it:\n  0 (Linear, call 0) gave float32[3, 4], from " in str(error)
-    assert "  1 (Gives, call 0) gave float32[3, 4], from 2 to 2\n" in str(error)
+    assert "The last values before it:\n  0 (Linear, call 0) returned float32[3, 4], from " in str(error)
+    assert "  1 (Gives, call 0) returned float32[3, 4], from 2 to 2\n" in str(error)
 
 
 def test_the_run_holds_the_last_calls_and_those_around_them() -> None:
@@ -505,8 +505,8 @@ def test_on_a_device_backward_raises_and_names_the_module(deferred: list[int]) -
             loss.backward()
 
     assert (caught.value.path, caught.value.phase) == ("2", "forward")
-    assert "it was made there" in str(caught.value)
-    assert "how many is not known" in str(caught.value)
+    assert "so it originated here" in str(caught.value)
+    assert "no longer exists, so its NaN and Inf are not counted" in str(caught.value)
 
 
 def test_on_a_device_a_gradient_is_found(deferred: list[int]) -> None:
@@ -531,7 +531,7 @@ def test_on_a_device_what_was_there_already_is_said_to_be(deferred: list[int]) -
     error = found_in(toy(), torch.full((1, 4), NAN), backward=True)
 
     assert error.path == "0"
-    assert "What it was given had NaN already" in str(error)
+    assert "Its inputs had NaN already" in str(error)
 
 
 def test_on_a_device_a_forward_without_graph_is_judged_at_the_next(deferred: list[int]) -> None:
@@ -657,7 +657,7 @@ def test_on_a_device_4096_figures_wait_for_a_backward_and_no_more(deferred: list
 def test_error_has_five_lines_and_its_run_sixteen_tensors() -> None:
     error = found_in(chain(*[torch.relu] * 20, with_value(NAN)))
 
-    assert sum(" gave " in line for line in str(error).splitlines()) == 5
+    assert sum(" returned float32" in line for line in str(error).splitlines()) == 5
     assert len([call for call in error.run if call.path]) == 16 + 1
     assert error.run.calls[1].path == "5"
 

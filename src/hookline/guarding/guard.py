@@ -1,4 +1,4 @@
-"""guarding(selection): the steps that look whether what modules give, and its gradients, is finite."""
+"""The hooks of a guard: they check that outputs of modules, and the gradients of these outputs, are finite."""
 
 import logging
 import os
@@ -31,15 +31,16 @@ from hookline.torch_private import StopRecomputing, at_end_of_backward, current_
 Then: TypeAlias = Literal["raise", "log"] | Callable[[NonFiniteError], Any]
 """What a guard does with an error: raise it, log it, or call a function with it."""
 LAST = float("inf")
-MOST_RECENT = 64  # outputs of outermost calls that are recognized where a later one is given them
-MOST_WAITING = 4096  # looks on a device that wait for a backward pass, which may never come
+MOST_RECENT = 64  # outputs of outermost calls that are recognized when a later call receives them
+MOST_WAITING = 4096  # looks on a device that wait for a backward pass, which may never run
 logger = logging.getLogger("hookline")
 
 
 def guarding(
     selection: Selection, *, then: Then, grads: bool, last: int, save: str | os.PathLike[str] | None
 ) -> Handle:
-    """Put a guard on the selected modules, as `hookline.guard` says; gives its undo."""
+    """Add a guard to the selected modules, with the arguments of `hookline.guard`; returns the handle that removes
+    it."""
     guard = Guard(selection, then=then, grads=grads, last=last, save=save)
     with ExitStack() as undo:
         undo.callback(guard.close)
@@ -47,7 +48,7 @@ def guarding(
             attach(selection, make_hooks(before=guard.begin, always=guard.end, order=LAST, compiled="outside"))
         )
         if not any(module is selection.model for _, module in selection):
-            # The calls of the model itself tell one step from the next; of a compiled one they are all there is to see.
+            # The calls of the model itself separate the steps; of a compiled model they are all that is visible.
             end = guard.end if "" in selection.modules else guard.leave
             whole = [("", selection.model)]
             undo.enter_context(
@@ -57,13 +58,19 @@ def guarding(
 
 
 def nothing() -> None:
-    """Where no backward pass runs."""
+    """The value of `Guard.passing` while no backward pass runs."""
 
 
 class Step:
-    """One outermost call, of the model or of a module that the loop calls itself, with all that follows from it: how
-    many came before, what was looked at, what each call was given, what waits on a device, whether something was found,
-    and whether a backward pass is to be expected."""
+    """One outermost call, of the model or of a module that the loop calls directly, and the backward pass after it.
+
+    - `number`: how many steps came before;
+    - `known`: the looks at tensors, by id;
+    - `given`: the looks at the arguments of each call, by its number;
+    - `waiting`: looks whose figures are still on a device;
+    - `found`: whether NaN or Inf was found;
+    - `expects`: whether a backward pass is expected.
+    """
 
     __slots__ = ("expects", "found", "given", "known", "number", "waiting")
 
@@ -75,13 +82,13 @@ class Step:
         self.found = self.expects = False
 
     def look_at(self, tensor: Tensor) -> Look | None:
-        """The look at a tensor that has not changed since."""
+        """The look at a tensor, if the tensor has not changed since."""
         look = self.known.get(id(tensor))
         return look if look is not None and look.of(tensor) else None
 
 
 class Guard:
-    """The steps of one guard and what they know: of the present step all looks, of those before the last few."""
+    """The hook functions of one guard and their state: all looks of this step, and the last few of earlier ones."""
 
     def __init__(self, selection: Selection, *, then: Then, grads: bool, last: int, save: Any) -> None:
         self.model = type(selection.model).__name__
@@ -92,9 +99,9 @@ class Guard:
         self.running: dict[Call, tuple[CallRecord, tuple[Look, ...]]] = {}
         self.latest = Step(-1)
         self.own = threading.local()
-        self.unread: list[Step] = []  # with looks that wait
+        self.unread: list[Step] = []  # those with looks that wait
         self.reading = threading.RLock()
-        self.passing: Callable[[], object] = nothing  # what a backward pass will call at its end, while there is one
+        self.passing: Callable[[], object] = nothing  # a reference to what the running backward pass calls at its end
         self.calls = 0
         self.began = time.perf_counter()
         self.open = True
@@ -102,7 +109,7 @@ class Guard:
     # Forward
 
     def begin(self, call: Call) -> None:
-        """Open the record of a call, and see which of its arguments are known."""
+        """Start the record of a call, and find the looks at its arguments."""
         record = CallRecord()
         record.parent = self._around(call)
         if record.parent is None and current_backward_pass() == -1:
@@ -126,13 +133,13 @@ class Guard:
         record.began = time.perf_counter() - self.began
 
     def end(self, call: Call) -> None:
-        """Close the record of a call, and look at what it gave."""
+        """Finish the record of a call, and look at its output."""
         record, inputs = self.running.pop(call, (None, ()))
         if record is None or not self.open:
             return
         record.seconds = time.perf_counter() - self.began - record.began
         if call.error is not None:
-            if not isinstance(call.error, StopRecomputing):  # that is how a checkpoint ends its recomputing
+            if not isinstance(call.error, StopRecomputing):  # a checkpoint ends its recomputation by raising this
                 record.error = f"{type(call.error).__name__}: {call.error}"
             return
 
@@ -147,14 +154,14 @@ class Guard:
             self._expect_backward(step, call)
 
     def leave(self, call: Call) -> None:
-        """Close the record of a call of the model where only what is inside it is guarded."""
+        """Finish the record of a call of the model where only modules inside it are guarded."""
         record, _ = self.running.pop(call, (None, ()))
         if record is not None and record.parent is None:
             self._expect_backward(self._step, call)
 
     @property
     def _step(self) -> Step:
-        """The step that this thread is in; the latest where it has begun none, as the threads of autograd."""
+        """The step of this thread; the latest one where the thread has begun none, as autograd's threads do."""
         step: Step = getattr(self.own, "step", self.latest)
         return step
 
@@ -170,8 +177,11 @@ class Guard:
         return None if parent is None else self.running[parent][0]
 
     def _given(self, step: Step, record: CallRecord, looks: list[Look], tensor: Tensor) -> TensorInfo:
-        """What is known of an argument. One that no guarded module gave is looked at where that is needed; on a device
-        now, because later it may be gone."""
+        """The info of an argument.
+
+        A tensor that no guarded module returned is looked at when needed. On a device that is now, because later the
+        tensor may no longer exist.
+        """
         look = step.look_at(tensor) or self._look_at_recent(step, tensor)
         if look is None:
             info = describe(tensor)
@@ -186,7 +196,7 @@ class Guard:
         return look.info
 
     def _gave(self, step: Step, record: CallRecord, looks: list[Look], tensor: Tensor) -> TensorInfo:
-        """What is known of an output, which is looked at unless an inner module gave it, and it is unchanged."""
+        """The info of an output. It is looked at unless an inner module returned it and it has not changed since."""
         known = step.look_at(tensor)
         if known is not None and known.looked:
             known.leaves.append(record)
@@ -203,27 +213,27 @@ class Guard:
         return info
 
     def _remember(self, step: Step, record: CallRecord, tensor: Tensor) -> None:
-        """Know again what an outermost call gave, where the loop gives it to another."""
+        """Keep a look at the output of an outermost call, to recognize it when the loop passes it to another call."""
         if can_be_unfinite(tensor):
             self._recent.append(step.look_at(tensor) or Look(tensor, describe(tensor), record))
 
     @property
     def _recent(self) -> deque[Look]:
-        """The looks at what the last outermost calls in this thread gave, of tensors that are alive."""
+        """The looks at the outputs of the last outermost calls in this thread."""
         recent: deque[Look] | None = getattr(self.own, "recent", None)
         if recent is None:
             recent = self.own.recent = deque(maxlen=MOST_RECENT)
         return recent
 
     def _look_at_recent(self, step: Step, tensor: Tensor) -> Look | None:
-        """The look at a tensor that an earlier outermost call gave, if it has not changed since."""
+        """The look at a tensor that an earlier outermost call returned, if it has not changed since."""
         look = next((look for look in self._recent if look.of(tensor)), None)
         if look is not None:
             step.known[id(tensor)] = look
         return look
 
     def _expect_backward(self, step: Step, call: Call) -> None:
-        """Without a look at gradients, have the backward pass tell of its end where looks wait for it."""
+        """If gradients are not guarded and looks wait, be called at the end of the backward pass to read them."""
         if self.grads or not step.waiting or not is_grad_enabled():
             return
 
@@ -248,11 +258,11 @@ class Guard:
         self._settle(step, seen)
 
     def _await_end(self, step: Step) -> None:
-        """Be called once when this backward pass is through, and not for those that it runs inside itself."""
+        """Be called once at the end of this backward pass, and not for passes that run inside it."""
         if self.passing() is None:
-            tell = partial(self._end_of_pass, step)
-            self.passing = weakref.ref(tell)  # the pass alone holds it: one that an error ended holds it no more
-            at_end_of_backward(tell)
+            finish = partial(self._end_of_pass, step)
+            self.passing = weakref.ref(finish)  # only the pass holds it, so an error in the pass frees it
+            at_end_of_backward(finish)
 
     def _end_of_pass(self, step: Step) -> None:
         try:
@@ -276,10 +286,10 @@ class Guard:
                 look.look()
                 self._settle(step, look)
 
-    # What was seen
+    # Judging
 
     def _settle(self, step: Step, look: Look) -> None:
-        """Judge a look, now or when its figures are here."""
+        """Judge a look, now or once its figures are on the CPU."""
         if look.waiting is None:
             self._judge(step, look)
             return
@@ -291,7 +301,7 @@ class Guard:
             self._await_end(step)
 
     def _read(self) -> None:
-        """Fetch what waits on a device, together, and judge it in the order in which it was looked at."""
+        """Fetch all figures that wait on a device at once, and judge them in the order of the looks."""
         with self.reading:
             waiting = [(step, look) for step in self.unread for look in step.waiting]
             for step in self.unread:
@@ -302,7 +312,7 @@ class Guard:
             self._judge(step, look)
 
     def _judge(self, step: Step, look: Look) -> None:
-        """Tell of a look that is not finite, if it is the first of its step and no mask."""
+        """Report a look that is not finite, if it is the first of its step and not a mask."""
         inputs, look.inputs = look.inputs, ()
         is_argument = look.record is None and look.phase == "forward"
         if step.found or is_argument or not look.looked:
@@ -313,10 +323,10 @@ class Guard:
                 self.before.append(look)
             return
         step.found = True
-        if not any(given.record is not None and given.broken for given in bad):  # else an earlier call's was told of
-            self._tell(step, look, bad)
+        if not any(given.record is not None and given.broken for given in bad):  # else an earlier call was reported
+            self._report(step, look, bad)
 
-    def _tell(self, step: Step, look: Look, bad_inputs: Sequence[Look]) -> None:
+    def _report(self, step: Step, look: Look, bad_inputs: Sequence[Look]) -> None:
         maker = maker_of(look, bad_inputs, step.given)
         module = self.modules.get(look.name.rpartition(".")[0] if maker is None else maker.path)
         error = failure(
@@ -337,22 +347,22 @@ class Guard:
             else:
                 self.then(error)
         finally:
-            del error  # its traceback holds this frame: a cycle that would keep the step's tensors
+            del error  # its traceback holds this frame: the cycle would keep the step's tensors alive
 
     def _save(self, error: NonFiniteError) -> None:
-        """Save the run of the first error, and say so."""
+        """Save the run of the first error, and add where to the message."""
         folder, self.save = self.save, None
         if folder is None or error.run is None:
             return
         try:
             error.run.save(folder)
-            said = f"Its run is saved: hookline.load({os.fspath(folder)!r})."
+            line = f"Its run is saved: hookline.load({os.fspath(folder)!r})."
         except StoreError as failed:
-            said = f"Its run could not be saved: {failed}"
-        error.args = (f"{error}\n{said}",)
+            line = f"Its run could not be saved: {failed}"
+        error.args = (f"{error}\n{line}",)
 
     def close(self) -> None:
-        """Judge what still waits, and look no more. While another error is on its way, what is found is logged."""
+        """Judge the looks that still wait, and stop. While another exception propagates, an error is only logged."""
         if self.then == "raise" and sys.exception() is not None:
             self.then = "log"
         try:

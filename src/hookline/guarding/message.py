@@ -1,4 +1,4 @@
-"""What is said of a value that is not finite: which call made it, with what before it, as an error and as a run."""
+"""The error about NaN or Inf in a tensor: the call that produced it, the values before it, and a run of these calls."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +26,13 @@ def failure(
     before: Sequence[Look],
     module: Module | None,
 ) -> NonFiniteError:
-    """The error about one tensor that is not finite: `maker` is the call that made it, `before` are the looks that came
-    before, oldest first, `module` is the one that is asked whether its parameters were so already."""
+    """The error about one tensor that is not finite.
+
+    - `maker`: the call that produced it, as `maker_of` finds it;
+    - `bad_inputs`: looks at the inputs of its call that are not finite;
+    - `before`: the looks before this one, oldest first;
+    - `module`: the module whose parameters may hold NaN or Inf already.
+    """
     path, index = (look.name.rpartition(".")[0], None) if maker is None else (maker.path, maker.index)
     parts = [
         f"{_kind(look)} in {_what(look)}, in the {look.phase} of step {step}{_amount(look)}.",
@@ -42,10 +47,13 @@ def failure(
 
 
 def maker_of(look: Look, bad_inputs: Sequence[Look], given: Mapping[int, Sequence[Look]]) -> CallRecord | None:
-    """The call that made it, as far as that is sure: in the forward the one that gave it, or the one around in whose
-    code the arguments of that were made so; in the backward the one that took the tensor, if that is one, and the
-    tensor did not leave a call around that one too; else the one that gave it. `given` are the looks at what each call
-    was given, by its number."""
+    """The call that produced NaN or Inf, as far as that is certain.
+
+    In the forward: the call that returned it, or the call around it whose own code put NaN or Inf in the arguments. In
+    the backward: the call that received the tensor, if there is only one and the tensor did not also leave a call
+    around that one; else the call that returned it. `given` holds the looks at the arguments of each call, by its
+    number.
+    """
     if look.phase == "forward":
         arounds = (_made_around(bad, given) for bad in bad_inputs if bad.broken)
         return next((call for call in arounds if call is not None), look.record)
@@ -54,7 +62,7 @@ def maker_of(look: Look, bad_inputs: Sequence[Look], given: Mapping[int, Sequenc
 
 
 def _made_around(bad: Look, given: Mapping[int, Sequence[Look]]) -> CallRecord | None:
-    """The call in whose code an argument was made that no guarded call gave; None where it came from outside."""
+    """The call whose own code computed an argument that no guarded call returned; None where it came from outside."""
     while bad.record is None and bad.takers and bad.takers[0].parent is not None:
         around = bad.takers[0].parent
         came_in = [look for look in given.get(around.number, ()) if look.now().broken]
@@ -65,20 +73,20 @@ def _made_around(bad: Look, given: Mapping[int, Sequence[Look]]) -> CallRecord |
 
 
 def _taker(look: Look) -> CallRecord | None:
-    """The one innermost call that took a tensor; None where there are several, or none is known."""
+    """The one innermost call that received a tensor; None where there are several, or none is known."""
     around = {id(above) for taker in look.takers for above in taker.around()}
     innermost = [taker for taker in look.takers if id(taker) not in around]
     return innermost[0] if len(innermost) == 1 else None
 
 
 def _outside(look: Look, taker: CallRecord) -> CallRecord | None:
-    """The call around a taker that a tensor left too, if there is one: what comes after may have taken it as well."""
+    """A call around a taker that also returned the tensor, if any: code after that call may use it as well."""
     around = {id(above) for above in taker.around()}
     return next((call for call in look.leaves if id(call) in around), None)
 
 
 def run_of(looks: Iterable[Look], *, model: str) -> Run:
-    """The calls of these looks and those around them, in order, with what is known of their tensors by now."""
+    """A run of the calls of these looks and the calls around them, in order, with the statistics known by now."""
     calls: dict[int, CallRecord] = {}
     for look in looks:
         _fill(look)
@@ -91,7 +99,7 @@ def run_of(looks: Iterable[Look], *, model: str) -> Run:
 
 
 def _fill(look: Look) -> None:
-    """Put the statistics of a look where a run looks for them."""
+    """Store the statistics of a look in its TensorInfo, where a run reads them."""
     look.info._stats = look.stats() or look.info._stats
 
 
@@ -114,7 +122,7 @@ def _amount(look: Look) -> str:
     stats = look.stats()
     tensor = f"{look.info.dtype_name}{[*look.info.shape]} {look.info.device}"
     if stats is None or math.isnan(stats.nan):
-        return f": a {tensor} that is gone, so how many is not known"
+        return f": a {tensor} that no longer exists, so its NaN and Inf are not counted"
     alive = look.tensor
     found = None if alive is None else spots(alive)
     where = f", {found.where}" if found is not None and found.where else ""
@@ -124,22 +132,23 @@ def _amount(look: Look) -> str:
 def _origin(look: Look, maker: CallRecord | None, bad_inputs: Sequence[Look]) -> str:
     if look.phase == "forward":
         if not bad_inputs:
-            return "What it was given was finite, as far as is known: it was made there."
+            return "Its inputs were finite, as far as known, so it originated here."
         given = " and ".join(dict.fromkeys(_kind(given) for given in bad_inputs))
         if maker is not None and maker is not look.record:
-            made = f"it was made in the code of {name_of(maker)}, or of a module in it that is not watched"
-            return f"What it was given had {given} already, which no watched module gave: {made}."
-        return f"What it was given had {given} already; no watched module gave that."
+            where = f"in the code of {name_of(maker)}, or in a module in it that is not watched"
+            return f"Its inputs had {given} already, which no watched module returned. It originated {where}."
+        return f"Its inputs had {given} already, which no watched module returned."
     if look.record is None:
-        return "The gradients of all outputs were finite: it was made where that parameter is used."
+        return "The gradients of all outputs were finite, so it originated where that parameter is used."
     taker = _taker(look)
     outside = None if taker is None else _outside(look, taker)
     if taker is not None and outside is not None:
-        made = f"it was made in the backward of that, or of what comes after {name_of(outside)}"
-        return f"That output went to {name_of(taker)}, and out of {name_of(outside)} too: {made}."
+        where = f"in the backward of that, or of the code after {name_of(outside)}"
+        return f"That output went to {name_of(taker)} and was returned by {name_of(outside)}. It originated {where}."
     if maker is None or maker is look.record:
-        return "No one watched module is known to take that output: it was made in the backward of what does."
-    return f"That output went to {name_of(maker)}: it was made in the backward of that, or of what is computed beside."
+        return "No single watched module is known to receive that output. It originated in the backward of what does."
+    where = "in the backward of that, or of other code that uses the output"
+    return f"That output went to {name_of(maker)}. It originated {where}."
 
 
 def _bad_parameters(module: Module | None) -> list[str]:
@@ -147,7 +156,7 @@ def _bad_parameters(module: Module | None) -> list[str]:
         return []
     with torch.no_grad():
         bad = [name for name, tensor in with_data(module) if can_be_unfinite(tensor) and not _is_finite(tensor)]
-    return [f"Its own {few(bad)} {'is' if len(bad) == 1 else 'are'} not finite already."] if bad else []
+    return [f"Its own {few(bad)} already had NaN or Inf."] if bad else []
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -157,24 +166,24 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 def _lines(before: Sequence[Look]) -> list[str]:
     looks = [look for look in before if look.looked and look.record is not None][-SHOWN:]
-    return ["The last before it:", *map(_line, looks)] if looks else []
+    return ["The last values before it:", *map(_line, looks)] if looks else []
 
 
 def _line(look: Look) -> str:
     assert look.record is not None
-    gave = "gave" if look.phase == "forward" else "got the gradient"
+    verb = "returned" if look.phase == "forward" else "received the gradient"
     bounds = f"from {look.low:.4g} to {look.high:.4g}"
-    return f"  {name_of(look.record)} {gave} {look.info.dtype_name}{[*look.info.shape]}, {bounds}"
+    return f"  {name_of(look.record)} {verb} {look.info.dtype_name}{[*look.info.shape]}, {bounds}"
 
 
 def _advice(look: Look, path: str) -> str:
     where = f'hookline.watch(model, "{path}.**", inputs="stats", grads=True)' if path else "hookline.watch(model)"
-    told = f"error.run holds the last calls; {where} on the same batch shows more."
+    text = f"error.run holds the last calls; {where} on the same batch shows more."
     if look.phase == "forward":
-        return told
-    return f"{told}\nA loss scaler lets gradients overflow on purpose: with one, guard(model, grads=False)."
+        return text
+    return f"{text}\nA loss scaler lets gradients overflow on purpose: use guard(model, grads=False) with one."
 
 
 def name_of(call: CallRecord) -> str:
-    """A call as messages name it: path, class, which call."""
+    """A call as messages name it: path, class, number of the call."""
     return f"{call.path or 'the model'} ({call.type}, call {call.index})"
