@@ -137,7 +137,7 @@ def test_missing_path_names_the_nearest(result: Any) -> None:
 
 
 def test_missing_number_says_how_many_there_are(result: Any) -> None:
-    with pytest.raises(RecordError, match=rf"'inner' has \d {result.entry}s? in the {result.noun}, and none at 100"):
+    with pytest.raises(RecordError, match=rf"'inner' has \d {result.entry}s? in the {result.noun}, but none at 100"):
         result["inner", 100]
 
 

@@ -1,4 +1,4 @@
-"""load: a saved result of any kind, back from its folder."""
+"""Load a saved result of any kind from its folder."""
 
 import os
 from importlib import import_module
@@ -7,7 +7,7 @@ from typing import Any
 from hookline.store.folder import read_any
 from hookline.store.members import damage_told
 
-DOCUMENTS = {  # which module reads a document of which kind; imported when one is loaded
+DOCUMENTS = {  # the module that reads each kind of document, imported when one is loaded
     "run": "hookline.record.run_document",
     "diff": "hookline.compare.diff_document",
     "findings": "hookline.checking.findings_document",
@@ -18,10 +18,9 @@ DOCUMENTS = {  # which module reads a document of which kind; imported when one 
 
 
 def load(folder: str | os.PathLike[str]) -> Any:
-    """The result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep or Hooks. It prints, pages and
-    exports as the original.
+    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep or Hooks.
 
-    Raises StoreError that says what is wrong where it cannot be read.
+    It prints, exports and writes its page like the original. Raises StoreError where it cannot be read.
 
     >>> import tempfile, torch, hookline
     >>> model = torch.nn.Linear(2, 1)

@@ -1,4 +1,4 @@
-"""Result: the base of everything that a tool returns, and the door to the renderers that show it."""
+"""Result: the base class of everything that a tool returns, and the lookup of the renderer that shows it."""
 
 import json
 import operator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Entry(Protocol):
-    """One part of a result: it belongs to a module."""
+    """One entry of a result, which belongs to a module."""
 
     @property
     def path(self) -> str:
@@ -30,18 +30,20 @@ R = TypeVar("R")
 
 
 class Result(ABC, Generic[E_co]):
-    """What a tool returns: entries in order, each of one module. Every result has the same faces.
+    """What a tool returns: a sequence of entries, each of one module. Every result has the same interface.
 
-    - `result[path]`: the first entry of a module (of a profile, all of its calls together); `result[path, i]`: its
-      entry number `i`, which is the call's index where an entry is a call, negative numbers from the last;
-    - `result[i]`: the entry at a place, a slice gives a tuple; iteration and `len` go over all entries; `in` takes a
-      path or an entry;
-    - `bool(result)`: whether something was found: calls, costs, cells, hooks; in findings something above a note; in a
-      diff a difference;
-    - `summary`: the result in a line or two of text; printed it is a table, in a notebook a table or a page;
-    - `save(folder)`, read by `hookline.load`; `page(file)`, `to_dict()`, `to_json()`, `to_pandas()`.
+    - `result[path]`: the first entry of a module; in a profile, all of its calls together;
+    - `result[path, i]`: entry `i` of a module, which for calls is the index of the call; negative from the last;
+    - `result[i]`: an entry by position; a slice returns a tuple;
+    - `len(result)`, iteration: over all entries;
+    - `x in result`: takes a path or an entry;
+    - `bool(result)`: whether it has entries; for findings, whether one is above a note; for a diff, whether anything
+      differs;
+    - `summary`: the result in a line or two; `print` shows a table, a notebook a table or a page;
+    - `save(folder)`: writes it for `hookline.load`;
+    - `page(file)`, `to_dict()`, `to_json()`, `to_pandas()`: exports.
 
-    A path that a result does not have raises RecordError with the nearest paths.
+    An unknown path raises RecordError with the nearest paths.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
@@ -55,11 +57,11 @@ class Result(ABC, Generic[E_co]):
 
     __slots__ = ()
 
-    noun: ClassVar[str]  # what the result is called in errors, and the name of its document
-    entry: ClassVar[str]  # what one of its entries is called
-    columns: ClassVar[Sequence[str]]  # of the table that `to_pandas` gives
+    noun: ClassVar[str]  # the name of the result in errors, and of its document
+    entry: ClassVar[str]  # the name of an entry in errors
+    columns: ClassVar[Sequence[str]]  # the columns of `to_pandas`
 
-    # What each result says for itself
+    # What each result must define
 
     @property
     @abstractmethod
@@ -68,14 +70,14 @@ class Result(ABC, Generic[E_co]):
 
     @abstractmethod
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the result to a folder, whole or not at all; a result of the same kind that is there is replaced.
+        """Write the result to a folder, whole or not at all; a result of the same kind there is replaced.
 
         Raises StoreError where the folder holds something else or cannot be written.
         """
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data that JSON can hold: numbers that are not finite are text."""
+        """The result as plain data for JSON; numbers that are not finite are text."""
 
     @abstractmethod
     def _entries(self) -> Sequence[E_co]:
@@ -85,22 +87,22 @@ class Result(ABC, Generic[E_co]):
     def _row(self, entry: Any, /) -> Mapping[str, Any]:
         """A value for each of `columns`."""
 
-    # What may be said otherwise
+    # What a result may define
 
     def _of(self, path: str) -> Mapping[int, E_co]:
-        """The entries of one module by number, in order; empty where there is none."""
+        """The entries of one module by number, in order; empty without any."""
         return dict(enumerate(entry for entry in self._entries() if entry.path == path))
 
     def _whole(self, path: str, own: Mapping[int, E_co]) -> E_co:
-        """What `result[path]` is, of the entries of that module."""
+        """The value of `result[path]`, from the entries of that module."""
         return next(iter(own.values()))
 
     def _paths(self) -> Iterable[str]:
-        """The paths that an error about a missing one can name."""
+        """The paths that an error about an unknown path may suggest."""
         return dict.fromkeys(entry.path for entry in self._entries())
 
     def _why_empty(self, path: str) -> str | None:
-        """Why a module that the result knows has no entry; None of a module that it does not know."""
+        """Why a known module has no entry; None for an unknown module."""
         return None
 
     # Looking up
@@ -120,7 +122,7 @@ class Result(ABC, Generic[E_co]):
             case SupportsIndex():
                 return self._at(operator.index(key))
         raise RecordError(
-            f"{self.noun}[{key!r}] looks up nothing: {self.noun}['path'] is the first {self.entry} of a module, "
+            f"{key!r} is not a key of the {self.noun}: {self.noun}['path'] is the first {self.entry} of a module, "
             f"{self.noun}['path', 2] its third, {self.noun}[0] the first of all"
         )
 
@@ -138,13 +140,13 @@ class Result(ABC, Generic[E_co]):
         own = self._known(path)
         found = own.get(number) if number >= 0 else dict(enumerate(own.values(), start=-len(own))).get(number)
         if found is None:
-            raise RecordError(f"{path!r} has {counted(len(own), self.entry)} in the {self.noun}, and none at {number}")
+            raise RecordError(f"{path!r} has {counted(len(own), self.entry)} in the {self.noun}, but none at {number}")
         return found
 
     def _at(self, place: int) -> E_co:
         entries = self._entries()
         if not -len(entries) <= place < len(entries):
-            raise IndexError(f"the {self.noun} has {counted(len(entries), self.entry)}, and none at {place}")
+            raise IndexError(f"the {self.noun} has {counted(len(entries), self.entry)}, but none at {place}")
         return entries[place]
 
     def __contains__(self, thing: object) -> bool:
@@ -162,13 +164,13 @@ class Result(ABC, Generic[E_co]):
     # Exporting and showing
 
     def to_json(self) -> str:
-        """What `to_dict` gives, as the text of JSON."""
+        """`to_dict` as a JSON text."""
         return json.dumps(self.to_dict(), allow_nan=False)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row for each entry.
 
-        Raises ImportError where pandas is missing: `pip install 'hookline[data]'`.
+        Raises ImportError if pandas is missing: `pip install 'hookline[data]'`.
         """
         try:
             import pandas
@@ -177,19 +179,19 @@ class Result(ABC, Generic[E_co]):
         return pandas.DataFrame([self._row(entry) for entry in self._entries()], columns=[*self.columns])
 
     def page(self, file: str | os.PathLike[str]) -> Path:
-        """Write the result as a page, one HTML file for a browser that loads nothing else, and return its path.
+        """Write the result as a page and return its path: one HTML file that loads nothing else.
 
         Raises StoreError where it cannot be written.
         """
         return self._write("page", file)
 
     def _write(self, form: str, file: str | os.PathLike[str]) -> Path:
-        """Write the result to a file in a form that its renderer knows."""
+        """Write the result to a file in a form that its renderer offers."""
         renderer_of(self).files[form](self, file)
         return Path(file)
 
     def _table(self, form: str, *more: Any) -> Any:
-        """The result as another table that its renderer knows."""
+        """The result as another table that its renderer offers."""
         return renderer_of(self).tables[form](self, *more)
 
     def __repr__(self) -> str:
@@ -204,10 +206,13 @@ class Result(ABC, Generic[E_co]):
 
 @dataclass(frozen=True, slots=True)
 class Renderer(Generic[R]):
-    """How one kind of result is shown.
+    """The functions that show one kind of result.
 
-    - `table`: what rich prints; `text`: the same as plain text; `html`: what a notebook shows;
-    - `files`: writers of files, by form: "page", and others that the result offers; `tables`: other tables, by form.
+    - `table`: a table for rich;
+    - `text`: the same as plain text;
+    - `html`: the same for a notebook;
+    - `files`: writers of files by form, such as "page";
+    - `tables`: other tables by form.
     """
 
     table: Callable[[R], Any]
@@ -218,8 +223,11 @@ class Renderer(Generic[R]):
 
 
 def renderer_of(result: Result[Any]) -> Renderer[Any]:
-    """The renderer of a result. `report` stands above every result and is imported when the first one is shown: this is
-    the only import that goes up. Rich costs more to import than the rest of hookline."""
+    """The renderer of a result.
+
+    `report` is above every result in the layers and imported only when one is shown, since rich costs more to import
+    than the rest of hookline. This is the only import that goes up.
+    """
     from hookline.report.renderers import RENDERERS
 
     return next(RENDERERS[kind] for kind in type(result).__mro__ if kind in RENDERERS)

@@ -1,4 +1,4 @@
-"""For users' tests: a toy model, a recorded run in one line, and an assertion that nothing was left on a model."""
+"""Helpers for your tests: a toy model, a recorded run in one line, and an assertion that a model has no hooks."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from hookline.tools.watch import watch
 
 
 def toy(*, seed: int = 0) -> Sequential:
-    """A small model with weights of its own seed: [n, 4] in, [n, 2] out; the global random state is left as it was.
+    """A small model with weights from `seed`: [n, 4] in, [n, 2] out. The global random state does not change.
 
     >>> toy()(torch.zeros(3, 4)).shape
     torch.Size([3, 2])
@@ -36,8 +36,7 @@ def recorded(model: Module, *args: Any, keep: Keep = "stats", **kwargs: Any) -> 
 
 
 def assert_unhooked(model: Module, *, torch_hooks: bool = False) -> None:
-    """Raise AssertionError, naming the modules, where a hook of hookline's is left on `model`; with `torch_hooks`, any
-    hook at all.
+    """Raise AssertionError, naming the modules, if a hook of hookline is left on `model`; with `torch_hooks`, any hook.
 
     >>> assert_unhooked(toy(), torch_hooks=True)
     """

@@ -86,13 +86,13 @@ def test_they_stand_inside_of_the_calls_that_made_them(facts):
 
 def test_a_rank_whose_run_cannot_be_sent_says_so_and_rank_0_names_it(facts):
     assert [own["odd"]["refused"][0] for own in facts] == ["RecordError", "StoreError"]
-    assert "rank 1 could not send what it recorded" in facts[0]["odd"]["refused"][1]
+    assert "rank 1 could not send the run" in facts[0]["odd"]["refused"][1]
 
 
 def test_without_torch_distributed_there_is_one_clear_error():
     with hookline.watch(toy()) as run:
         pass
-    with pytest.raises(hookline.RecordError, match="torch.distributed is not initialised in this process"):
+    with pytest.raises(hookline.RecordError, match="torch.distributed is not initialized in this process"):
         run.gather()
 
 

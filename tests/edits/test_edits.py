@@ -239,7 +239,7 @@ def test_patch_of_a_call_that_the_run_has_not_says_so(model):
     run = recorded(model, torch.ones(2, 4))
     with hookline.edit(model, "0", output=edits.patch(run)):
         model(torch.ones(2, 4))
-        with pytest.raises(hookline.RecordError, match="'0' has 1 call in the run, and none at 1"):
+        with pytest.raises(hookline.RecordError, match="'0' has 1 call in the run, but none at 1"):
             model(torch.ones(2, 4))
 
 

@@ -194,7 +194,7 @@ CACHES = [
 
 
 @pytest.mark.parametrize(("name", "cache"), CACHES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(CACHES)])
-def test_a_cache_is_recognised_in_a_loop_of_ones_own(name, cache):
+def test_a_cache_is_recognized_in_a_loop_of_ones_own(name, cache):
     model = Reads()
 
     def loop():
@@ -207,7 +207,7 @@ def test_a_cache_is_recognised_in_a_loop_of_ones_own(name, cache):
     assert edited(model, loop, 1) == [1, 4]
 
 
-def test_a_cache_is_recognised_by_position():
+def test_a_cache_is_recognized_by_position():
     model = Reads()
 
     def loop():

@@ -154,5 +154,5 @@ def test_stages_of_a_pipeline_are_one_run():
 
 
 def test_nothing_cannot_be_merged():
-    with pytest.raises(RecordError, match="no run to merge"):
+    with pytest.raises(RecordError, match="no runs to merge"):
         merged([])

@@ -114,16 +114,16 @@ def test_a_module_that_was_watched_but_not_called_says_so(run: Run) -> None:
     ("path", "index", "times"), [("norm", 3, "3 calls"), ("norm", -4, "3 calls"), ("layer.1", 1, "1 call")]
 )
 def test_an_index_that_is_no_call_says_how_many_there_are(run: Run, path: str, index: int, times: str) -> None:
-    with pytest.raises(RecordError, match=f"'{path}' has {times} in the run, and none at {index}"):
+    with pytest.raises(RecordError, match=f"'{path}' has {times} in the run, but none at {index}"):
         run[path, index]
 
 
 @pytest.mark.parametrize("key", [None, 0.5, ("norm", "0"), ("norm", 0, 1), (0, "norm"), ()])
-def test_a_key_that_is_no_path_is_told_how_to_index(run: Run, key: Any) -> None:
+def test_wrong_key_raises_with_the_right_ones(run: Run, key: Any) -> None:
     with pytest.raises(RecordError) as caught:
         run[key]
 
-    for part in (f"run[{key!r}]", "run['path']", "run['path', 2]", "run[0]"):
+    for part in (f"{key!r} is not a key of the run", "run['path']", "run['path', 2]", "run[0]"):
         assert part in str(caught.value)
 
 

@@ -342,7 +342,9 @@ def test_consumer_is_not_named_if_the_tensor_left_the_model() -> None:
         (output.sum() + hidden.square().sum(1).sqrt().mean()).backward()
 
     assert (caught.value.path, caught.value.phase) == ("body", "backward")
-    assert "That output went to head (Linear, call 0) and was returned by the model (Hidden, call 0)" in str(caught.value)
+    assert "That output went to head (Linear, call 0) and was returned by the model (Hidden, call 0)" in str(
+        caught.value
+    )
 
 
 def test_backward_after_a_failed_one_is_guarded() -> None:

@@ -82,7 +82,7 @@ def is_distributed(tensor: Tensor) -> bool:
 
 
 def rank_and_world() -> tuple[int | None, int | None]:
-    """This process' rank and how many there are; None and None where torch.distributed is not initialised."""
+    """This process' rank and how many there are; None and None where torch.distributed is not initialized."""
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
         return None, None

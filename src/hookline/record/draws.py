@@ -1,4 +1,4 @@
-"""Random numbers in evaluation: which calls drew some, and whether their code forgets to ask for the mode."""
+"""Random numbers in eval mode: the calls that drew them, and dropouts in the code that ignore the mode."""
 
 import ast
 import inspect
@@ -20,14 +20,14 @@ DROPOUTS = frozenset(
 
 @dataclass(slots=True)
 class Draws:
-    """The calls of a model in evaluation that drew random numbers of torch's, the innermost of each."""
+    """Finds the innermost calls of a model in eval mode that drew random numbers from torch's generators."""
 
     states: dict[Call, tuple[Place, tuple[Tensor, ...]]] = field(default_factory=dict)
     inside: set[Call] = field(default_factory=set)
     found: dict[Place, None] = field(default_factory=dict)
 
     def begin(self, call: Call, place: Place) -> None:
-        """Keep the state of the generators before a call inside a model in evaluation."""
+        """Keep the state of the generators before a call inside a model in eval mode."""
         outermost = next((above for above in call.around() if above.parent is None), call)
         if not outermost.module.training and not call.recompute and not torch.compiler.is_compiling():
             self.states[call] = place, generators()
@@ -38,7 +38,7 @@ class Draws:
         self.inside.discard(call)
 
     def end(self, call: Call) -> None:
-        """Compare it after the call, where it ended well."""
+        """Compare the state after a call that did not raise."""
         place, before = self.states.pop(call, (None, ()))
         inside = call in self.inside
         self.inside.discard(call)
@@ -50,7 +50,7 @@ class Draws:
 
 
 def generators() -> tuple[Tensor, ...]:
-    """The states of torch's generators: the CPU's, and that of the present device where CUDA is in use."""
+    """The states of torch's generators: the CPU's, and that of the current device if CUDA is in use."""
     states = [torch.get_rng_state()]
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states.append(torch.cuda.get_rng_state())
@@ -58,10 +58,9 @@ def generators() -> tuple[Tensor, ...]:
 
 
 def modeless_dropout(kind: type[Module]) -> str | None:
-    """The call in the code of a class of a function that drops values whatever the mode is; None where there is none,
-    or the code is not at hand.
+    """The source of a call in a class's code that drops values in every mode; None without one, or without the code.
 
-    `F.dropout(x)` drops by default; with `training=True` written out it is meant.
+    `F.dropout(x)` drops by default. An explicit `training=True` is taken as intended.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))

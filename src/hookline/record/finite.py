@@ -1,4 +1,4 @@
-"""Is every element of a tensor finite? Its smallest and its largest tell, exactly, in one pass and without waiting."""
+"""Find out whether every element of a tensor is finite, from its smallest and largest, without waiting for a device."""
 
 import math
 import weakref
@@ -14,23 +14,26 @@ from hookline.record.record import CallRecord, TensorInfo
 from hookline.record.statistics import Pending, Stats, elements, fetch, is_traced, measure, unseen
 from hookline.torch_private import is_functorch_wrapped_tensor
 
-AT_ONCE = {"cpu"}  # the kinds of device whose figures are read where they are made
+AT_ONCE = {"cpu"}  # device types whose figures are read at once
 REDUCED_AS_THEY_ARE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 Bounds: TypeAlias = tuple[Tensor, Tensor] | tuple[float, float]
 
 
 class Look:
-    """One tensor as it was when somebody looked at it, by its smallest and its largest element.
+    """One tensor at the time of a look at it: its smallest and largest element.
 
-    - `record`: the call that gave it, or whose output's gradient it is; None for an argument that came from elsewhere
-      and for the gradient of a parameter; `info`: what is known of it; `phase`: "forward" or "backward";
-    - `low`, `high`: the bounds, both NaN where an element is; None where they are not known;
-    - `waiting`: the bounds as they stand on a device, until `read` has fetched them;
-    - `inputs`: the looks at what that call was given; `takers`: the calls that were given this tensor; `leaves`: the
-      calls around that gave it on.
+    - `record`: the call that returned it, or whose output's gradient it is; None for an argument from elsewhere and for
+      the gradient of a parameter;
+    - `info`: its TensorInfo;
+    - `phase`: "forward" or "backward";
+    - `low`, `high`: the smallest and largest element, both NaN if an element is; None if unknown;
+    - `waiting`: the same two as tensors on a device, until `read` fetches them;
+    - `inputs`: the looks at the arguments of that call;
+    - `takers`: the calls that received this tensor;
+    - `leaves`: the calls around that returned it too.
 
-    It keeps no tensor alive but the two figures that wait.
+    It keeps no tensor alive but the two that wait.
     """
 
     __slots__ = (
@@ -58,27 +61,28 @@ class Look:
 
     @property
     def tensor(self) -> Tensor | None:
-        """The tensor, as long as somebody else keeps it and nobody has changed it."""
+        """The tensor, if it still exists and has not changed."""
         tensor = self.reference()
         return tensor if tensor is not None and version_of(tensor) == self.version else None
 
     @property
     def looked(self) -> bool:
-        """Whether the bounds are known, or on their way."""
+        """Whether the bounds are known or wait on a device."""
         return self.low is not None or self.waiting is not None
 
     @property
     def finite(self) -> bool:
-        """Whether every element is finite, as far as is known."""
+        """Whether every element is finite, as far as known."""
         return self.low is None or self.high is None or (math.isfinite(self.low) and math.isfinite(self.high))
 
     @property
     def masks(self) -> bool:
-        """Whether -inf is all that is not finite: what masks are filled with."""
+        """Whether all elements that are not finite are -inf, as in a mask."""
         return self.low == -math.inf and self.high is not None and self.high < math.inf
 
     def look(self) -> None:
-        """Find the bounds: at once on the CPU, on their way on any other device; nothing of a tensor that is gone."""
+        """Find the bounds: at once on the CPU, as waiting tensors on any other device. Skips a tensor that no longer
+        exists."""
         tensor = self.tensor
         bounds = None if tensor is None else bounds_of(tensor)
         if bounds is None:
@@ -91,22 +95,22 @@ class Look:
 
     @property
     def broken(self) -> bool:
-        """Whether it has what is not finite, and is no mask."""
+        """Whether it has NaN or Inf and is not a mask."""
         return not self.finite and not self.masks
 
     @property
     def has_mask(self) -> bool:
-        """Whether there is -inf among the elements, and no NaN."""
+        """Whether there is -inf among the elements and no NaN."""
         return self.low == -math.inf
 
     def now(self) -> "Look":
-        """Itself, looked at by now."""
+        """This look, with the bounds found."""
         if not self.looked:
             self.look()
         return self
 
     def stats(self) -> Stats | None:
-        """All statistics where the tensor is at hand still; else the bounds, and NaN for the other figures."""
+        """All statistics if the tensor still exists; else the bounds, and NaN for the other figures."""
         tensor = self.tensor
         if tensor is not None:
             measured = measure(tensor, Pending())
@@ -120,19 +124,20 @@ class Look:
 
 
 def can_be_unfinite(tensor: Tensor) -> bool:
-    """Whether a tensor is of a kind that has NaN and Inf: masks and indices, of integers, do not."""
+    """Whether a tensor's dtype has NaN and Inf, which integers and booleans do not."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
 def waits(tensor: Tensor) -> bool:
-    """Whether the bounds of a tensor are to be fetched from a device."""
+    """Whether the bounds of a tensor must be fetched from a device."""
     return tensor.device.type not in AT_ONCE
 
 
 def bounds_of(tensor: Tensor) -> Bounds | None:
-    """The smallest and the largest element, of complex ones of their parts; numbers on the CPU, tensors of no
-    dimensions on any other device. None where there are no elements to read, or PyTorch cannot reduce such a tensor.
-    Of a distributed tensor they are of the part that is in this process.
+    """The smallest and largest element; for complex elements, of their real and imaginary parts.
+
+    They are numbers on the CPU and 0-dimensional tensors on any other device. None if there are no elements to read, or
+    PyTorch cannot reduce such a tensor. Of a distributed tensor only the part in this process counts.
 
     >>> bounds_of(torch.tensor([1.0, -float("inf"), 2.0]))
     (-inf, 2.0)
@@ -164,7 +169,7 @@ def _readable(values: Tensor) -> Tensor:
 
 
 def read(looks: Iterable[Look]) -> None:
-    """Fetch the bounds that wait: one wait for each device that they are on."""
+    """Fetch the bounds that wait, with one wait for each device."""
     by_device: dict[torch.device, list[Look]] = {}
     for look in looks:
         if look.waiting is not None:

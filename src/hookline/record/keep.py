@@ -1,4 +1,4 @@
-"""What of a tensor is kept: shape, statistics, a histogram, the tensor, a copy, or what the caller's function makes."""
+"""What is kept of a tensor: shape, statistics, a histogram, the tensor, a copy, or the result of a function."""
 
 import inspect
 import weakref
@@ -21,8 +21,8 @@ from hookline.torch_private import get_tracing_state, is_tracing, set_tracing_st
 Keep: TypeAlias = (
     Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any] | Callable[[Tensor, Call], Any]
 )
-"""What is kept of each tensor: one of these words, which `watch` explains, or a function of the tensor, or of the
-tensor and its Call."""
+"""What to keep of each tensor: one of these words, which `watch` explains, or a function of the tensor, or of the tensor
+and its Call."""
 CHOICES = ("'shape'", "'stats'", "'histogram'", "'tensor'", "'copy'", "a function of the tensor")
 
 
@@ -80,13 +80,13 @@ def takes_call(keep: Keep, *, name: str = "keep") -> bool:
 
 
 def seen(keep: Keep) -> Sees:
-    """What `keep` looks at of a tensor in a compiled graph."""
+    """What `keep` needs of a tensor in a compiled graph."""
     looked: dict[Any, Sees] = {"shape": "shapes", "stats": "sums", "histogram": "tensors", "copy": "tensors"}
     return looked.get(keep, "copies") if isinstance(keep, str) else "copies"
 
 
 def describe(tensor: Tensor, call: Call | None = None) -> TensorInfo:
-    """Shape, dtype, device, whether it requires a gradient. The size of a ragged dimension of a nested tensor is -1."""
+    """A TensorInfo of shape, dtype, device and `requires_grad`. A ragged dimension of a nested tensor has size -1."""
     info = TensorInfo()
     info.dtype = tensor.dtype
     info.device = tensor.device
@@ -107,15 +107,15 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
         return _untraced(tensor)
     try:
         shape = tensor.shape
-    except RuntimeError:  # a nested tensor of strided layout tells only the sizes that all its parts share
+    except RuntimeError:  # a nested tensor of strided layout has only the sizes that all its parts share
         return tuple(_size(tensor, dim) for dim in range(tensor.dim()))
     if type(tensor) is Tensor:
         return shape
-    return tuple(size if isinstance(size, int) else -1 for size in shape)  # a symbol stands for what is ragged
+    return tuple(size if isinstance(size, int) else -1 for size in shape)  # a ragged size is a symbol
 
 
 def _untraced(tensor: Tensor) -> tuple[int, ...]:
-    """The shape, while torch.jit.trace looks away: it would give tensors for sizes, and name values after ours."""
+    """The shape, read while torch.jit.trace is paused: it would return tensors as sizes, and record the access."""
     state = get_tracing_state()
     set_tracing_state(None)
     try:
@@ -132,8 +132,8 @@ def _size(tensor: Tensor, dim: int) -> int:
 
 
 class StatsKeeper:
-    """Keeps statistics; a tensor that comes again unchanged, as a container gives on what its last child gave, is
-    measured once."""
+    """Keeps statistics. A tensor that comes again unchanged, as when a container returns the output of its last child,
+    is measured once."""
 
     __slots__ = ("bins", "last", "pending")
 
@@ -142,7 +142,7 @@ class StatsKeeper:
         self.last: tuple[Any, int | None, Any] = (lambda: None, 0, None)
 
     def __call__(self, tensor: Tensor, call: Call | None = None, /) -> TensorInfo:
-        """What is known of a tensor, with its statistics."""
+        """A TensorInfo with statistics."""
         info = describe(tensor)
         shown = None if call is None else call._shown
         if shown is not None and not self.bins and id(tensor) in shown.sums:
@@ -158,7 +158,7 @@ class StatsKeeper:
 
 
 def version_of(tensor: Tensor) -> int | None:
-    """How often a tensor was changed in place; None for an inference tensor, which does not count."""
+    """The version of a tensor, which counts in-place changes; None for an inference tensor, which has none."""
     try:
         return tensor._version
     except RuntimeError:

@@ -16,10 +16,13 @@ SAME = ("path", "index", "type", "began", "seconds", "thread", "training", "reco
 
 
 def merged(runs: Sequence[Run]) -> Run:
-    """One run from those of all ranks. Calls stand as rank 0 made them; those that it did not make come after its own,
-    as the first rank that did made them."""
+    """Merge the runs of all ranks into one.
+
+    Calls are in the order of rank 0. Calls that it did not make come after its own, in the order of the first rank that
+    made them.
+    """
     if not runs:
-        raise RecordError("there is no run to merge")
+        raise RecordError("there are no runs to merge")
     run = Run(
         model=runs[0].model,
         modules={path: kind for own in reversed(runs) for path, kind in own.modules.items()},
@@ -42,7 +45,7 @@ def merged(runs: Sequence[Run]) -> Run:
 
 
 def _call(ranks: tuple[CallRecord | None, ...]) -> CallRecord:
-    """One call from what each rank knows of it."""
+    """One call from the records of each rank."""
     first = next(own for own in ranks if own is not None)
     call = CallRecord()
     for name in SAME:
@@ -55,7 +58,7 @@ def _call(ranks: tuple[CallRecord | None, ...]) -> CallRecord:
 
 
 def _values(ranks: Sequence[Any]) -> Any:
-    """A value with the nesting that the first rank has which has tensors in it, each tensor that of all ranks."""
+    """A value with the nesting of the first rank that has tensors in it, and each tensor merged over all ranks."""
     tables = [dict(infos(own)) for own in ranks]
     place = next((place for place, table in enumerate(tables) if table), next(iter(_there(ranks)), 0))
     keys = iter(tables[place])
@@ -72,7 +75,7 @@ def _there(ranks: Sequence[Any]) -> Iterator[int]:
 
 
 def _info(ranks: Sequence[TensorInfo | None]) -> TensorInfo:
-    """One tensor from what each rank knows of it."""
+    """One tensor from the records of each rank."""
     known = [info for info in ranks if info is not None]
     first = known[0]
     info = TensorInfo()
@@ -96,7 +99,7 @@ def _info(ranks: Sequence[TensorInfo | None]) -> TensorInfo:
 
 
 def _shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape that all have; -1 where they differ."""
+    """The common shape, with -1 where the sizes differ."""
     if len({len(shape) for shape in shapes}) > 1:
         return shapes[0]
     return tuple(sizes[0] if len({*sizes}) == 1 else -1 for sizes in zip(*shapes, strict=True))
@@ -106,7 +109,7 @@ Group = list[TensorInfo]
 
 
 def _groups(ranks: Sequence[TensorInfo | None]) -> list[Group]:
-    """The parts of each tensor there is: the processes of one mesh hold one together, a plain one is its rank's own."""
+    """The records grouped by tensor: ranks of one mesh hold parts of one tensor, a plain tensor is its rank's own."""
     groups: dict[Any, Group] = {}
     for rank, info in enumerate(ranks):
         if info is not None:
@@ -115,7 +118,7 @@ def _groups(ranks: Sequence[TensorInfo | None]) -> list[Group]:
 
 
 def _stats_of(group: Group) -> Stats | None:
-    """The statistics of one tensor from those of its parts; None where they do not tell, or one is missing."""
+    """The statistics of one tensor from those of its parts; None if a part is missing or the tensor is Partial."""
     part = group[0].part
     if part is None:
         return group[0].measured()
@@ -128,12 +131,12 @@ def _stats_of(group: Group) -> Stats | None:
 
 
 def _is_first(part: Part, copies: Sequence[int]) -> bool:
-    """Whether a process is the first of those that hold the same."""
+    """Whether a process is the first of those that hold equal parts."""
     return part.place is not None and not any(part.place[axis] for axis in copies)
 
 
 def _part(groups: Sequence[Group], *, once: bool) -> Part | None:
-    """How the whole lies; None where it is one plain tensor."""
+    """The placement of the whole; None if it is one plain tensor."""
     first = groups[0][0]
     part = None if first.part is None else replace(first.part, place=None)
     if once:

@@ -1,4 +1,4 @@
-"""gathered(run): the runs of all ranks, sent to rank 0 as plain data."""
+"""Gather the runs of all ranks on rank 0, sent as plain data."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from hookline.store.folder import pack, unpack
 
 
 def gathered(run: Run) -> Run | None:
-    """The run of all ranks on rank 0, None on the others; every rank has to call it."""
+    """The merged run of all ranks on rank 0, None on the others. Every rank must call it."""
     rank, world_size = rank_and_world()
     if rank is None or world_size is None:
         raise RecordError(
-            "run.gather() merges the runs of all ranks, and torch.distributed is not initialised in this process; "
+            "run.gather() merges the runs of all ranks, but torch.distributed is not initialized in this process; "
             "start it with torchrun and call torch.distributed.init_process_group() first"
         )
     packed, failed = _packed(run)
@@ -29,12 +29,12 @@ def gathered(run: Run) -> Run | None:
         return None
     missing = [f"rank {other}" for other, parcel in enumerate(parcels) if parcel is None]
     if missing:
-        raise RecordError(f"{', '.join(missing)} could not send what it recorded; its own error says why")
+        raise RecordError(f"{', '.join(missing)} could not send the run; the error on that rank says why")
     return merged([from_document(*unpack(*parcel)) for parcel in parcels])
 
 
 def _packed(run: Run) -> tuple[tuple[str, bytes] | None, HooklineError | None]:
-    """What is sent, or why there is nothing: an error has to wait, since the other ranks wait for this one."""
+    """The packed run, or the error instead. The error is raised later: the other ranks wait for this one to send."""
     try:
         return pack(*to_document(run)), None
     except HooklineError as error:

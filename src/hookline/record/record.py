@@ -1,4 +1,4 @@
-"""What happened, as plain data: TensorInfo, CallRecord, Run."""
+"""Recorded data: TensorInfo, CallRecord and Run, as plain values."""
 
 import math
 import os
@@ -21,16 +21,16 @@ from hookline.store.folder import write
 
 
 class TensorInfo:
-    """What a run knows of one tensor.
+    """The record of one tensor.
 
-    - `shape`, `dtype`, `device`, `requires_grad`: always;
-    - `stats`, and its figures by name (`mean`, `std`, `min`, `max`, `absmax`, `norm`, `zeros`, `nan`, `inf`): where
-      they were kept;
-    - `value`: the tensor itself, or what the caller's function made of it, where that was kept;
-    - `grad`: the same about the tensor's gradient, where gradients were watched and one arrived;
-    - `part`: of a distributed tensor (a DTensor), which part of it this process held: its `placement` and
-      `local_shape`; `shape` is then of the whole, statistics and value are of the part;
-    - `ranks`: in a gathered run, what each rank knows of it, by rank.
+    - `shape`, `dtype`, `device`, `requires_grad`: always there;
+    - `stats`: the statistics if kept, also by name (`mean`, `std`, `min`, `max`, `absmax`, `norm`, `zeros`, `nan`,
+      `inf`);
+    - `value`: the tensor itself, or the result of the caller's function, if kept;
+    - `grad`: the record of its gradient, if gradients were watched and one arrived;
+    - `part`: for a distributed tensor (a DTensor) the part in this process, with its `placement` and `local_shape`;
+      `shape` is then of the whole tensor, statistics and value are of the part;
+    - `ranks`: in a gathered run the record of each rank, by rank.
     """
 
     __slots__ = (
@@ -59,14 +59,16 @@ class TensorInfo:
 
     @property
     def stats(self) -> Stats | None:
-        """The statistics, None where they were not kept; the first reading waits for the tensor's device."""
+        """The statistics, None if not kept. The first access waits for the device of the tensor."""
         if isinstance(self._stats, Waiting):
             self._stats = self._stats.fetch()
         return self._stats
 
     def measured(self) -> Stats | None:
-        """The statistics; those of a tensor that was kept itself are measured now, with a histogram. None where nothing
-        was kept, or what was kept has changed since."""
+        """The statistics, which for a kept tensor are measured now, with a histogram.
+
+        None if nothing was kept, or if the kept tensor has changed since.
+        """
         if self.stats is not None or not isinstance(self._value, Tensor):
             return self.stats
         try:
@@ -77,40 +79,41 @@ class TensorInfo:
 
     @property
     def value(self) -> Any:
-        """What was kept of the tensor: itself, a copy, or the result of the caller's function; None where nothing was.
+        """The kept tensor, a copy of it, or the result of the caller's function; None if nothing was kept.
 
         Raises ChangedTensorError where the tensor was kept by reference and has been changed in place since.
         """
         if self._version is not None and self._value._version != self._version:
             raise ChangedTensorError(
-                f"this {self} was changed in place after it was recorded, so its value of that time is gone; "
+                f"this {self} was changed in place after it was recorded, so its value then is lost; "
                 "watch with keep='copy'"
             )
         return self._value
 
     @property
     def grad(self) -> "TensorInfo | None":
-        """What is known of the gradient that arrived for this tensor; None where none was watched, or none came."""
+        """The record of this tensor's gradient; None if gradients were not watched, or none arrived."""
         return None if self._grad is None else self._grad.info
 
     @property
     def part(self) -> Part | None:
-        """Which part of a distributed tensor it is; None of any other."""
+        """The part of a distributed tensor in this process; None for a plain tensor."""
         return self._part
 
     @property
     def placement(self) -> tuple[str, ...] | None:
-        """How a distributed tensor lies along each dimension of its mesh, as "Shard(0)"; None of any other."""
+        """The placement of a distributed tensor along each dimension of its mesh, such as "Shard(0)"; None for a plain
+        tensor."""
         return None if self._part is None else self._part.placement
 
     @property
     def local_shape(self) -> tuple[int, ...]:
-        """The shape of what this process held: of a plain tensor its shape."""
+        """The shape of the part in this process, which for a plain tensor is its shape."""
         return self.shape if self._part is None else self._part.shape
 
     @property
     def ranks(self) -> "tuple[TensorInfo | None, ...]":
-        """In a gathered run what each rank knows of the tensor, None of a rank that had none; else nothing."""
+        """In a gathered run the record of each rank, None for a rank without the tensor; otherwise empty."""
         return self._ranks or ()
 
     @property
@@ -120,7 +123,7 @@ class TensorInfo:
 
     @property
     def _figures(self) -> Stats:
-        """The statistics; RecordError where none were kept."""
+        """The statistics; RecordError if none were kept."""
         stats = self.stats
         if stats is None:
             raise RecordError(f"no statistics were kept of this {self}; watch with keep='stats'")
@@ -128,13 +131,13 @@ class TensorInfo:
 
     @property
     def count(self) -> int:
-        """How many elements it has; of a sparse tensor, those it stores."""
+        """The number of elements; of a sparse tensor, those that it stores."""
         return self._figures.count
 
     @property
     def min(self) -> float:
-        """The smallest element. NaN where an element is, and of magnitudes where elements are complex, as are `max`,
-        `mean` and `std`."""
+        """The smallest element. Like `max`, `mean` and `std` it is NaN if an element is, and of magnitudes if elements
+        are complex."""
         return self._figures.min
 
     @property
@@ -177,14 +180,14 @@ class TensorInfo:
         """How many elements are infinite."""
         return self._figures.inf
 
-    if not TYPE_CHECKING:  # to a type checker each attribute is declared, so that it knows of a misspelt one
+    if not TYPE_CHECKING:  # a type checker sees the declared attributes only, so that it reports a misspelt one
 
         def __getattr__(self, name: str) -> Any:
-            """What no slot holds: nothing, where nothing was kept."""
+            """Attributes without a value in their slot: None if nothing was kept."""
             if name in NOT_KEPT:
                 return None
             if name in ("dtype", "device"):
-                return getattr(self._value, name)  # a tensor kept by reference tells them when asked
+                return getattr(self._value, name)  # of a tensor kept by reference they are read on demand
             raise AttributeError(
                 f"TensorInfo has no {name!r}; it has shape, dtype, device, stats, {', '.join(FIGURES)}, value, grad"
             )
@@ -206,8 +209,10 @@ FIGURES = ("count", *MEASURED)
 
 
 class Slot:
-    """The place that a tensor's gradient hook writes to. It refers to no tensor of the forward, so that no cycle keeps
-    a graph alive."""
+    """The place that a tensor's gradient hook writes to.
+
+    It refers to no tensor of the forward: such a cycle would keep the graph alive.
+    """
 
     __slots__ = ("__weakref__", "info")
 
@@ -218,8 +223,8 @@ class Slot:
 if TYPE_CHECKING:
 
     class Recorded(TensorInfo):
-        """What a module returned, to a type checker: a TensorInfo, or a container of such, which the code that reads it
-        has to know. No object is of this class."""
+        """The type of a recorded output for a type checker: a TensorInfo, or a container of these, which only the code
+        that reads it knows. No object is of this class."""
 
         def __getitem__(self, key: str | int) -> "Recorded": ...
         def __iter__(self) -> Iterator["Recorded"]: ...
@@ -228,20 +233,23 @@ if TYPE_CHECKING:
 
 
 class CallRecord(Nested):
-    """What happened in one call of one module.
+    """The record of one call of one module.
 
-    - `path` (of a method that was called by its name "path.method()"), `index` (0 for the module's first call in this
-      run), `type` (the name of its class), `parent` (the record it ran inside), `number` (its place in the run, by
-      the order in which calls began);
-    - `args`, `kwargs`, `output`: what the module was given and gave, nested as it was, with a TensorInfo for each
-      tensor;
-    - `grad_output`: the output's nesting with a TensorInfo for each gradient that arrived, None for the others;
-    - `grad_input`, `grad_kwargs`: the same of `args` and `kwargs`, where `grads="input"` was asked for;
-    - `began`: seconds from the run's start; `seconds`: from before the module to after it, on the host's clock;
-    - `thread`: which thread called it; `training`: the module's mode; `error`: "Class: message" where the call raised,
-      else None;
-    - `recompute`: whether a backward pass made the call, to get back what activation checkpointing let go;
-    - `ranks`: in a gathered run the record of each rank, None of one that made no such call; else nothing.
+    - `path`: the path of the module; for a method called by its name "path.method()";
+    - `index`: which call of the module in this run, from 0;
+    - `type`: the name of its class;
+    - `parent`: the record of the call around it, None for an outermost call;
+    - `number`: its place in the run, in the order in which calls began;
+    - `args`, `kwargs`, `output`: the arguments and the output, in their own nesting, with a TensorInfo for each tensor;
+    - `grad_output`: the nesting of the output with a TensorInfo for each gradient that arrived, else None;
+    - `grad_input`, `grad_kwargs`: the same for `args` and `kwargs`, with `grads="input"`;
+    - `began`: seconds from the start of the run;
+    - `seconds`: duration of the call on the host's clock;
+    - `thread`: the id of the thread;
+    - `training`: whether the module was in train mode;
+    - `error`: "Class: message" if the call raised, else None;
+    - `recompute`: whether a backward pass made the call, to recompute activations under activation checkpointing;
+    - `ranks`: in a gathered run the record of each rank, None for a rank without the call; otherwise empty.
     """
 
     __slots__ = (
@@ -285,7 +293,7 @@ class CallRecord(Nested):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """The arguments of a call that was recorded by reference are described when they are first asked for."""
+            """The arguments of a call that was recorded by reference, described on first access."""
             if name in USUAL:
                 return USUAL[name]
             if name not in ("args", "kwargs"):
@@ -297,47 +305,47 @@ class CallRecord(Nested):
 
     @property
     def grad_output(self) -> Any:
-        """The output's nesting with what is known of each tensor's gradient in its place; None where none arrived."""
+        """The nesting of the output, with a TensorInfo for each gradient that arrived and None for the others."""
         return mirror(self.output, lambda info: info.grad, kind=TensorInfo)
 
     @property
     def grad_input(self) -> Any:
-        """The same for the arguments given by position."""
+        """The same for the positional arguments."""
         return mirror(self.args, lambda info: info.grad, kind=TensorInfo)
 
     @property
     def grad_kwargs(self) -> Any:
-        """The same for the arguments given by name."""
+        """The same for the keyword arguments."""
         return mirror(self.kwargs, lambda info: info.grad, kind=TensorInfo)
 
     @property
     def method(self) -> str | None:
-        """The method that was called by its name; None where the module was called."""
+        """The name of the method that was called; None if the module itself was called."""
         return self.path.removesuffix("()").rpartition(".")[2] if self.path.endswith("()") else None
 
     @property
     def depth(self) -> int:
-        """How many recorded calls this one runs inside."""
+        """The number of recorded calls around this one."""
         return sum(1 for _ in self.around())
 
     @property
     def inputs(self) -> list[TensorInfo]:
-        """Every tensor the module was given, by position then by name, nested ones included."""
+        """Every input tensor, positional arguments first, nested ones included."""
         return [info for _, info in infos((self.args, self.kwargs))]
 
     @property
     def outputs(self) -> list[TensorInfo]:
-        """Every tensor the module gave, nested ones included."""
+        """Every output tensor, nested ones included."""
         return [info for _, info in infos(self.output)]
 
     @property
     def named_inputs(self) -> dict[str, TensorInfo]:
-        """The same as `inputs`, by place or name; for a nested one the keys that lead to it, joined by dots."""
+        """The same as `inputs`, by position or name; a nested tensor by the keys that lead to it, joined by dots."""
         return _named(self.args) | _named(self.kwargs)
 
     @property
     def named_outputs(self) -> dict[str, TensorInfo]:
-        """The same as `outputs`, by the keys that lead to them, joined by dots; "" where it is the output itself."""
+        """The same as `outputs`, by the keys that lead to each, joined by dots; "" for the output itself."""
         return _named(self.output)
 
     def __repr__(self) -> str:
@@ -345,7 +353,7 @@ class CallRecord(Nested):
         return f"<{self.path or '(the model)'} #{self.index}: {self.type} {state}>"
 
 
-USUAL = {"recompute": False, "ranks": ()}  # what holds where no slot says otherwise
+USUAL = {"recompute": False, "ranks": ()}  # values of slots that were not set
 
 
 COLUMNS = (
@@ -393,14 +401,19 @@ def row(call: CallRecord) -> dict[str, Any]:
 
 
 class Run(Result[CallRecord]):
-    """What every watched module did: calls in the order in which they began, as a tree, and what they were made of.
+    """The recorded calls of the watched modules, in the order in which they began, as a tree.
 
-    `run["encoder.layer.3"]` is a module's first call, `run["encoder.layer.3", 2]` its third,
-    `run["encoder.layer.3", -1]` its last, `run[0]` the first call of all. True where a call was recorded. Printed it is
-    a table, in a notebook its page.
+    `run["encoder.layer.3"]` is the first call of a module, `run["encoder.layer.3", 2]` its third,
+    `run["encoder.layer.3", -1]` its last, and `run[0]` the first call of all. A run is true if it has a call. It prints
+    as a table, and shows as its page in a notebook.
 
-    `rank` and `world_size` say which process of how many it is from, None where torch.distributed was not initialised;
-    `ranks` are the runs that a gathered one was made of.
+    - `model`: the class of the model;
+    - `modules`: the class of each watched module, by path;
+    - `aliases`: the path in `modules` for each other path of a shared module;
+    - `settings`: how it was watched;
+    - `calls`: every CallRecord;
+    - `rank`, `world_size`: the process it is from and how many there were, None without torch.distributed;
+    - `ranks`: in a gathered run the runs of all ranks.
     """
 
     noun = "run"
@@ -443,18 +456,18 @@ class Run(Result[CallRecord]):
         return row(entry)
 
     def calls_of(self, path: str) -> list[CallRecord]:
-        """Every call of one module, in order; RecordError where it was not watched or not called."""
+        """Every call of one module, in order; RecordError if it was not watched or not called."""
         return [*self._known(path).values()]
 
     def find(self, pattern: str) -> list[CallRecord]:
-        """Every call whose path a glob matches (the globs of `select`), in order; none is no error."""
+        """Every call whose path matches a glob (as in `select`), in order; empty if none does."""
         expression = glob_to_regex(pattern)
         matched = {path for path in self.modules if expression.fullmatch(path)}
         matched |= {path for alias, path in self.aliases.items() if expression.fullmatch(alias)}
         return [call for call in self.calls if call.path in matched]
 
     def children(self, call: CallRecord | None = None) -> list[CallRecord]:
-        """The calls that ran directly inside `call`; the outermost ones when none is given."""
+        """The calls directly inside `call`; without one, the outermost calls."""
         return [other for other in self.calls if other.parent is call]
 
     def _calls_by_path(self) -> dict[str, list[CallRecord]]:
@@ -465,31 +478,32 @@ class Run(Result[CallRecord]):
 
     @property
     def never_called(self) -> list[str]:
-        """The watched paths that no call was recorded of. A forward is called where its module is."""
+        """The watched paths without a recorded call. A watched `forward` counts as called if its module was."""
         called = self._calls_by_path()
         return [path for path in self.modules if path not in called and _of_forward(path) not in called]
 
     @property
     def seconds(self) -> float:
-        """Host seconds of the outermost calls together."""
+        """The duration of all outermost calls together, in seconds on the host's clock."""
         return math.fsum(call.seconds for call in self.calls if call.parent is None)
 
     @property
     def summary(self) -> str:
-        """How many calls of how many modules, and how long they took, in a line."""
+        """The number of calls and modules and their duration, in a line."""
         modules = len(self.modules) - len(self.never_called)
         line = f"{counted(len(self.calls), 'call')} of {counted(modules, 'module')}, {milliseconds(self.seconds)} ms"
         return f"{self.model}: {line}{self._whose()}"
 
     def _whose(self) -> str:
-        """Which rank of how many the run is of."""
+        """The rank and the world size as a text for `summary`."""
         if self.world_size is None:
             return ""
         return f", rank {self.rank} of {self.world_size}" if self.rank is not None else f", {self.world_size} ranks"
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the run to a folder, whole or not at all, in the format of docs/format.md; a run saved there before is
-        replaced.
+        """Write the run to a folder, whole or not at all, in the format of docs/format.md.
+
+        A run saved there before is replaced.
 
         Raises StoreError where the folder holds something else, or a kept value cannot be written, and
         ChangedTensorError where a tensor kept by reference was changed in place since.
@@ -499,40 +513,46 @@ class Run(Result[CallRecord]):
         write(folder, *to_document(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """The run as plain data that JSON can hold, in the format of docs/format.md: numbers that are not finite are
-        text, and a tensor that was kept is named, not included."""
+        """The run as plain data for JSON, in the format of docs/format.md.
+
+        Numbers that are not finite are text. A kept tensor is named, not included.
+        """
         from hookline.record.run_document import to_document
 
         return to_document(self)[0]
 
     def gather(self) -> "Run | None":
-        """The runs of all ranks as one, on rank 0; None on the others. Every rank has to call it.
+        """Merge the runs of all ranks into one on rank 0; None on the others. Every rank must call it.
 
-        Calls are matched by path and index. Of a distributed tensor the figures are of the whole: count, min, max,
-        mean, std, norm, zeros, nan, inf are reduced from the parts, each part once; a histogram only where all parts
-        have the same bins, and nothing of what is Partial. A plain tensor whose figures are the same on all ranks
-        stands for all; where they differ, as with the batches of data parallel training, its placement is "PerRank()"
-        and the figures are of all ranks' elements. (Where no figures were kept one stands for all.) `call.ranks[1]` and
-        `info.ranks[1]` are what rank 1 knows.
+        Calls are matched by path and index. `call.ranks[1]` and `info.ranks[1]` are the records of rank 1.
 
-        What travels is the document of `save` and the tensors that were kept, nothing of the user's classes. Raises
-        RecordError where torch.distributed is not initialised, and where a rank has what cannot be saved.
+        - A distributed tensor has the statistics of the whole: count, min, max, mean, std, norm, zeros, nan and inf are
+          reduced from its parts, each part once. A histogram needs parts with the same bins. A Partial tensor has no
+          statistics.
+        - A plain tensor with equal statistics, or none, on all ranks is recorded once. If they differ, as with the
+          batches of data parallel training, its placement is "PerRank()" and the statistics are of the elements of all
+          ranks.
+
+        The ranks send the document of `save` and the kept tensors, never pickled objects. Raises RecordError if
+        torch.distributed is not initialized, or if a rank recorded a value that cannot be saved.
         """
         from hookline.record.processes import gathered
 
         return gathered(self)
 
     def page(self, file: str | os.PathLike[str]) -> Path:
-        """Write the run as a page: one HTML file to open in a browser, with the tree of calls, their figures and two
-        pictures, which asks for nothing from anywhere. StoreError where it cannot be written.
+        """Write the run as a page and return its path: one HTML file with the tree of calls, their figures and two
+        pictures, which loads nothing else.
 
-        Histograms are on it where `keep` was "histogram", "tensor" or "copy".
+        It has histograms if `keep` was "histogram", "tensor" or "copy". Raises StoreError where it cannot be written.
         """
         return self._write("page", file)
 
     def perfetto(self, file: str | os.PathLike[str]) -> Path:
-        """Write the calls as a trace that ui.perfetto.dev and chrome://tracing show, and return its path; StoreError
-        where it cannot be written."""
+        """Write the calls as a trace for ui.perfetto.dev and chrome://tracing, and return its path.
+
+        Raises StoreError where it cannot be written.
+        """
         return self._write("perfetto", file)
 
 
@@ -546,5 +566,5 @@ def _named(data: Any) -> dict[str, TensorInfo]:
 
 
 def _of_forward(path: str) -> str | None:
-    """The module whose forward a path is of."""
+    """The path of the module for the path of its `forward`."""
     return path.removesuffix("forward()").removesuffix(".") if path.endswith("forward()") else None

@@ -1,4 +1,4 @@
-"""The recorder: the hooks that turn calls into records, and recording(), the block in which a run fills."""
+"""The recorder: hooks that turn calls into records, and `recording`, the block that fills a run."""
 
 import itertools
 import operator
@@ -36,15 +36,16 @@ LAST = float("inf")
 
 
 def nothing() -> None:
-    """Gives what a dead weak reference gives."""
+    """Return None, as a dead weak reference does."""
 
 
 class Recorder:
-    """Appends to a run what each call of the modules that it knows by path takes, gives and costs, while it is open.
+    """Appends a record of each call of its modules to a run, while it is open.
 
-    `output`, `inputs` and `gradient` make the TensorInfo of a tensor; inputs None refers to the arguments, and
-    describes them when read. `input_gradients` asks for the gradients of the arguments too, and the last two are what
-    these functions look at in a compiled graph.
+    - `output`, `inputs`, `gradient`: functions that turn a tensor into a TensorInfo; with `inputs` None the recorder
+      refers to the arguments and describes them when they are read;
+    - `input_gradients`: whether to record the gradients of the arguments;
+    - `sees_inputs`, `sees_outputs`: what these functions need of a tensor in a compiled graph.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Recorder:
         self.table = PathTable(modules)
         self.first: tuple[Hook, ...] | None = None
         self.counts: dict[str, itertools.count[int]] = {}
-        self.counted = False  # whether `counts` goes on from what is recorded
+        self.counted = False  # whether `counts` continues from the recorded calls
         self.counting = Lock()
         self.output: Callable[[Tensor, Call], Any] = output if gradient is None else self._with_gradient
         self.bare_output = output
@@ -84,8 +85,8 @@ class Recorder:
         self.open = True
 
     def hooks(self) -> tuple[Hook, ...]:
-        """The steps: one before the module and after every other, one at its end whatever happens, and one in its
-        backward where gradients of arguments are asked for."""
+        """The hooks: one before the module and after every other hook, one at its end even after an error, and one in
+        its backward if the gradients of arguments are recorded."""
         begin, end = make_hooks(before=self.begin, always=self.end, order=LAST, compiled="callback")
         begin.sees, end.sees, end.sees_gradients = self.sees_inputs, self.sees_outputs, self.gradient is not None
         self.first = begin, end
@@ -94,7 +95,7 @@ class Recorder:
         return self.first
 
     def begin(self, call: Call) -> None:
-        """Open the record of a call."""
+        """Start the record of a call."""
         module, args, kwargs = call.module, call.args, call.kwargs
         names: Any = call.names
         record = CallRecord()
@@ -129,8 +130,10 @@ class Recorder:
         record.began = perf_counter() - self.began
 
     def place_of(self, call: Call) -> tuple[str, int]:
-        """The path and the index of a call, where the module had hooks before ours, or a method is called by its name.
-        A module that is not known is a replica, which somebody made of one that is."""
+        """The path and index of a call whose module had hooks before ours, or of a method called by its name.
+
+        An unknown module is a replica of a known one, as in DataParallel.
+        """
         if not self.counted:
             with self.counting:
                 if not self.counted:
@@ -143,22 +146,22 @@ class Recorder:
         return path, next(self.counts.setdefault(path, itertools.count()))
 
     def end(self, call: Call) -> None:
-        """Close the record of a call: its output or its error, and how long it took."""
+        """Finish the record of a call: its output or error, and its duration."""
         now = perf_counter()
         record = self.running.pop(call, None)
-        if record is None:  # an earlier step ended the call before it was recorded
-            if self.first is not None:  # the modules have counted it
+        if record is None:  # an earlier hook ended the call before it was recorded
+            if self.first is not None:  # the engine has counted it
                 self.first, self.counted = None, False
             return
         record.seconds = now - self.began - record.began
         if call.error is None:
             output = call.output
             record.output = self.output(output, call) if type(output) is Tensor else mirror(output, self.output, call)
-        elif not isinstance(call.error, StopRecomputing):  # that is how a checkpoint ends its recomputing
+        elif not isinstance(call.error, StopRecomputing):  # a checkpoint ends its recomputation by raising this
             record.error = f"{type(call.error).__name__}: {call.error}"
 
     def see_inputs(self, call: Call) -> None:
-        """Put the gradients of a call's arguments to what is recorded of these."""
+        """Record the gradients of a call's arguments."""
         record = self.awaiting.get(call.origin()) if self.awaiting is not None else None
         if record is None or self.gradient is None:
             return
@@ -173,11 +176,11 @@ class Recorder:
                     info._grad = Slot(self.gradient(gradient, call))
 
     def close(self) -> None:
-        """Record nothing more, and drop the run: the hooks that tensors keep refer to this recorder."""
+        """Stop recording, and drop the run: hooks on tensors still refer to this recorder."""
         self.open = False
         for undo in self.leaves:
             undo()
-        self.run = Run(model=self.run.model, modules={})  # for what another thread's call still records
+        self.run = Run(model=self.run.model, modules={})  # for a call that still runs in another thread
         self.running = {}
         self.table, self.first = PathTable(()), None
         self.awaiting = None
@@ -189,8 +192,8 @@ class Recorder:
         return info
 
     def _slot_for(self, tensor: Tensor, call: Call) -> Slot:
-        """Where the gradient of a tensor will be; one that a container gives on as its last child gave it has one
-        already."""
+        """The slot for the gradient of a tensor. A container that returns the output of its last child shares its
+        slot."""
         version = version_of(tensor)
         last, last_version, last_slot = self.last_slot
         slot = last_slot()
@@ -209,7 +212,7 @@ class Recorder:
 
         undo = on_gradient(tensor, see) if shown is None else shown.on_gradient(tensor, see)
         if undo is not None:
-            self.leaves.append(undo)  # of a parameter or an input, which outlives the graph
+            self.leaves.append(undo)  # the hook of a leaf, which outlives the graph
         self.last_slot = weakref.ref(tensor), version, place
         return slot
 
@@ -222,7 +225,7 @@ def recording(
     grads: bool | Literal["input"] = False,
     methods: Sequence[str] = (),
 ) -> AbstractContextManager[Run]:
-    """A `with` block in which every call of the selected modules is recorded, as `hookline.watch` says."""
+    """A `with` block that records every call of the selected modules, with the arguments of `hookline.watch`."""
     pending = Pending()
     output = keeper(keep, pending)
     if grads not in (True, False, "input"):
@@ -258,7 +261,7 @@ def recording(
 
 
 def _modules(selection: Selection, methods: Sequence[str]) -> dict[str, str]:
-    """The class of each module by path, and of each of its methods that are watched."""
+    """The class of each module by path, and of each of its watched methods."""
     found: dict[str, str] = {}
     missing = dict.fromkeys(methods)
     for path, module in selection:
@@ -285,18 +288,18 @@ def _watching(
         except BaseException:
             handle.remove()
             raise
-    del selection  # which would keep modules that are deleted from the model meanwhile
+    del selection  # it would keep modules alive that are deleted from the model meanwhile
     try:
         yield run
     finally:
         handle.remove()
-        if run.rank is None:  # the processes may have found each other meanwhile
+        if run.rank is None:  # torch.distributed may have been initialized meanwhile
             run.rank, run.world_size = rank_and_world()
         recorder.close()
 
 
 def _name(keep: Any) -> str:
-    """What a `keep` is called in the settings: a function never as one of the words, which say how a tensor is kept."""
+    """The name of a `keep` in the settings. A function with the name of one of the words gets "()" after it."""
     if isinstance(keep, str):
         return keep
     name = getattr(keep, "__qualname__", type(keep).__name__)

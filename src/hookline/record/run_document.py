@@ -1,4 +1,4 @@
-"""A Run as a plain document and named tensors, and back. docs/format.md shows the document."""
+"""Turn a Run into a plain document and named tensors, and back. docs/format.md shows the document."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def _setting(value: Any) -> Any:
-    """How a run was watched: text, true, false, null, a number, or a list of texts."""
+    """One setting of a run: text, true, false, null, a number, or a list of texts."""
     if isinstance(value, list):
         return parts(value, text)
     return number(value) if isinstance(value, float) else value if not isinstance(value, dict) else text(value)
@@ -54,10 +54,10 @@ GATHERED = frozenset(("ranks",))
 
 
 def to_document(run: Run) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document of a run, and the tensors that it names; of a gathered run it holds the documents of all ranks.
+    """The document of a run and the tensors that it names. That of a gathered run has the documents of all ranks.
 
-    Raises StoreError where the run holds what JSON and safetensors cannot, and ChangedTensorError where it refers to a
-    tensor that was changed since.
+    Raises StoreError where the run holds a value that JSON and safetensors cannot, and ChangedTensorError where it
+    refers to a tensor that was changed since.
     """
     writer = Writer(KINDS)
     if run.ranks:
@@ -78,13 +78,13 @@ def _from_run(run: Run, writer: Writer, prefix: str = "") -> dict[str, Any]:
 
 
 def from_document(document: Any, tensors: Mapping[str, Tensor]) -> Run:
-    """The run that a document describes; StoreError that names the first member that is not as it should be."""
+    """The run in a document; StoreError that names the first wrong member."""
     with damage_told("the document of this run"):
         return decode(document, tensors)
 
 
 def decode(document: Any, tensors: Mapping[str, Tensor]) -> Run:
-    """The run that a document describes, or that a part of one does; MemberError where it describes none."""
+    """The run in a document or in a part of one; MemberError where it is not a run."""
     expect_object(document)
     if "ranks" not in document:
         return _to_run(document, tensors)
@@ -96,7 +96,7 @@ def decode(document: Any, tensors: Mapping[str, Tensor]) -> Run:
 
 
 def _to_rank(document: Any, tensors: Mapping[str, Tensor]) -> Run:
-    """The run of one rank, whose calls are told from each other by path and index."""
+    """The run of one rank, in which path and index must be unique."""
     run = _to_run(document, tensors)
     first: dict[tuple[str, int], int] = {}
     for call in run.calls:
@@ -128,7 +128,7 @@ def _from_call(call: CallRecord, numbers: dict[int, int], writer: Writer) -> dic
         where = f"{call.path or 'the model'} ({call.type}, call {call.index})"
         raise ChangedTensorError(f"cannot save {where}: {error}") from error
     parent = None if call.parent is None else numbers[id(call.parent)]
-    own = {**CALL.write(call), "training": bool(call.training)}  # a user's module may hold anything that is true
+    own = {**CALL.write(call), "training": bool(call.training)}  # a user's module may hold any truthy value
     return {**own, "recompute": call.recompute, "parent": parent, **values}
 
 

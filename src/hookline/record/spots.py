@@ -1,4 +1,4 @@
-"""Spots: where in a tensor the elements lie that are not finite, in words: which rows, which positions, which mask."""
+"""Where in a tensor the elements are that are not finite, as a text: which indices, and which mask explains them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,16 +12,18 @@ from torch import Tensor
 from hookline.model.sharded import local_part
 from hookline.record.statistics import is_traced, unseen
 
-MOST_SHOWN = 4  # indices, or stretches of them, that are written out for one dimension
+MOST_SHOWN = 4  # indices or ranges that are written out for one dimension
 
 
 @dataclass(frozen=True, slots=True)
 class Spots:
     """The elements of one tensor that are not finite, as tensors on its device until they are read.
 
-    - `shape`: the tensor's; `amount`: how many elements are not finite; `along`: for each dimension, at which of its
-      indices there are any; `rows`: the same for the first two dimensions together, None with fewer;
-    - `masks`: by name, the arguments that have a truth value for each place in the first two dimensions.
+    - `shape`: the shape of the tensor;
+    - `amount`: how many elements are not finite;
+    - `along`: for each dimension, whether each of its indices has any;
+    - `rows`: the same for the first two dimensions together, None with fewer;
+    - `masks`: by name, the arguments with a truth value for each position in the first two dimensions.
     """
 
     shape: tuple[int, ...]
@@ -32,8 +34,10 @@ class Spots:
 
     @property
     def where(self) -> str:
-        """The spots in words, "" where all elements are meant, or none: "at [3, 5:9, :]"; "within" in the place of "at"
-        where there are finite elements too."""
+        """The elements as a text such as "at [3, 5:9, :]"; "" for all elements or none.
+
+        It says "within" instead of "at" if that index also covers finite elements.
+        """
         amount = int(self.amount)
         if not amount or amount == prod(self.shape):
             return ""
@@ -44,7 +48,7 @@ class Spots:
         return "; ".join(filter(None, (place, *self._masked())))
 
     def _masked(self) -> Iterator[str]:
-        """The first mask that explains all of it: true, or false, at all these places, and not everywhere."""
+        """The first mask that explains all of them: it has one value at all of them and another elsewhere."""
         for name, mask in self.masks.items():
             if self.rows is None or mask.shape != self.rows.shape or not _is_mask(mask):
                 continue
@@ -77,7 +81,7 @@ def spots(tensor: Tensor, masks: Mapping[str, Tensor] | None = None) -> Spots | 
 
 
 def masks_in(arguments: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """Those of some arguments that may have one truth value for each place in the first two dimensions of a shape.
+    """The arguments that may be masks: tensors with the first two dimensions of a shape.
 
     >>> masks_in({"mask": torch.tensor([[1, 0]]), "x": torch.ones(1, 2, 8)}, (1, 2, 8))
     {'mask': tensor([[1, 0]])}
@@ -98,7 +102,7 @@ def _any(bad: Tensor, dims: list[int]) -> Tensor:
 
 
 def _dimension(indices: list[int], size: int) -> str:
-    """The indices of one dimension as they would stand in brackets.
+    """The indices of one dimension, as written in brackets.
 
     >>> _dimension([0, 1, 2], 3), _dimension([4], 9), _dimension([4, 5, 6, 8], 9)
     (':', '4', '4:7 8')

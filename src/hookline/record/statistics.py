@@ -1,4 +1,4 @@
-"""Statistics of a tensor, and of a whole from those of its parts."""
+"""Statistics of a tensor, and of a whole tensor from those of its parts."""
 
 import math
 import threading
@@ -14,22 +14,25 @@ from hookline.model.sharded import local_part
 from hookline.torch_private import DisableTorchDispatch, DisableTorchFunction, FakeTensor, is_tracing
 
 BINS = 24  # of a histogram
-MANY = 2**17  # more squares than these lose digits when float32 adds them up
+MANY = 2**17  # a float32 sum of more squares than this loses digits
 ROW = 4096
-# The largest magnitudes of which the squares, and sums of these, neither vanish nor overflow.
+# The range of largest magnitudes whose squares, and sums of these, neither underflow nor overflow.
 SQUARED_WELL = {torch.float32: (1e-15, 1e14), torch.float64: (1e-140, 1e140)}
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a tensor's elements are like. NaN where a figure has no meaning: an empty tensor, or a kind of tensor that
-    cannot tell.
+    """Statistics of the elements of a tensor. A figure without a meaning, as for an empty tensor, is NaN.
 
-    `min`, `max`, `mean`, `std` (of the population) are over all elements, NaN where one of them is; of complex elements
-    they are of the magnitudes. `absmax` is the largest magnitude, `norm` the L2 norm, `zeros` the share of elements
-    that are 0, from 0 to 1; `nan` and `inf` count elements, `count` all of them (of a sparse tensor: those it stores).
-    `histogram`, where it was kept: how many elements lie in each of 24 equal parts of the range from `min` to `max`;
-    None where one is not finite.
+    - `count`: the number of elements; of a sparse tensor, those that it stores;
+    - `min`, `max`, `mean`, `std`: over all elements, of the magnitudes if they are complex; NaN if an element is; `std`
+      is of the population;
+    - `absmax`: the largest magnitude;
+    - `norm`: the L2 norm;
+    - `zeros`: the share of elements that are 0, from 0 to 1;
+    - `nan`, `inf`: the number of elements that are NaN and infinite;
+    - `histogram`: if kept, the number of elements in each of 24 equal bins from `min` to `max`; None if an element is
+      not finite.
     """
 
     count: int
@@ -45,13 +48,12 @@ class Stats:
 
     @property
     def absmax(self) -> float:
-        """The largest magnitude; NaN where an element is."""
+        """The largest magnitude; NaN if an element is."""
         return max(abs(self.min), abs(self.max)) if not math.isnan(self.min) else self.min
 
 
 class Pending:
-    """Statistics on their way from a device: the figures of many tensors wait there, and are fetched together when one
-    is read."""
+    """Statistics that wait on a device: those of many tensors are fetched together when one is read."""
 
     __slots__ = ("lock", "rows", "values")
 
@@ -61,13 +63,13 @@ class Pending:
         self.values: list[list[float]] = []
 
     def add(self, row: Tensor) -> int:
-        """Keep one tensor's figures on the device; gives their place."""
+        """Keep the figures of one tensor on the device; returns their place."""
         with self.lock:
             self.rows.append(row)
             return len(self.values) + len(self.rows) - 1
 
     def fetch(self, place: int) -> list[float]:
-        """The figures at a place; all that wait are fetched, one transfer a device."""
+        """The figures at a place. All that wait are fetched, with one transfer per device."""
         with self.lock:
             if place >= len(self.values):
                 self._fetch_all()
@@ -83,7 +85,7 @@ class Pending:
 
 
 def fetch(device: torch.device, rows: list[Tensor]) -> list[Any]:
-    """Rows of figures that are on one device, as numbers: one wait for all of them."""
+    """Rows of figures on one device as numbers, with one wait for all of them."""
     accelerator = torch.accelerator.current_accelerator()
     if accelerator is not None and accelerator.type == device.type:
         torch.accelerator.synchronize(device)  # rows of one device may come from several of its streams
@@ -92,9 +94,11 @@ def fetch(device: torch.device, rows: list[Tensor]) -> list[Any]:
 
 
 def measure(tensor: Tensor, pending: Pending, *, bins: int = 0) -> "Stats | Waiting | None":
-    """The statistics of a tensor, with a histogram of so many `bins`: at once on the CPU, `Waiting` on any other
-    device; None for a tensor without elements to read (meta, fake) or of a kind that PyTorch cannot reduce. Of a
-    distributed tensor they are of the part that is in this process."""
+    """The statistics of a tensor, with a histogram of `bins` bins: at once on the CPU, `Waiting` on any other device.
+
+    None for a tensor without elements to read (meta, fake) or of a kind that PyTorch cannot reduce. Of a distributed
+    tensor they are of the part in this process.
+    """
     try:
         tensor = local_part(tensor)
         if is_traced(tensor):
@@ -106,14 +110,14 @@ def measure(tensor: Tensor, pending: Pending, *, bins: int = 0) -> "Stats | Wait
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether a graph is being made of what is done with a tensor: it would hold what is done to look at it."""
+    """Whether operations on a tensor are being traced into a graph, which would include those that measure it."""
     return bool(is_tracing()) or isinstance(tensor, FakeTensor)
 
 
 @contextmanager
 def unseen(tensor: Tensor) -> Iterator[None]:
-    """A block in which no mode of the caller's (make_fx, selective checkpointing, a TorchFunctionMode) sees what is
-    done with a plain tensor."""
+    """A block in which no mode of the caller (make_fx, selective checkpointing, a TorchFunctionMode) sees operations on
+    a plain tensor."""
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         yield
         return
@@ -130,12 +134,12 @@ class Waiting:
     place: int
 
     def fetch(self) -> Stats:
-        """Wait for the device, and give the statistics."""
+        """Wait for the device and return the statistics."""
         return _stats(self.count, self.pending.fetch(self.place))
 
 
 def elements(tensor: Tensor) -> Tensor:
-    """The elements as one dense tensor of a floating dtype that adds up well."""
+    """The elements as one dense tensor of a floating dtype wide enough for sums."""
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.is_nested:
@@ -176,18 +180,18 @@ def _histogram(values: Tensor, stats: Stats, bins: int) -> tuple[int, ...] | Non
 
 
 def _places(values: Tensor, low: Any, half_width: Any, bins: int) -> Tensor:
-    """In which part of the range each element lies. Halves, because the range of what is finite need not be."""
+    """The bin of each element. It computes with halves, because the range of finite elements may overflow."""
     share = (values.reshape(-1) * 0.5).sub_(low / 2).mul_(bins).div_(half_width)
     return share.nan_to_num_().clamp_(0, bins - 1).to(torch.int32)
 
 
 class WaitingSums(Waiting):
-    """Statistics of which only `shown.SUMS` were taken."""
+    """Statistics computed from the sums that a compiled graph took (`graph_values.SUMS`)."""
 
     __slots__ = ()
 
     def fetch(self) -> Stats:
-        """Wait for the device, and give the statistics."""
+        """Wait for the device and return the statistics."""
         low, high, total, squares, *counts = self.pending.fetch(self.place)
         mean, square = total / self.count, squares / self.count
         std = math.sqrt(max(square - mean * mean, 0.0)) if math.isfinite(square) else math.nan
@@ -195,7 +199,7 @@ class WaitingSums(Waiting):
 
 
 def reduced(count: int, sums: Sequence[Tensor], pending: Pending) -> Waiting:
-    """Statistics of what a compiled graph took the sums of."""
+    """Statistics of a tensor from the sums that a compiled graph took."""
     widest = _widest(sums[0].device)
     return WaitingSums(count, pending, pending.add(torch.stack([each.to(widest) for each in sums])))
 
@@ -228,7 +232,7 @@ def _stats_unfinite(count: int, low: float, high: float, zeros: float, nan: int,
 
 
 def _in_memory_order(values: Tensor) -> Tensor:
-    """The same elements, dimensions sorted by stride: a transposed or channels-last tensor is read straight through."""
+    """The same elements with dimensions sorted by stride, so that a transposed tensor is read in memory order."""
     return values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
 
 
@@ -251,7 +255,7 @@ def _measure_at_once(values: Tensor, count: int) -> Stats:
 
 
 def _norm(values: Tensor, count: int) -> float:
-    """The L2 norm; of many elements by rows, because PyTorch adds up the squares of a float32 tensor in float32."""
+    """The L2 norm; for many elements by rows, because PyTorch sums the squares of a float32 tensor in float32."""
     if count <= MANY:
         return float(torch.linalg.vector_norm(values))
     flat = values.reshape(-1)
@@ -261,7 +265,7 @@ def _norm(values: Tensor, count: int) -> float:
 
 
 def _std(values: Tensor, count: int, mean: float, norm: float) -> float:
-    """From the norm and the mean where that loses no digits; else by a pass of its own."""
+    """The standard deviation, from the norm and the mean if that loses no digits; else by a separate pass."""
     square = norm * norm / count
     variance = square - mean * mean
     if variance > 0.1 * square:
@@ -270,10 +274,9 @@ def _std(values: Tensor, count: int, mean: float, norm: float) -> float:
 
 
 def whole(parts: Sequence[Stats]) -> Stats:
-    """The statistics of all the elements of several tensors, from those of each.
+    """The statistics of all elements of several tensors together, from those of each.
 
-    Every figure is exact but for the rounding of the parts' own; the histogram is None unless the parts' bins are the
-    same.
+    Every figure is exact up to the rounding of the parts. The histogram is None unless the parts have the same bins.
 
     >>> whole([Stats(2, 0.0, 2.0, 1.0, 1.0, 2.0, 0.5, 0, 0), Stats(2, 1.0, 1.0, 1.0, 0.0, 2**0.5, 0.0, 0, 0)]).zeros
     0.25
@@ -298,12 +301,12 @@ def whole(parts: Sequence[Stats]) -> Stats:
 
 
 def alike(parts: Sequence[Stats]) -> bool:
-    """Whether all of these are the same figure for figure, NaN like NaN."""
+    """Whether all figures are equal, with NaN equal to NaN."""
     return len({repr(part) for part in parts}) == 1
 
 
 def _joined_histogram(parts: Sequence[Stats]) -> tuple[int, ...] | None:
-    """The bins' counts together, where every part has the same bins."""
+    """The sums of the counts in each bin, if every part has the same bins."""
     counts = [part.histogram for part in parts if part.histogram is not None]
     if len(counts) < len(parts) or len({(part.min, part.max) for part in parts}) > 1:
         return None

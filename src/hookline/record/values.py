@@ -1,4 +1,4 @@
-"""What is known of a tensor as a value of a document, and back: what is read can be printed, paged and compared."""
+"""Write a TensorInfo into a document and read it back, checked so that it can be printed, shown and compared."""
 
 from functools import partial
 from math import prod
@@ -29,12 +29,12 @@ from hookline.store.members import (
     whole,
 )
 
-WHOLE = ("tensor", "copy")  # ways to keep a tensor that leave it as it is
+WHOLE = ("tensor", "copy")  # values of `keep` that keep the tensor unchanged
 SAMPLES, MOMENTS = 256, 5  # of a fingerprint
 
 
 def share(value: Any) -> float:
-    """A share: from 0 to 1, or NaN where there is none."""
+    """A share from 0 to 1, or NaN for an empty tensor."""
     found = number(value)
     if not 0 <= found <= 1 and found == found:
         raise expected("a number from 0 to 1, or 'nan'", value)
@@ -42,7 +42,7 @@ def share(value: Any) -> float:
 
 
 def histogram(value: Any) -> tuple[int, ...]:
-    """How many elements lie in each part of the range."""
+    """The number of elements in each bin."""
     found = parts(value, count)
     if len(found) != BINS:
         raise expected(f"a list of {BINS}", value)
@@ -70,7 +70,7 @@ ALL = frozenset(("kind", *INFO, "part", "stats", "grad", "value"))
 
 
 def write_info(writer: Writer, info: TensorInfo, name: str) -> dict[str, Any]:
-    """What is known of a tensor, that of its gradient included."""
+    """A TensorInfo, with that of its gradient, as a value of a document."""
     found: dict[str, Any] = {
         "shape": list(info.shape),
         "dtype": info.dtype_name,
@@ -89,7 +89,7 @@ def write_info(writer: Writer, info: TensorInfo, name: str) -> dict[str, Any]:
 
 
 def read_info(reader: Reader, data: Any, *, whole: bool = False, whole_gradient: bool = False) -> TensorInfo:
-    """The same back; `whole` where its value, or its gradient's, has to be the tensor that the rest describes."""
+    """Read a TensorInfo back. With `whole` its value, or its gradient's, must be a tensor of the described shape."""
     expect_object(data, ALL)
     info = TensorInfo()
     for name, read in INFO.items():
@@ -113,17 +113,17 @@ KINDS = {"tensor": Kind(TensorInfo, write_info, read_info)}
 
 
 def kinds_kept(keep: Any, gradient: Any) -> dict[str, Kind]:
-    """The same, where tensors and their gradients were kept so."""
+    """The kinds for a run with these values of `keep` for tensors and their gradients."""
     read = partial(read_info, whole=keep in WHOLE, whole_gradient=gradient in WHOLE)
     return {"tensor": Kind(TensorInfo, write_info, read)}
 
 
 def expect_whole(value: Tensor, info: TensorInfo) -> None:
-    """MemberError where a tensor that was kept itself is not of the shape and dtype that the document says."""
+    """MemberError where a kept tensor does not have the shape and dtype that the document says."""
     if tuple(value.shape) != info.local_shape or value.dtype != info.dtype:
-        told = f"{info.dtype_name}{[*info.local_shape]}"
+        wanted = f"{info.dtype_name}{[*info.local_shape]}"
         raise MemberError(
-            f"expected a tensor {told}, as the document says, got {str(value.dtype).removeprefix('torch.')}"
+            f"expected a tensor {wanted}, as the document says, got {str(value.dtype).removeprefix('torch.')}"
             f"{[*value.shape]} in tensors.safetensors"
         )
 
@@ -137,9 +137,9 @@ def _gradient(reader: Reader, data: Any, *, whole: bool) -> TensorInfo:
 def _part(data: Any) -> Part:
     found = PART.read(data)
     if len(found.placement) != len(found.mesh):
-        raise MemberError(f"has to have {len(found.mesh)} parts, as the mesh has").within("placement")
+        raise MemberError(f"must have {len(found.mesh)} parts, as the mesh has").within("placement")
     if len(found.ranks) != prod(found.mesh):
-        raise MemberError(f"has to have {prod(found.mesh)} parts, as the mesh says").within("ranks")
+        raise MemberError(f"must have {prod(found.mesh)} parts, as the mesh says").within("ranks")
     if found.place is not None and (
         len(found.place) != len(found.mesh) or not all(map(int.__lt__, found.place, found.mesh))
     ):
@@ -148,7 +148,7 @@ def _part(data: Any) -> Part:
 
 
 def expect_fingerprint(value: dict[Any, Any], shape: tuple[int, ...]) -> None:
-    """MemberError where a fingerprint does not hold what `hookline.fingerprint` makes of a tensor of this shape."""
+    """MemberError where a fingerprint is not one that `hookline.fingerprint` returns for a tensor of this shape."""
     known = member(value, "count", count)
     if min(shape, default=0) >= 0 and known != prod(shape):
         raise expected(f"{prod(shape)}, as the shape says", known).within("count")
@@ -156,8 +156,8 @@ def expect_fingerprint(value: dict[Any, Any], shape: tuple[int, ...]) -> None:
     for name, size in sizes.items():
         found = member(value, name, lambda part: part)
         if not isinstance(found, Tensor) or tuple(found.shape) != size:
-            raise MemberError(f"is not the tensor of {size[0]} that a fingerprint has there").within(name)
+            raise MemberError(f"must be a tensor of {size[0]} in a fingerprint").within(name)
     if value["digest"].dtype != torch.int64:
-        raise MemberError("is not of int64").within("digest")
+        raise MemberError("must be of dtype int64").within("digest")
     if not value["moments"].dtype.is_floating_point:
-        raise MemberError("is not of floats").within("moments")
+        raise MemberError("must be of a floating dtype").within("moments")

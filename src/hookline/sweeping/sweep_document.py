@@ -1,4 +1,4 @@
-"""A Sweep as a plain document, and back."""
+"""Turn a Sweep into a plain document, and back."""
 
 from functools import partial
 from typing import Any
@@ -19,12 +19,12 @@ SWEEP = Schema(
 
 
 def to_document(sweep: Sweep) -> dict[str, Any]:
-    """All of a sweep for JSON: what was asked, the baselines, and `cells`, the places that were measured."""
+    """A sweep as data for JSON: its settings, the baselines, and the measured `cells`."""
     return {**SWEEP.write(sweep), "cells": [CELL.write(cell) for cell in sweep]}
 
 
 def decode(document: Any, _: object = None) -> Sweep:
-    """The sweep that a document describes; MemberError where it describes none."""
+    """The sweep in a document; MemberError where it is not a sweep."""
     found = SWEEP.read(document)
     if not found.baselines:
         raise MemberError("is empty").within("baselines")
@@ -34,7 +34,7 @@ def decode(document: Any, _: object = None) -> Sweep:
 
 
 def _cell(sweep: Sweep, data: Any) -> Cell:
-    """A place that is one of the sweep's; MemberError where it is not."""
+    """A Cell of the sweep; MemberError where its path or label is not in the sweep."""
     cell = CELL.read(data)
     member(data, "path", one_of(*sweep.paths))
     member(data, "label", one_of(*sweep.labels))

@@ -1,4 +1,4 @@
-"""Cell, Sweep: what each place of a sweep did to the metric, as plain data."""
+"""Cell and Sweep: how an edit in each place changed the metric, as plain data."""
 
 import math
 import os
@@ -12,13 +12,17 @@ from hookline.messages import counted, few, figure
 from hookline.result import Result
 from hookline.store.folder import write
 
-WHOLE = ""  # the label of a tensor that is not taken apart
+WHOLE = ""  # the label of a tensor that is edited as a whole
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One place of a sweep: the module's path, the label of the part of its tensor ("" for the whole), and the metric
-    of each batch with the edit there."""
+    """One place of a sweep.
+
+    - `path`: the path of the module;
+    - `label`: the part of its tensor, "" for the whole;
+    - `values`: the metric of each batch with the edit there.
+    """
 
     path: str
     label: str
@@ -31,16 +35,20 @@ class Cell:
 
 
 class Sweep(Result[Cell]):
-    """What each place of a sweep did to the metric: its Cells in the model's order. It prints as a table, or as a heat
-    map where there are parts (`over`).
+    """The metric with an edit in each place of a model: Cells in the order of the model.
 
-    `sweep["encoder"]` is the first Cell of a module, `sweep["encoder", 2]` its third and `sweep["encoder", "head=2"]`
-    that of one part; `sweep[0]` is the first of all.
+    It prints as a table, or as a heat map if there are parts (`over`). `sweep["encoder"]` is the first Cell of a
+    module, `sweep["encoder", 2]` its third, `sweep["encoder", "head=2"]` that of one part, and `sweep[0]` the first of
+    all.
 
-    - `baseline`: the metric without an edit, the mean over the batches; `baselines`: of each batch;
-    - `paths`, `labels`: the places, by module and by part; `never_called`: the selected modules that no batch reached;
-    - `cells`: each Cell by (path, label); `edit`: the edit, as it prints; `model`: the class of the model;
-    - `settings`: what else was asked, as text.
+    - `baseline`: the metric without an edit, the mean over the batches;
+    - `baselines`: the metric without an edit for each batch;
+    - `paths`, `labels`: the places, by module and by part;
+    - `never_called`: the selected modules that no batch reached;
+    - `cells`: each Cell by (path, label);
+    - `edit`: the edit, as it prints;
+    - `model`: the class of the model;
+    - `settings`: the other arguments, as text.
     """
 
     noun = "sweep"
@@ -70,7 +78,7 @@ class Sweep(Result[Cell]):
 
     def _why_empty(self, path: str) -> str | None:
         if path in self.paths:
-            return "was selected and not measured yet"
+            return "was selected but not measured yet"
         return "was selected but never called" if path in self.never_called else None
 
     def _row(self, entry: Cell, /) -> Mapping[str, Any]:
@@ -91,7 +99,7 @@ class Sweep(Result[Cell]):
 
     @property
     def summary(self) -> str:
-        """What was swept, in a line."""
+        """The model, the edit and the baseline, in a line."""
         kind = "metric" if self.labels == [WHOLE] else "change of the metric"
         left = len(self.paths) * len(self.labels) - len(self)
         rest = f", {counted(left, 'place')} left" if left else ""
@@ -99,29 +107,31 @@ class Sweep(Result[Cell]):
 
     @property
     def baseline(self) -> float:
-        """The metric without an edit: the mean over the batches."""
+        """The metric without an edit, the mean over the batches."""
         return statistics.fmean(self.baselines)
 
     def change(self, cell: Cell) -> float:
-        """By how much an edit changed the metric: its mean less the baseline."""
+        """The change of the metric by an edit: its mean minus the baseline."""
         return cell.value - self.baseline
 
     def top(self, count: int = 10) -> list[Cell]:
-        """The places that changed the metric most, the most first."""
+        """The places that changed the metric most, largest change first."""
         return sorted(self, key=lambda cell: -magnitude(self.change(cell)))[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """The sweep as plain data that JSON can hold: numbers that are not finite are text."""
+        """The sweep as plain data for JSON; numbers that are not finite are text."""
         from hookline.sweeping.sweep_document import to_document
 
         return to_document(self)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the sweep to a folder, whole or not at all, as `hookline.sweep(..., save=folder)` does; a sweep saved
-        there before is replaced. StoreError where the folder holds something else."""
+        """Write the sweep to a folder, whole or not at all, as `hookline.sweep(..., save=folder)` does.
+
+        A sweep saved there before is replaced. Raises StoreError where the folder holds something else.
+        """
         write(folder, self.to_dict(), {}, kind=self.noun)
 
 
 def magnitude(change: float) -> float:
-    """How large a change is; NaN, which an edit that breaks the model makes of a metric, is larger than any."""
+    """The size of a change. NaN, the metric of a model that an edit broke, is larger than any."""
     return math.inf if math.isnan(change) else abs(change)
