@@ -85,7 +85,7 @@ def test_not_a_number_in_both_is_no_difference_and_in_one_it_is() -> None:
     found = compare(a, b)
     assert found.differs
     assert (found.nan, found.beyond, found.absolute) == (2, 2, 0.0)
-    assert "NaN or infinite in one of them only" in str(found)
+    assert "NaN or infinite in only one of them" in str(found)
 
 
 NAN, INF = torch.full((3,), math.nan), torch.tensor([math.inf, -math.inf])
@@ -155,9 +155,9 @@ def test_two_of_which_nothing_can_be_compared_say_so() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        (torch.zeros(2, 3), torch.zeros(3, 2), "shape 2x3 against 3x2"),
-        (torch.zeros(2), torch.zeros(2, dtype=torch.int64), "dtype float32 against int64"),
-        (torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int64), "dtype bool against int64"),
+        (torch.zeros(2, 3), torch.zeros(3, 2), "shape 2x3 vs 3x2"),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int64), "dtype float32 vs int64"),
+        (torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int64), "dtype bool vs int64"),
     ],
     ids=["shape", "float against int", "bool against int"],
 )
@@ -255,7 +255,7 @@ def test_infinity_of_the_other_sign_is_a_difference() -> None:
     found = compare(torch.tensor([math.inf, 1.0]), torch.tensor([-math.inf, 1.0]))
 
     assert (found.differs, found.nan, found.beyond) == (True, 1, 1)
-    assert "or of the other sign" in str(found)
+    assert "or infinite with opposite signs" in str(found)
 
 
 @pytest.mark.parametrize("by", [0.0, 1.0])

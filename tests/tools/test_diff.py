@@ -410,7 +410,7 @@ def test_weights_of_three_dimensions_in_the_reversed_layout_are_told() -> None:
     found = hookline.diff(model, other, X)
 
     assert not found
-    assert [str(weight) for weight in found.weights] == ["weight differs: shape 2x3x4 against 4x3x2"]
+    assert [str(weight) for weight in found.weights] == ["weight differs: shape 2x3x4 vs 4x3x2"]
 
 
 def test_a_module_of_a_run_that_was_given_another_number_passes_it_on() -> None:

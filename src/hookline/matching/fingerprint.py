@@ -1,4 +1,4 @@
-"""A tensor in a few hundred numbers, that two processes can compare: exactly by a digest, closely by samples."""
+"""Fingerprints: a tensor in a few hundred numbers, compared exactly by a digest and closely by samples."""
 
 import math
 from functools import lru_cache
@@ -10,22 +10,24 @@ from torch import Tensor
 from hookline.matching.tensors import BITS, Difference, Tolerance, apart, figures, largest_finite, plain
 
 Fingerprint: TypeAlias = dict[str, Any]
-"""What `fingerprint` gives: a small dict of numbers and tensors, to compare with another."""
+"""The result of `fingerprint`: a small dict of numbers and tensors, to compare with another."""
 
 VERSION = 2
 SAMPLES = 256
 WORDS = 2**18  # words that are digested together
-ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, as Knuth takes it to scatter numbers
+ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: Knuth's multiplier to scatter numbers
 WRAP = 2**64
 UNREDUCED = {torch.uint16, torch.uint32, torch.uint64}  # PyTorch has few operations for these
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint | None:
-    """What `watch(keep=hookline.fingerprint)` keeps of a tensor, at most some 2 KB for float32 of any size: a digest of
-    all elements, 256 of these, the same ones of every tensor of that size (all where there are fewer), and sum, sum of
-    magnitudes, norm, minimum and maximum. None of a tensor without elements to read.
+    """Fingerprint a tensor, for `watch(keep=hookline.fingerprint)`: about 2 KB for float32 of any size.
 
-    Nothing on a device waits for it. Two fingerprints of other processes, devices and versions can be compared.
+    It has a digest of all elements, 256 sampled elements (or all, if there are fewer), and sum, sum of magnitudes,
+    norm, minimum and maximum. Tensors of one size are sampled at the same places. None for a tensor without elements to
+    read.
+
+    It does not wait for a device. Fingerprints from different processes, devices and versions can be compared.
 
     >>> one = fingerprint(torch.arange(1000.0))
     >>> one["samples"].shape, one["count"]
@@ -46,7 +48,7 @@ def fingerprint(tensor: Tensor) -> Fingerprint | None:
 
 
 def is_fingerprint(value: Any) -> bool:
-    """Whether a kept value is one of these, whole."""
+    """Whether a kept value is a complete fingerprint."""
     if not isinstance(value, dict) or value.get("fingerprint") != VERSION:
         return False
     counts = type(value.get("count")) is int and 0 <= value["count"] < 2**63
@@ -54,7 +56,7 @@ def is_fingerprint(value: Any) -> bool:
 
 
 def same_elements(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether two fingerprints are of tensors whose elements are all equal; 0.0 and -0.0 are, and NaN and NaN."""
+    """Whether two fingerprints are of tensors with equal elements; 0.0 equals -0.0, and NaN equals NaN."""
     alike = one["count"] == other["count"] and one["samples"].dtype == other["samples"].dtype
     return alike and torch.equal(one["digest"].cpu(), other["digest"].cpu())
 
@@ -62,8 +64,8 @@ def same_elements(one: Fingerprint, other: Fingerprint) -> bool:
 def compare_fingerprints(one: Fingerprint, other: Fingerprint, told: dict[str, Any], allowed: Tolerance) -> Difference:
     """The difference of two tensors by their fingerprints; `told` holds their shapes and dtypes.
 
-    The figures are of the samples. It differs where a sample does, or the moments do by more than tensors within the
-    tolerance can; with no tolerance, where an element does.
+    The figures are of the samples. The tensors differ if a sample does, or if their moments are further apart than
+    those of tensors within the tolerance. Without tolerance they differ if any element does.
     """
     a, b = one["samples"].cpu(), other["samples"].cpu()
     if same_elements(one, other):
@@ -78,7 +80,7 @@ def compare_fingerprints(one: Fingerprint, other: Fingerprint, told: dict[str, A
 
 @lru_cache(maxsize=256)
 def positions(count: int, device: torch.device) -> Tensor:
-    """Which elements are sampled of this many: one out of each of 256 stretches, scattered as the count says."""
+    """The places of the sampled elements: one in each of 256 ranges, scattered by a hash of the count."""
     if count <= SAMPLES:
         return torch.arange(count, device=device)
     places = [place * count // SAMPLES for place in range(SAMPLES + 1)]
@@ -88,13 +90,13 @@ def positions(count: int, device: torch.device) -> Tensor:
 
 
 def digest(values: Tensor) -> Tensor:
-    """64 bits, as an int64 of shape [1], that change with any element of a row, and with their order. Equal elements
-    count as the same: 0.0 and -0.0, and NaN of any bits.
+    """A 64-bit hash of a row of elements and their order, as an int64 of shape [1].
 
-    It is made of sums of whole numbers that wrap around, which no device and no order of adding up changes.
+    Equal elements hash alike: 0.0 and -0.0, and NaN with any bits. The hash adds integers that wrap around, so that the
+    device and the order of additions do not matter.
     """
     if values.is_floating_point() and values.element_size() == 1:
-        values = values.to(torch.float16)  # eight bits do not add
+        values = values.to(torch.float16)  # 8-bit floats cannot be added
     found = torch.full((1,), values.numel(), dtype=torch.int64, device=values.device)
     size = next(size for size in (8, 4, 2, 1) if values.numel() * values.element_size() % size == 0)
     step = max(1, WORDS * size // values.element_size())
@@ -106,7 +108,7 @@ def digest(values: Tensor) -> Tensor:
 
 
 def _in_equal_bits(values: Tensor) -> Tensor:
-    """The elements, equal ones in the same bits."""
+    """The elements with equal ones in equal bits."""
     if values.is_complex():
         return _in_equal_bits(torch.view_as_real(values).reshape(-1))
     if not values.is_floating_point():
@@ -116,14 +118,16 @@ def _in_equal_bits(values: Tensor) -> Tensor:
 
 
 def _folded(words: Tensor, by: int = 32) -> Tensor:
-    """Each word with its upper bits laid over the lower, so that what multiplying moves out at the top counts too; of
-    no two words the same. Before multiplying `by` is no multiple of 8: the signs of two floats in a word would cancel
-    each other, and a tensor could have the digest of its negative."""
+    """Each word with its upper bits XORed onto the lower ones, which is a one-to-one map.
+
+    Without it bits that a multiplication shifts out at the top would not count. Before multiplying, `by` must not be a
+    multiple of 8: the signs of two floats in a word would cancel, and a tensor could hash like its negative.
+    """
     return words ^ ((words >> by) & ((1 << (64 - by)) - 1))
 
 
 def _words(values: Tensor, size: int) -> Tensor:
-    """The bits of the elements, so many bytes at a time."""
+    """The bits of the elements as integers of `size` bytes."""
     if values.dtype == torch.bool:
         return values.view(torch.uint8)
     whole = values.contiguous()
@@ -133,7 +137,7 @@ def _words(values: Tensor, size: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _weights(device: torch.device) -> Tensor:
-    """An odd number for each place, so that no change of one word is lost."""
+    """An odd weight for each place, so that no change of a single word is lost."""
     return ((torch.arange(1, WORDS + 1, device=device) * _signed(ODD)) ^ 0x5BF03635) | 1
 
 
@@ -142,7 +146,7 @@ def _signed(number: int) -> int:
 
 
 def _moments(values: Tensor) -> Tensor:
-    """Sum, sum of magnitudes, norm, minimum and maximum, of the magnitudes where the elements are complex."""
+    """Sum, sum of magnitudes, norm, minimum and maximum; of the magnitudes if the elements are complex."""
     if values.numel() == 0:
         return torch.zeros(5, dtype=torch.float64)
     real = values.abs() if values.is_complex() else values
@@ -163,7 +167,7 @@ def _norm(values: Tensor, wide: torch.dtype) -> Tensor:
 
 
 def _moments_differ(one: list[float], other: list[float], count: int, allowed: Tolerance) -> bool:
-    """Whether two tensors cannot have these moments where all their elements are within the tolerance."""
+    """Whether these moments rule out that all elements are within the tolerance."""
     relative, absolute = allowed
     size, norm, top = one[1], one[2], largest_finite(one[3], one[4])
     rounding = 1e-9

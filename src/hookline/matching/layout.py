@@ -1,4 +1,4 @@
-"""Whether two shapes hold the same values in the same order: leading axes of 1, and a batch laid in other axes."""
+"""Whether two shapes can hold the same values in the same order, such as a flattened batch."""
 
 import math
 from typing import TypeAlias
@@ -7,10 +7,10 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 def same_layout(one: Shape, other: Shape) -> bool:
-    """Whether tensors of these shapes can be compared element by element, in a row.
+    """Whether tensors of these shapes can be compared element by element, in memory order.
 
-    They can where the shapes are equal but for leading axes of 1, or where one of them merges leading axes of the
-    other, as a flattened batch does. The last axis stays as it is: [8] is no [8, 1].
+    The shapes must be equal except for leading axes of 1, or one must merge leading axes of the other, as a flattened
+    batch does. The last axis must be the same: [8] does not match [8, 1].
 
     >>> same_layout((1, 16, 128), (16, 128)), same_layout((2, 16, 61), (32, 61)), same_layout((8,), (8, 1))
     (True, True, False)

@@ -1,4 +1,4 @@
-"""Which calls of two runs belong together: by path and index, by a mapping of paths, or by a proposal."""
+"""Match the calls of two runs: by path and index, by a mapping of paths, or by a proposal."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,11 +17,12 @@ STARS = re.compile(r"\*\*|\*")
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Which calls of two runs belong together.
+    """The matched calls of two runs.
 
-    - `pairs`: a call of the first run and its partner in the second, in the order of the first;
+    - `pairs`: each call of the first run with its partner in the second, in the order of the first;
     - `only_a`, `only_b`: the calls without a partner;
-    - `paths`: each path of the first run that has a partner, and that; `proposed`: those of them that were proposed.
+    - `paths`: the partner of each path of the first run that has one;
+    - `proposed`: those of `paths` that were proposed.
     """
 
     pairs: tuple[tuple[CallRecord, CallRecord], ...]
@@ -38,11 +39,12 @@ def match(
     mapping: Mapping[str, str] | None = None,
     modules: tuple[Mapping[str, Module], Mapping[str, Module]] = ({}, {}),
 ) -> Matching:
-    """The pairs of two runs' calls: the nth call of a module and the nth of its partner. Partners are what `mapping`
-    says, then modules in one place, then, where on both sides some are left, what `propose` makes of these; `modules`
-    are those of both by path, where they are at hand.
+    """Match the calls of two runs: the nth call of a module with the nth of its partner.
 
-    Raises ArgumentError where the mapping leads from or to nothing, or two modules to one.
+    Partners come from `mapping`, then from modules in the same place. Modules that are left on both sides go to
+    `propose`. `modules` are the modules of both runs by path, if there are any.
+
+    Raises ArgumentError where the mapping leads from or to nothing, or leads two modules to one.
     """
     ours, theirs = side_of(a, modules[0]), side_of(b, modules[1])
     given = translate([*a.modules, *a.aliases], mapping or {})
@@ -64,17 +66,17 @@ def match(
 
 
 def _free(partners: Mapping[str, str], ours: Calls, theirs: Calls, known: Mapping[str, str]) -> dict[str, str]:
-    """Those partners that were called, of what has none yet."""
+    """The partners that were called, for paths without a partner so far."""
     taken = set(known.values())
     fits = ((path, partners[path]) for path in ours if path in partners and path not in known)
     return {path: to for path, to in fits if to in theirs and to not in taken}
 
 
 def translate(paths: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]:
-    """The partners that a mapping of globs gives to paths, as far as it knows them.
+    """The partners of paths by a mapping of globs, for the paths that it covers.
 
-    What a star of the left side stands for is put in the place of the same star of the right side; what lies below a
-    path goes with it. Of several that fit a path the one that matches most of its names counts.
+    The text that a star matches on the left replaces the same star on the right. Paths below a mapped path go along.
+    If several patterns fit a path, the one that matches most of its names counts.
 
     >>> translate(["bert.encoder.layer.3.attention.self.query"], {"bert.encoder.layer.*": "layers.*"})
     {'bert.encoder.layer.3.attention.self.query': 'layers.3.attention.self.query'}
@@ -90,7 +92,7 @@ def translate(paths: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """A glob as an expression with a group for each star, and one for what lies below."""
+    """A glob as a regular expression with a group for each star, and one for the rest of the path."""
     parts = iter(STARS.findall(pattern))
     whole = "".join(re.escape(text) + _star(next(parts, "")) for text in STARS.split(pattern))
     return re.compile(whole + (r"(?P<below>(?:\..+)?)" if pattern else r"(?P<below>.*)"))
@@ -103,7 +105,7 @@ def _star(star: str) -> str:
 def _filled(right: str, fit: re.Match[str]) -> str:
     *stars, below = fit.groups()
     if len(STARS.findall(right)) > len(stars):
-        raise ArgumentError(f"mapping: {right!r} has more stars than the pattern that it stands for")
+        raise ArgumentError(f"mapping: {right!r} has more stars than the pattern that it belongs to")
     values = iter(stars)
     path = STARS.sub(lambda _: next(values), right)
     whole = f"{path}.{below.removeprefix('.')}" if below and path else path + below.removeprefix(".")
@@ -114,10 +116,10 @@ def _refuse_stray(given: Mapping[str, str], theirs: set[str], mapping: Mapping[s
     for left, right in mapping.items():
         own = translate(given, {left: right})
         if not own:
-            raise ArgumentError(f"mapping: {left!r} matches none of the modules of the first")
+            raise ArgumentError(f"mapping: {left!r} matches no module of the first")
         if not any(given[path] == to and to in theirs for path, to in own.items()):
             shown = next(iter(own.values()))
-            raise ArgumentError(f"mapping: {left!r} leads to nothing in the second: it has no {shown!r}")
+            raise ArgumentError(f"mapping: {left!r} leads to {shown!r}, which the second does not have")
     partners: dict[str, str] = {}
     for path, to in given.items():
         if to in theirs and partners.setdefault(to, path) != path:

@@ -1,4 +1,4 @@
-"""Partners by place: the module of the same path, and in lists of modules the one that belongs there."""
+"""Match modules by place: by the same path, and realigned in lists where modules were inserted or removed."""
 
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -11,9 +11,11 @@ Places: TypeAlias = list[tuple[int, int]]
 
 
 def in_place(ours: Side, theirs: Side) -> dict[str, str]:
-    """The partner of each path of the first: the same path in the second. Where a module was put into a Sequential or
-    ModuleList, or taken from one, those behind have moved: their partners are those that they agree with. Where one
-    model wraps the other, the same path below what is wrapped."""
+    """The partner of each path of the first model: the same path in the second.
+
+    If a module was inserted into a Sequential or ModuleList, or removed from it, the modules behind it are matched with
+    those that agree with them. If one model wraps the other, paths are taken below the wrapped model.
+    """
     trees = _tree(ours), _tree(theirs)
     found, left = {"": ""}, [_beginning(ours, theirs, *trees)]
     while left:
@@ -25,8 +27,8 @@ def in_place(ours: Side, theirs: Side) -> dict[str, str]:
 
 
 def _beginning(ours: Side, theirs: Side, one: Tree, other: Tree) -> tuple[str, str]:
-    """Below which modules partners have the same names: the models themselves, or the one and the only module of the
-    other that holds the same modules, where that wraps it."""
+    """The modules below which names are equal: the two models, or one model and the only module of the other with the
+    same children, which it wraps."""
 
     def held(side: Side, tree: Tree, path: str) -> list[Any]:
         return [(below.rpartition(".")[2], side.kind(below)) for below in tree.get(path, ())]
@@ -54,7 +56,7 @@ def _tree(side: Side) -> Tree:
 
 
 def _below(ours: Side, theirs: Side, one: list[str], other: list[str]) -> Iterator[tuple[str, str]]:
-    """The partners of what is right below two modules."""
+    """The partners among the children of two modules."""
     names_a, names_b = ([path.rpartition(".")[2] for path in paths] for paths in (one, other))
     by_name = {name: place for place, name in enumerate(names_b)}
     pairs = [(place, by_name[name]) for place, name in enumerate(names_a) if name in by_name]
@@ -64,8 +66,10 @@ def _below(ours: Side, theirs: Side, one: list[str], other: list[str]) -> Iterat
 
 
 def _realigned(ours: Side, theirs: Side, one: list[str], other: list[str], by_name: Places) -> Places:
-    """The pairs of two lists of modules in another way than by name, where more of them agree that way: more of one
-    kind without fewer twins, or more twins without fewer of one kind."""
+    """Pairs of two lists of modules that are not by name, if more of them agree that way.
+
+    That is: more pairs of one kind and no fewer twins, or more twins and no fewer pairs of one kind.
+    """
     kinds = [ours.kind(path) for path in one], [theirs.kind(path) for path in other]
     if kinds[0] == kinds[1]:
         return by_name
@@ -97,8 +101,8 @@ def _in_step(ours: list[Any], theirs: list[Any]) -> Iterator[tuple[int, int]]:
 
 
 def _longest(ours: list[Any], theirs: list[Any]) -> Iterator[tuple[int, int]]:
-    """The places of the longest sequence that two lists have in common, the earliest of these."""
-    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]  # of what begins at each two places
+    """The places of the longest common subsequence of two lists, the earliest one."""
+    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]  # from each pair of places on
     for one in reversed(range(len(ours))):
         row, below = lengths[one], lengths[one + 1]
         for other in reversed(range(len(theirs))):

@@ -1,4 +1,4 @@
-"""A proposal of which modules of two models belong together, where their paths do not say."""
+"""Propose which modules of two models belong together where their paths do not show it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,17 +8,18 @@ from typing import Any
 from hookline.matching.side import Calls, Side, by_class, by_shape, by_values
 from hookline.matching.twins import alone, twins
 
-LEAST_SHARED = 0.5  # of the modules that two containers hold between them
+LEAST_SHARED = 0.5  # the share of modules in two containers that must be partners
 
 
 def propose(ours: Side, theirs: Side, known: Mapping[str, str]) -> dict[str, str]:
-    """Partners for the paths of the first that were called and have none, out of those of the second; `known` are the
-    partners of other paths.
+    """Propose partners for called paths of the first side that have none; `known` are the partners of other paths.
 
-    Modules go with those that hold nearly the same weights, where the models are at hand. What is left and calls no
-    others is matched by what it gave, where that was recorded and is nobody else's of its class and shape; then by
-    class and shape, in the order of the calls, first inside containers that hold partners of each other; then by
-    shape alone. Containers go with the modules that they hold.
+    Modules are matched in this order:
+    1. by nearly equal weights, if both sides have their models;
+    2. modules without children by recorded output values that are unique for their class and shape;
+    3. modules without children by class and shape in call order, first inside containers that hold partners;
+    4. the same by shape alone;
+    5. containers by the modules that they hold.
     """
     found = twins(ours, theirs, ours.calls, theirs.calls) if ours.modules and theirs.modules else {}
     leaves_a = _without_children(ours.calls, [*ours.calls, *known])
@@ -55,7 +56,7 @@ def _of_class(side: Side, path: str) -> Any:
 
 
 def _of_shape(side: Side, path: str) -> Any:
-    """With whether it has weights: what has none stands for nothing that has."""
+    """The token by shape, and whether the module has weights: one without never matches one with weights."""
     module = side.modules.get(path)
     return *by_shape(side.calls[path]), module is not None and any(True for _ in module.parameters())
 
@@ -69,13 +70,13 @@ def _in_order(ours: list[Any], theirs: list[Any]) -> Iterator[tuple[int, int]]:
 
 
 def _above(path: str) -> list[str]:
-    """The paths of what holds a module, the model itself included; nothing of the model."""
+    """The paths of all containers of a module, the model included; empty for the model."""
     names = path.split(".")
     return [".".join(names[:count]) for count in range(len(names))] if path else []
 
 
 def _shares(partners: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """How much of what two containers hold between them, and has a partner, are partners of each other."""
+    """For each pair of containers the share of their modules with a partner that are partners of each other."""
     both: Counter[tuple[str, str]] = Counter()
     ours, theirs = Counter[str](), Counter[str]()
     for path, partner in partners.items():
@@ -90,7 +91,7 @@ def _shares(partners: Mapping[str, str]) -> dict[str, dict[str, float]]:
 
 
 def _holders(partners: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Containers that hold partners of each other, the innermost first."""
+    """Pairs of containers that hold partners of each other, the innermost first."""
     found = []
     for path, shares in _shares(partners).items():
         best = max(shares.values())
@@ -100,8 +101,8 @@ def _holders(partners: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _containers(ours: Calls, theirs: Calls, partners: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Partners for containers: of those left in the second the one that holds most of the partners of what this holds,
-    the nearest in depth and class where several hold as many."""
+    """Partners for containers: the one in the second that shares the most partners; among equals, the nearest in class
+    and depth."""
     taken = set(new.values())
     free = dict.fromkeys(path for path in theirs if path not in taken)
     every = _shares(partners)

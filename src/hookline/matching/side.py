@@ -1,4 +1,4 @@
-"""One of two models or runs that are compared, and what its modules are told apart by."""
+"""One side of a comparison: a model or run, and the tokens by which its modules are matched."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,12 @@ Calls: TypeAlias = Mapping[str, list[CallRecord]]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of two models or runs, by path: the `classes` of its modules, the `calls` of those that were called, and the
-    `modules` themselves where they are at hand."""
+    """One of two models or runs, by path.
+
+    - `classes`: the class of each module;
+    - `calls`: the calls of each module that was called;
+    - `modules`: the modules themselves, if there is a model.
+    """
 
     classes: Mapping[str, str]
     calls: Calls
@@ -30,7 +34,7 @@ class Side:
         return replace(self, calls={path: calls for path, calls in self.calls.items() if path not in gone})
 
     def kind(self, path: str) -> tuple[Any, ...]:
-        """What a module is, whatever numbers it holds: its class, and the shapes of its weights, or of what it gave."""
+        """The kind of a module without its values: its class, and the shapes of its weights, or else of its output."""
         module, calls = self.modules.get(path), self.calls.get(path)
         if module is not None:
             return self.classes.get(path), *(None if is_lazy(held) else held.shape for held in module.parameters())
@@ -38,7 +42,7 @@ class Side:
 
 
 def side_of(run: Run, modules: Mapping[str, Module] | None = None) -> Side:
-    """The side of a run, with the modules that ran."""
+    """The side of a run."""
     calls: dict[str, list[CallRecord]] = {}
     for call in run.calls:
         calls.setdefault(call.path, []).append(call)
@@ -46,17 +50,17 @@ def side_of(run: Run, modules: Mapping[str, Module] | None = None) -> Side:
 
 
 def by_shape(calls: list[CallRecord]) -> tuple[Any, ...]:
-    """What the shapes of its outputs tell of a module."""
+    """A token of a module: the shapes of its outputs and its number of calls."""
     return tuple(info.shape for info in calls[0].outputs), len(calls)
 
 
 def by_class(calls: list[CallRecord]) -> tuple[Any, ...]:
-    """What its class tells of it too."""
+    """The same with its class."""
     return calls[0].type, *by_shape(calls)
 
 
 def by_values(calls: list[CallRecord]) -> tuple[Any, ...] | None:
-    """What the values that it gave tell of it too; None where they tell nothing."""
+    """The same with figures of its output values; None if there are none, or they are zero or not finite."""
     known = [marks_of(info) for info in calls[0].outputs]
     if not known or not all(norm and math.isfinite(norm) for norm, *_ in known):
         return None
@@ -65,7 +69,7 @@ def by_values(calls: list[CallRecord]) -> tuple[Any, ...] | None:
 
 
 def marks_of(info: TensorInfo) -> tuple[float, float, float, float]:
-    """Norm, minimum, maximum and mean of a recorded tensor, from whatever was kept of it; zeros where nothing tells."""
+    """Norm, minimum, maximum and mean of a recorded tensor, from whatever was kept of it; zeros if nothing was."""
     value, stats = info.value, info.stats
     if isinstance(value, Tensor) and value.is_floating_point():
         value = fingerprint(value)

@@ -1,4 +1,4 @@
-"""By how much two tensors differ, and whether that is more than their dtypes excuse."""
+"""Compare two tensors: by how much they differ, and whether that exceeds the tolerance of their dtypes."""
 
 import cmath
 import math
@@ -18,7 +18,7 @@ Tolerance: TypeAlias = tuple[float, float]
 """The relative and the absolute tolerance."""
 Basis: TypeAlias = Literal["elements", "samples", "statistics", "shape"]
 
-CHUNK = 2**20  # elements that are looked at together: what this takes in memory does not grow with the tensors
+CHUNK = 2**20  # elements that are compared at once, so that the memory used does not grow with the tensors
 EXACT: Tolerance = (0.0, 0.0)
 TOLERANCES: dict[torch.dtype, Tolerance] = {
     torch.float16: (1e-3, 1e-5),
@@ -36,19 +36,26 @@ KINDS = ("is_floating_point", "is_complex")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one tensor differs from another, the reference. NaN where a figure has no meaning: they are of the
-    elements that are finite in both, and of none where there is no such element.
+    """The difference of a tensor b from a reference a.
 
-    - `differs`: whether it is more than the tolerance allows; `identical`: whether no element differs at all;
-    - `absolute`: the largest |b - a|; `relative`: the largest |b - a| / |a| where a is not 0;
-    - `error`: the norm of b - a over that of a; `cosine`: of the angle between them; `snr`: signal to noise in dB;
-    - `ulps`: the largest difference in units in the last place, counted in the lower of the two dtypes;
-    - `nan`: how many elements are NaN, or infinite, in one of them only, or infinite of the other sign;
-      `beyond`: how many are beyond the tolerance;
-    - `count`: how many elements were compared; `tolerance`: the relative and the absolute one;
-    - `shapes`, `dtypes`: of both, None where one is missing;
-    - `text`: of two numbers, texts, booleans or Nones, that are no tensors: both of them;
-    - `basis`: what the figures are of: "elements", "samples", "statistics", or "shape" where nothing else was kept.
+    Figures are over the elements that are finite in both tensors, and NaN if there are none.
+
+    - `differs`: whether the difference exceeds the tolerance;
+    - `identical`: whether no element differs at all;
+    - `absolute`: the largest |b - a|;
+    - `relative`: the largest |b - a| / |a| where a is not 0;
+    - `error`: the norm of b - a over the norm of a;
+    - `cosine`: the cosine similarity of the two;
+    - `snr`: the signal-to-noise ratio in dB;
+    - `ulps`: the largest difference in units in the last place of the less precise dtype;
+    - `nan`: the number of elements that are NaN or infinite in only one of them, or infinite with opposite signs;
+    - `beyond`: the number of elements beyond the tolerance;
+    - `count`: the number of compared elements;
+    - `tolerance`: the relative and the absolute tolerance;
+    - `shapes`, `dtypes`: those of both, None for a missing tensor;
+    - `text`: for two numbers, texts, booleans or Nones instead of tensors, both of them as text;
+    - `basis`: what the figures are computed from: "elements", "samples", "statistics", or "shape" if nothing else was
+      kept.
     """
 
     shapes: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
@@ -70,19 +77,19 @@ class Difference:
 
     @property
     def other_shape(self) -> bool:
-        """Whether the shapes rule a comparison out: they differ in more than leading axes of 1 and a merged batch."""
+        """Whether the shapes rule out a comparison: they differ in more than leading axes of 1 or a flattened batch."""
         one, other = self.shapes
         return one is not None and other is not None and one != other and not same_layout(one, other)
 
     @property
     def regrouped(self) -> bool:
-        """Whether the elements were compared although the shapes differ, which hold the same values."""
+        """Whether the elements were compared although the shapes differ, as with a flattened batch."""
         one, other = self.shapes
         return one is not None and other is not None and one != other and same_layout(one, other)
 
     @property
     def folded(self) -> bool:
-        """Whether elements are beyond the tolerance, and do not count since rounding explains them."""
+        """Whether elements are beyond the tolerance but do not count, since rounding explains them."""
         return not self.differs and self.beyond > 0
 
     def __str__(self) -> str:
@@ -92,19 +99,19 @@ class Difference:
         if one is None or other is None:
             return f"only the {'second' if one is None else 'first'} has it"
         if self.other_shape:
-            return f"shape {shape_text(one)} against {shape_text(other)}"
+            return f"shape {shape_text(one)} vs {shape_text(other)}"
         if kind_of(self.dtypes[0]) != kind_of(self.dtypes[1]):
-            return f"dtype {self.dtypes[0]} against {self.dtypes[1]}"
+            return f"dtype {self.dtypes[0]} vs {self.dtypes[1]}"
         if self.nan:
-            return f"{self.nan:,} elements are NaN or infinite in one of them only, or of the other sign"
+            return f"{self.nan:,} elements are NaN or infinite in only one of them, or infinite with opposite signs"
         if math.isnan(self.absolute) and not self.differs and not self.identical:
             return "nothing to compare"
         return "the same" if self.identical else f"by up to {self.absolute:.3g}, {self.error:.2g} of the norm"
 
 
 def tolerance(*dtypes: torch.dtype) -> Tolerance:
-    """The (relative, absolute) tolerance for tensors of these dtypes, as `torch.testing` has it: the widest of them;
-    none for integers.
+    """The (relative, absolute) tolerance for tensors of these dtypes, as in `torch.testing`: the largest of each; zero
+    for integers.
 
     >>> tolerance(torch.float32, torch.bfloat16)
     (0.016, 1e-05)
@@ -114,17 +121,17 @@ def tolerance(*dtypes: torch.dtype) -> Tolerance:
 
 
 def _of_small(dtype: torch.dtype) -> Tolerance:
-    """Of eight bits of float, which torch.testing compares exactly: the distance of two neighbours."""
+    """The tolerance of 8-bit floats, which torch.testing compares exactly: the distance of two neighbours."""
     return (torch.finfo(dtype).eps, 1e-5) if dtype.is_floating_point else EXACT
 
 
 def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Difference:
-    """The difference of `b` from the reference `a`; by default within `tolerance` of their dtypes.
+    """The difference of `b` from the reference `a`, by default with the tolerance of their dtypes.
 
-    Different shapes are a difference, except for leading axes of 1 and a flattened batch (see `same_layout`): these
-    hold the same values, which are compared. Dtypes of different kinds are one (integers against floats); float32
-    against bfloat16 is none by itself. NaN against NaN and Inf against the same Inf are equal; they have no figures,
-    nor have tensors without elements.
+    Shapes that differ are a difference, except for leading axes of 1 and a flattened batch (see `same_layout`), whose
+    values are compared. Dtypes of different kinds, such as integers and floats, are a difference; float32 and bfloat16
+    alone are not. NaN equals NaN, and Inf equals the same Inf; these elements do not enter the figures. Tensors without
+    elements have no figures.
 
     >>> found = compare(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
     >>> found.differs, found.absolute, found.relative, found.beyond
@@ -142,7 +149,7 @@ def compare(a: Tensor, b: Tensor, *, allowed: Tolerance | None = None) -> Differ
         differs = (one is None) == (other is None) and one is not None
         return Difference(**told, differs=differs, identical=False, basis="shape", tolerance=allowed)
     other = other.to(one.device)
-    if one.dtype == other.dtype != torch.complex32 and torch.equal(one, other):  # which has no torch.equal
+    if one.dtype == other.dtype != torch.complex32 and torch.equal(one, other):  # complex32 has no torch.equal
         found = SAME if _some_finite(one) else EQUAL
         return Difference(**told, **found, count=one.numel(), tolerance=allowed)
     return Difference(**told, **figures(one, other, allowed), tolerance=allowed)
@@ -175,20 +182,20 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    """The shape; only the number of parts where a nested tensor does not tell its sizes."""
+    """The shape; for a strided nested tensor only the number of its parts."""
     if tensor.is_nested and tensor.layout == torch.strided:
         return (tensor.size(0),)
     return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape as it is printed: 2x3."""
+    """A shape as text: 2x3."""
     return "x".join(map(str, shape)) or "scalar"
 
 
 def plain(tensor: Tensor) -> Tensor | None:
-    """The elements in a row, dense and detached, of a distributed tensor those in this process; None of a tensor that
-    has none to read."""
+    """The elements as one dense, detached row; of a distributed tensor those in this process. None without any to
+    read."""
     tensor = local_part(tensor).detach()
     if tensor.is_meta or isinstance(tensor, FakeTensor):
         return None
@@ -203,15 +210,15 @@ def plain(tensor: Tensor) -> Tensor | None:
 
 
 def dense(tensor: Tensor) -> Tensor | None:
-    """The tensor; of a subclass that knows few operations, as a quantized weight does, the numbers that it stands for;
-    None where it does not say these."""
+    """The tensor, or the dequantized values of a subclass with few operations, such as a quantized weight; None if it
+    has neither."""
     if type(tensor) in (Tensor, Parameter) or tensor.is_meta or is_distributed(tensor):
         return tensor
     with torch.no_grad():
         try:
             tensor.detach().resolve_conj().resolve_neg().reshape(-1)
             return tensor
-        except Exception:  # a subclass raises what it likes for an operation that it does not know
+        except Exception:  # a subclass may raise anything for an unknown operation
             pass
         try:
             numbers: Tensor = tensor.detach().dequantize()
@@ -221,7 +228,7 @@ def dense(tensor: Tensor) -> Tensor | None:
 
 
 def figures(a: Tensor, b: Tensor, allowed: Tolerance) -> dict[str, Any]:
-    """The figures of a Difference, of two rows of elements of one length, a part at a time."""
+    """The figures of a Difference for two rows of equal length, computed chunk by chunk."""
     if a.numel() == 0:
         return {**EQUAL, "identical": a.dtype == b.dtype}
     counts, largest, sums = zip(*(_of_part(*parts, allowed) for parts in _parts(a, b)), strict=True)
@@ -243,15 +250,14 @@ def figures(a: Tensor, b: Tensor, allowed: Tolerance) -> dict[str, Any]:
 
 
 def ratio(part: float, whole: float) -> float:
-    """One norm over another; 0 where both are, infinite where only the second is."""
+    """One norm over another; 0 if both are 0, infinite if only the second is."""
     if part == 0:
         return 0.0
     return part / whole if whole else math.inf
 
 
 def apart(one: float, other: float, bound: float) -> bool:
-    """Whether two figures are further from each other than the bound; of those that are not finite, whether they are
-    not the same.
+    """Whether two figures are further apart than the bound; if one is not finite, whether they are unequal.
 
     >>> apart(math.inf, -math.inf, 1.0), apart(math.nan, math.nan, 1.0)
     (True, False)
@@ -262,19 +268,19 @@ def apart(one: float, other: float, bound: float) -> bool:
 
 
 def largest_finite(*values: float) -> float:
-    """The largest magnitude among those that are finite; 0 where none is."""
+    """The largest finite magnitude; 0 if there is none."""
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
 def _some_finite(values: Tensor) -> bool:
-    """Whether an element of a row is finite: mostly the first is, and no other is looked at."""
+    """Whether any element of a row is finite. Usually the first is, and the others are not read."""
     if values.numel() and cmath.isfinite(values[0].item()):
         return True
     return any(bool(_wide(part).isfinite().any()) for part, _ in _parts(values, values))
 
 
 def _wide(values: Tensor) -> Tensor:
-    """The elements in the dtype that figures are made in."""
+    """The elements in the dtype in which figures are computed."""
     real = torch.float32 if values.device.type == "mps" else torch.float64
     return values.to(torch.complex128 if values.is_complex() else real)
 
@@ -285,7 +291,7 @@ def _parts(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts, largest errors and sums of one part; those of the finite elements alone where it comes to size."""
+    """Counts, largest errors and sums of one chunk; errors and sums are over finite elements only."""
     ulps = _ulps(a, b)
     unequal = _unequal_whole(a, b)
     a, b = _wide(a), _wide(b)
@@ -294,7 +300,7 @@ def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, 
     a, b = a.where(finite, torch.zeros_like(a)), b.where(finite, torch.zeros_like(b))
     error, size = (b - a).abs(), a.abs()
     if unequal is not None:
-        error = torch.where(unequal, error.clamp(min=1), error)  # what is wide tells no large neighbours apart
+        error = torch.where(unequal, error.clamp(min=1), error)  # float64 cannot tell large neighbours apart
     relative, absolute = allowed
     bad = ~equal & ~finite
     beyond = bad | (error > absolute + relative * size)
@@ -308,14 +314,14 @@ def _of_part(a: Tensor, b: Tensor, allowed: Tolerance) -> tuple[Tensor, Tensor, 
 
 
 def _unequal_whole(a: Tensor, b: Tensor) -> Tensor | None:
-    """Which elements of two rows of whole numbers differ; None of other numbers."""
+    """Which elements of two rows of integers differ; None for other dtypes."""
     if a.dtype != b.dtype and not {a.dtype, b.dtype} <= WHOLE:
         return None
     return None if a.is_floating_point() or a.is_complex() else a != b
 
 
 def _ulps(a: Tensor, b: Tensor) -> Tensor:
-    """How many numbers of the lower dtype lie between two elements; -1 where that is not known."""
+    """The distance of two elements in numbers of the less precise dtype; -1 if unknown."""
     dtype = _lower(a.dtype, b.dtype)
     if not dtype.is_floating_point or a.device.type == "mps":
         return torch.full(a.shape, -1.0, device=a.device)
@@ -325,7 +331,7 @@ def _ulps(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _lower(one: torch.dtype, other: torch.dtype) -> torch.dtype:
-    """The dtype of fewer digits."""
+    """The less precise dtype."""
     if not (one.is_floating_point and other.is_floating_point):
         return one
     return max(one, other, key=lambda dtype: torch.finfo(dtype).eps)

@@ -1,4 +1,4 @@
-"""Twins: the modules of two models that hold nearly the same weights, told by a few elements of each."""
+"""Twins: modules of two models with nearly equal weights, found by a few elements of each weight."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -15,14 +15,14 @@ from hookline.matching.side import Side, by_values
 from hookline.matching.tensors import dense, plain
 from hookline.model.offload import with_data
 
-ELEMENTS = 32  # of each weight that are looked at
-NEAR = 0.5  # the distance of twins, as a share of the norm, is less; of weights that are unlike it is some 1.4
-MOST = 2**22  # distances that are looked at together
+ELEMENTS = 32  # elements of each weight that are compared
+NEAR = 0.5  # largest distance of twins, as a share of the norm; unrelated weights are about 1.4 apart
+MOST = 2**22  # distances that are computed at once
 
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """What a module is recognized by: the shapes of its weights, and some elements of each."""
+    """The shapes of a module's weights, and some elements of each, to recognize it by."""
 
     shapes: tuple[Any, ...]
     elements: Tensor
@@ -31,11 +31,10 @@ class Print:
 def twins(
     ours: Side, theirs: Side, paths: Iterable[str], others: Iterable[str], *, below: bool = False
 ) -> dict[str, str]:
-    """The partners by weights of modules of the first among those of the second: the two are nearest to each other, and
-    no third is nearly as near. Those of one class are looked at first. With below=True the weights of modules in them
-    count too.
+    """Match modules of the two sides by weights: partners are nearest to each other, and no third is nearly as near.
 
-    Where the modules are not at hand: the partners by what they gave, where that is nobody else's.
+    Modules of one class are compared first. With below=True the weights of modules in them count too. Without models
+    the partners are modules with unique equal output values.
     """
     paths, others = [*paths], [*others]
     if not (ours.modules and theirs.modules):
@@ -53,16 +52,16 @@ def twins(
 
 
 def alone(ours: list[Any], theirs: list[Any]) -> Iterator[tuple[int, int]]:
-    """The places of what stands once in each of two lists; None is nothing."""
+    """The places of tokens that occur exactly once in each of two lists; None does not count."""
     once = [{token for token, count in Counter(tokens).items() if count == 1} - {None} for tokens in (ours, theirs)]
     places = {token: place for place, token in enumerate(theirs)}
     yield from ((place, places[token]) for place, token in enumerate(ours) if token in once[0] & once[1])
 
 
 def weight_print(module: Module, *, below: bool = False) -> Print | None:
-    """The print of a module's own weights, or with below=True of all in it; None of one that has none to read.
+    """The print of a module's own weights, or with below=True of all weights in it; None without any to read.
 
-    A matrix has the print of its transpose, as a Conv1D of GPT-2 holds what a Linear does.
+    A matrix has the same print as its transpose: a Conv1D of GPT-2 holds the transposed weight of a Linear.
     """
     held = [
         tensor.detach()
@@ -94,7 +93,7 @@ def _sampled(tensor: Tensor) -> Tensor | None:
 
 
 def nearest(ours: Mapping[str, Print], theirs: Mapping[str, Print]) -> dict[str, str]:
-    """The partners of prints that are nearest to each other, with no third nearly as near."""
+    """The pairs of prints that are nearest to each other, with no third nearly as near."""
     buckets: dict[Hashable, tuple[list[str], list[str]]] = {}
     for place, prints in enumerate((ours, theirs)):
         for path, each in prints.items():
@@ -111,7 +110,7 @@ def nearest(ours: Mapping[str, Print], theirs: Mapping[str, Print]) -> dict[str,
 
 
 def _near(one: Tensor, other: Tensor) -> Iterator[tuple[int, int]]:
-    """The rows of two tables that are nearest to each other. Of very many only those that are the same."""
+    """The rows of two tables that are nearest to each other; in very large tables only equal rows."""
     if len(one) * len(other) > MOST:
         yield from alone([tuple(row) for row in one.tolist()], [tuple(row) for row in other.tolist()])
         return
@@ -126,7 +125,7 @@ def _near(one: Tensor, other: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _second(apart: Tensor) -> list[float]:
-    """The distance of the second nearest in each row; infinite where there is one alone."""
+    """The second smallest distance in each row; infinite with one column."""
     if apart.shape[1] == 1:
         return [float("inf")] * len(apart)
     found: list[float] = apart.topk(2, dim=1, largest=False).values[:, 1].tolist()
