@@ -183,7 +183,7 @@ def test_what_rounding_explains_is_no_difference(dtype: torch.dtype, place: int)
     assert not found
     assert found.culprit is None
     assert "no difference in 23 calls beyond rounding" in found.summary
-    assert repr(found).count("rounding explains what") == 1
+    assert repr(found).count("rounding explains the differences of") == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

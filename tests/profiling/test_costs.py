@@ -49,10 +49,10 @@ def test_the_values_of_a_jagged_tensor_are_kept_for_the_backward():
 def test_that_flops_are_not_known_is_shown_with_the_reason():
     found = hookline.profile(Uncountable(), jagged(), loss=mean_square, repeat=1)
     lines = repr(found).splitlines()
-    assert lines[1].startswith("FLOPs not known")
-    assert lines[2].startswith("PyTorch's counter of FLOPs failed in this model: TypeError")
+    assert lines[1].startswith("FLOPs unknown")
+    assert lines[2].startswith("PyTorch's FLOP counter failed in this model: TypeError")
     assert " ? " in repr(found)
-    assert "counter of FLOPs failed" in found._repr_html_()
+    assert "FLOP counter failed" in found._repr_html_()
 
 
 def test_what_a_count_fails_on_does_not_hide_the_models_own_error():
@@ -74,7 +74,7 @@ def test_flops_are_not_known_of_a_model_that_calls_modules_in_threads_of_its_own
 
     found = hookline.profile(Threaded(), torch.ones(2, 8), repeat=1, backward=False)
     assert math.isnan(found.total.flops)
-    assert found.uncounted.startswith("it does not see the threads")
+    assert found.uncounted.startswith("it does not see other threads")
 
 
 def test_a_model_that_is_counted_has_no_reason():

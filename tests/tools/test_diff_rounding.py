@@ -118,7 +118,7 @@ def test_rounded_gradients_are_noted() -> None:
 
     found = hookline.diff(model, copy.deepcopy(model).bfloat16(), ROWS, grads=True)
 
-    assert "gradients and buffers: rounding one of the models changes them as much" in repr(found).replace("\n", " ")
+    assert "gradients and buffers: rounding one model changes them as much" in repr(found).replace("\n", " ")
 
 
 def test_tolerances_alone_decide_on_gradients() -> None:

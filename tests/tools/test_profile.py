@@ -292,7 +292,7 @@ def test_it_prints_a_tree_with_a_bar_for_each_module():
     assert lines[0].startswith("Sequential: ")
     assert "profiling added" in lines[0]
     assert [line.split()[0] for line in lines[3:9]] == ["Sequential", "0", "1", "2", "0", "1"]
-    assert lines[-1].startswith("by class, without what is inside: ")
+    assert lines[-1].startswith("self time by class: ")
 
 
 def test_a_path_that_was_not_called_is_an_error_that_names_some():
@@ -359,7 +359,7 @@ def test_parameters_are_shown_as_a_count_and_bytes_as_bytes():
     model = nn.Linear(1000, 1000, bias=False)
     shown = repr(hookline.profile(model, torch.ones(1, 1000), repeat=1))
 
-    assert "1 M parameters of 4 MB" in shown
+    assert "1 M parameters (4 MB)" in shown
     assert shown.splitlines()[2].split()[-1] == "params"
     assert shown.splitlines()[3].endswith("4 kB     1 M")
 
@@ -392,7 +392,7 @@ def test_what_has_no_formula_is_listed_with_its_module():
     assert "in pair, far" in found.uncounted or "in far, pair" in found.uncounted
     assert (found["first"].uncounted, found["pair"].uncounted > 0, found[""].uncounted_self) == (0, True, 0)
     assert found[""].uncounted == found["pair"].uncounted + found["far"].uncounted
-    assert "not among the FLOPs: no formula for " in repr(found)
+    assert "not counted in the FLOPs: no formula for " in repr(found)
 
 
 def test_where_all_has_a_formula_nothing_is_uncounted():

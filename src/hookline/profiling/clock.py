@@ -1,4 +1,4 @@
-"""Clock: seconds of the host, or of a device's stream, and its memory; and what reading it around a call costs."""
+"""Read the time on the host or on a device's stream, and peak memory; and measure what reading the clock costs."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +12,14 @@ from torch.nn import Identity, Sequential
 from hookline.model.select import select
 from hookline.profiling.timeline import Span, Timeline, with_inside
 
-EMPTY = 64  # modules that do nothing, in a row
+EMPTY = 64  # modules that do nothing, one after another
 
 
 class Clock:
-    """Reads the time: on the CPU as it is, on any other device as an event on the stream that is current there, which
-    nothing waits for until `seconds` makes numbers of the readings."""
+    """Reads the time: the host's on the CPU, on any other device an event on its current stream.
+
+    No reading waits for the device; `seconds` waits once and turns the readings into numbers.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -26,24 +28,24 @@ class Clock:
 
     def _event(self) -> Any:
         event = torch.Event(self.device, enable_timing=True)
-        event.record(torch.accelerator.current_stream(self.device))  # by itself it takes that of the current device
+        event.record(torch.accelerator.current_stream(self.device))  # the default is the current device's stream
         return event
 
     def seconds(self, readings: list[Any]) -> list[float]:
-        """The readings as seconds, on a device from the first of them."""
+        """The readings as seconds, on a device since the first one."""
         if self.on_host or not readings:
             return readings
         torch.accelerator.synchronize(self.device)
         return [readings[0].elapsed_time(reading) / 1e3 for reading in readings]
 
     def forget_peak(self) -> None:
-        """Begin anew with the most bytes that the device held at once."""
+        """Reset the peak memory of the device."""
         if not self.on_host:
-            with suppress(RuntimeError):  # a device that keeps no account
+            with suppress(RuntimeError):  # a device that does not track its memory
                 torch.accelerator.reset_peak_memory_stats(self.device)
 
     def peak(self) -> int | None:
-        """The most bytes that the device held at once; None where it does not tell."""
+        """The peak memory of the device in bytes; None if it does not track it."""
         if self.on_host:
             return None
         with suppress(RuntimeError):
@@ -53,7 +55,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Off:
-    """Seconds that reading the clock adds to a call itself, and to the one around it, forward and backward."""
+    """The seconds that reading the clock adds to a call itself and to the call around it, forward and backward."""
 
     forward: float = 0.0
     forward_around: float = 0.0
@@ -62,13 +64,15 @@ class Off:
 
     @property
     def total(self) -> float:
-        """All of it, for one call."""
+        """The sum, for one call."""
         return self.forward + self.forward_around + self.backward + self.backward_around
 
 
 def cost_of_reading(*, backward: bool, rounds: int = 9) -> Off:
-    """What reading the clock costs, on modules that do nothing; the least of a few rounds, so that rather too little is
-    taken off than too much."""
+    """Measure what reading the clock costs, on modules that do nothing.
+
+    The least of a few rounds counts, so that too little is subtracted rather than too much.
+    """
     model = Sequential(*(Identity() for _ in range(EMPTY)))
     x = torch.zeros((), requires_grad=backward)
     found = [_once(model, x, backward=backward) for _ in range(rounds)]
@@ -97,7 +101,7 @@ def _once(model: Sequential, x: torch.Tensor, *, backward: bool) -> tuple[float,
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of one call in one step."""
+    """The seconds of one call in one step, total and self, forward and backward."""
 
     forward: float
     forward_self: float
@@ -106,7 +110,7 @@ class Times:
 
 
 def times_of(spans: Sequence[Span], off: Off) -> list[Times]:
-    """The seconds of each call, less what reading the clock cost."""
+    """The seconds of each call, minus what reading the clock cost."""
     numbers = {id(span): number for number, span in enumerate(spans)}
     parents = [None if span.parent is None else numbers[id(span.parent)] for span in spans]
     forward = [span.forward - off.forward for span in spans]

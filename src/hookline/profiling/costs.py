@@ -1,4 +1,4 @@
-"""What a step of a model costs beside time: FLOPs, bytes kept for the backward pass, bytes moved."""
+"""Count what a step of a model costs besides time: FLOPs, bytes saved for backward, bytes moved."""
 
 import itertools
 import math
@@ -28,8 +28,14 @@ from hookline.profiling.timeline import Span, Timeline
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The calls of one step: their FLOPs, how many operations in them have no formula for FLOPs, the bytes that they
-    kept, the bytes that they took and gave; `uncounted`: why the FLOPs are not known (NaN) or not all of them."""
+    """The costs of the calls of one step.
+
+    - `flops`: FLOPs;
+    - `unknown`: the number of operations without a formula for FLOPs;
+    - `kept`: bytes saved for backward;
+    - `moved`: bytes of inputs and outputs;
+    - `uncounted`: why FLOPs are unknown (NaN) or incomplete, "" if neither.
+    """
 
     flops: list[Span]
     unknown: list[Span]
@@ -39,23 +45,26 @@ class Costs:
 
 
 def costs_of(selection: Selection, step: Callable[..., Any], *, backward: bool) -> Costs:
-    """Run a step, and count what each call costs; run it again without counting FLOPs where it fails with that, or has
-    calls in other threads than this. The step calls `mark` before, between and after its two passes."""
+    """Run a step and count what each call costs.
+
+    The step runs again without counting FLOPs if it fails with that, or has calls in other threads. It calls `mark`
+    before, between and after its two passes.
+    """
     try:
         with counting() as counter:
             found = _costs_of(selection, step, counter.flops, counter.unknown, backward=backward)
         if not any(span.thread != get_ident() for span in found.flops if not span.recompute):
             return replace(found, uncounted=without_formula(found.unknown, counter.unknown))
-        reason = "it does not see the threads in which the model calls some of its modules"
+        reason = "it does not see other threads, in which the model calls some of its modules"
     except HooklineError:
         raise
-    except Exception as error:  # the model's own error comes again, and without ours around it
+    except Exception as error:  # an error of the model itself is raised again by the second run
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     return replace(_costs_of(selection, step, lambda: math.nan, [], backward=backward), uncounted=reason)
 
 
 def without_formula(spans: Sequence[Span], unknown: Sequence[str]) -> str:
-    """Which operations have no formula for FLOPs, and in which modules they are; nothing where all have one."""
+    """The operations without a formula for FLOPs and their modules, as text; "" if all have one."""
     if not unknown:
         return ""
     operations = [f"{name} x{count}" if count > 1 else name for name, count in Counter(unknown).items()]
@@ -90,8 +99,10 @@ def _costs_of(
 
 
 class Kept:
-    """Counts the bytes that autograd keeps for the backward pass when the forward is over: each memory once, parameters
-    and buffers left out, and what was let go in between."""
+    """Counts the bytes that autograd saves for backward at the end of the forward.
+
+    Each storage counts once. Parameters and buffers do not count, nor tensors that were freed before the end.
+    """
 
     def __init__(self, model: Module) -> None:
         held = [tensor for tensor in (*model.parameters(), *model.buffers()) if not is_lazy(tensor)]
@@ -122,20 +133,21 @@ class Kept:
         self.entries.append((self.latest[memory], storage.nbytes()))
 
     def mark(self) -> None:
-        """The step begins, or has come to the end of its forward, when what is kept is seen to, or of its backward."""
+        """Mark the start of the step, the end of its forward, at which the saved bytes are added up, and the end of its
+        backward."""
         self.marks += 1
         if self.marks == 2:
             alive = (0 if gone(reference) else size for reference, size in self.entries)
             self.sums = [*itertools.accumulate(alive, initial=0)]
 
     def bytes_of(self, counts: list[int]) -> list[float]:
-        """For numbers of entries the bytes that these keep; what a backward pass keeps on top is not counted."""
+        """The bytes of these numbers of entries. Tensors saved during a backward pass do not count."""
         sums = self.sums or [0]
         return [sums[min(count, len(sums) - 1)] for count in counts]
 
 
 def gone(reference: StorageWeakRef) -> bool:
-    """Whether a memory has been let go."""
+    """Whether a storage has been freed."""
     return bool(reference.expired())  # type: ignore[no-untyped-call]
 
 

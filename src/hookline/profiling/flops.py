@@ -1,4 +1,4 @@
-"""FLOPs by PyTorch's own counter, with formulas for what it misses or miscounts, and the names of what has none."""
+"""Count FLOPs with PyTorch's counter, with formulas for operations that it misses or miscounts."""
 
 import re
 import warnings
@@ -14,8 +14,7 @@ Shape: TypeAlias = Sequence[int]
 
 
 class Counter(FlopCounterMode):
-    """PyTorch's counter with formulas of ours; `unknown` names each operation so far that should have FLOPs and has no
-    formula."""
+    """PyTorch's counter with our formulas. `unknown` lists each operation that should have FLOPs but has no formula."""
 
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping=FORMULAS)
@@ -33,7 +32,7 @@ class Counter(FlopCounterMode):
 
 @contextmanager
 def counting() -> Iterator[Counter]:
-    """A block that counts FLOPs."""
+    """A block in which FLOPs are counted."""
     counter = Counter()
     with warnings.catch_warnings(), counter:
         warnings.filterwarnings("ignore", message="Using `torch.compile\\(module\\)` when there are global hooks")
@@ -41,8 +40,8 @@ def counting() -> Iterator[Counter]:
 
 
 def should_have_flops(operation: Any) -> bool:
-    """Whether an operation multiplies matrices, convolves or the like, as far as its name tells; of one that is not
-    PyTorch's own nothing is known, so it should.
+    """Whether an operation should have FLOPs: by its name it multiplies matrices, convolves or the like, or it is not
+    PyTorch's own, of which nothing is known.
 
     >>> aten = torch.ops.aten
     >>> should_have_flops(aten._cdist_forward), should_have_flops(aten.linalg_qr), should_have_flops(aten.relu)
@@ -63,13 +62,13 @@ NO_PRODUCTS = re.compile(r"^_thnn_|_flatten_weight$|_check_errors$|_unpack$|_reo
 
 
 def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """The two products of attention: those of PyTorch's own formula for its other kernels."""
+    """The two matrix products of attention, as in PyTorch's formula for its other kernels."""
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def attention_backward(_: Shape, query: Shape, key: Shape, value: Shape, *__: Any, **___: Any) -> int:
-    """The two products that each of the two has for its gradients. That the kernel computes the first anew is left out,
-    so that the count is that of attention that is not fused."""
+    """The two products for the gradients of each product of attention. The kernel also recomputes the first product,
+    which does not count, so that the figure equals that of unfused attention."""
     return 2 * attention(query, key, value)
 
 
@@ -85,7 +84,7 @@ def self_attention(
     *__: Any,
     **___: Any,
 ) -> int:
-    """Multi-head attention in one operation, the projections around it included: query [batch, length, width]."""
+    """Multi-head attention in one operation, with its projections: query [batch, length, width]."""
     batch, length, _ = query
     split = [(batch, heads, shape[1], width // heads) for shape in (query, key, value)]
     projected = 2 * batch * (length + key[1] + value[1]) * width * inwards[0] // 3
@@ -95,26 +94,28 @@ def self_attention(
 def encoder_layer(
     source: Shape, width: int, heads: int, inwards: Shape, _: Any, outwards: Shape, *rest: Any, **__: Any
 ) -> int:
-    """A whole layer of a transformer's encoder in one operation: attention and two linear maps."""
+    """A transformer encoder layer in one operation: attention and two linear layers."""
     first, second = rest[8], rest[10]
     attending = self_attention(source, source, source, width, heads, inwards, None, outwards)
     return attending + 2 * int(prod(source[:-1])) * int(prod(first) + prod(second))
 
 
 def recurrent_layer(source: Shape, inwards: Shape, again: Shape, *_: Any, **__: Any) -> int:
-    """One direction of one LSTM layer: both its matrices once for each step of each sequence."""
+    """One direction of one LSTM layer: both matrices once for each time step of each sequence."""
     return 2 * prod(source[:-1]) * (prod(inwards) + prod(again))
 
 
 def recurrent_layer_backward(*shapes: Any, **_: Any) -> int:
-    """The gradients of what each product was made of; the kernel computes all of them, wanted or not."""
+    """The gradients of both factors of each product; the kernel always computes all of them."""
     return 2 * recurrent_layer(*shapes)
 
 
 def convolution_backward(grad: Shape, source: Shape, weight: Shape, *rest: Any, **__: Any) -> int:
-    """The gradients of a convolution, transposed or not, that are asked for: of its input and of its weight each takes
-    the products of the forward. PyTorch's own formula takes no account of groups, and counts up to as many times too
-    much as there are."""
+    """The requested gradients of a convolution, transposed or not.
+
+    The gradients of the input and of the weight each take as many products as the forward. PyTorch's formula ignores
+    groups, and counts up to `groups` times too many.
+    """
     _, _, _, _, transposed, _, _, wanted = rest
     places = prod((source if transposed else grad)[2:])
     return 2 * int(source[0]) * int(places) * int(prod(weight)) * sum(map(bool, wanted[:2]))

@@ -1,4 +1,4 @@
-"""A Profile as a plain document, and back."""
+"""Turn a Profile into a plain document, and back."""
 
 from dataclasses import fields
 from typing import Any
@@ -23,7 +23,7 @@ from hookline.store.members import (
 
 
 def both(value: Any) -> tuple[float, float]:
-    """A number of the forward pass and one of the backward pass."""
+    """A pair of numbers: of the forward and of the backward pass."""
     return pair(value, number)
 
 
@@ -52,7 +52,7 @@ PROFILE = Schema(
 
 
 def to_document(profile: Profile) -> dict[str, Any]:
-    """All of a profile for JSON: `costs` in call order, and `spans`, the stretches of the last repeat."""
+    """A profile as data for JSON: `costs` in call order, and the `spans` of the last repeat."""
     numbers = {id(span): place for place, span in enumerate(profile.spans)}
     costs = [{**COST.write(cost), "intensity": plain(cost.intensity)} for cost in profile]
     spans = [{**SPAN.write(span), "parent": numbers.get(id(span.parent))} for span in profile.spans]
@@ -60,7 +60,7 @@ def to_document(profile: Profile) -> dict[str, Any]:
 
 
 def decode(document: Any, _: object = None) -> Profile:
-    """The profile that a document describes; MemberError where it describes none."""
+    """The profile in a document; MemberError where it is not a profile."""
     own = PROFILE.values(document)
     costs = member(document, "costs", listed(COST.read))
     for place, cost in enumerate(costs):

@@ -1,4 +1,4 @@
-"""Cost, Profile: what calls cost, as plain data."""
+"""Cost and Profile: what calls cost, as plain data."""
 
 import math
 import os
@@ -17,23 +17,24 @@ from hookline.store.folder import write
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one call costs, or several together. Each figure is once of itself alone (`_self`) and once with the calls
-    inside it.
+    """The cost of one call, or of several together. A figure includes the calls inside; with `_self` it does not.
 
-    - `path`, `index` (None for several), `type`, `parent` (the number of the call around it), `calls` (how many);
-      `recompute`: whether a backward pass made the call, to get back what checkpointing let go; then `parent`
-      is that of the call that it repeats;
-    - `forward`, `backward`: seconds, all of one step, the median one of the repeats, so that they add up;
-      `forward_spread`, `backward_spread`: half of the range in which the middle half of the repeats lies. NaN where
-      nothing was timed;
+    - `path`, `type`: the module and its class;
+    - `index`: which call of the module, None for several;
+    - `parent`: the number of the call around it; for a recomputed call that of the original;
+    - `calls`: the number of calls;
+    - `recompute`: whether a backward pass made the call, under activation checkpointing;
+    - `forward`, `backward`: seconds, all from the median step of the repeats, so that they add up; NaN if nothing was
+      timed;
+    - `forward_spread`, `backward_spread`: half the interquartile range over the repeats, in seconds;
     - `flops`, `backward_flops`: floating-point operations of matrix products, convolutions and attention, as
-      `torch.utils.flop_counter` counts them (a multiply-add is two), and by formulas of ours for fused operations that
-      it does not know and for the backward of convolutions; NaN where they could not be counted;
-    - `uncounted`: how many operations, forward and backward, have no formula, so that their FLOPs are missing above;
-    - `kept`: bytes that the graph keeps for the backward pass, parameters and buffers left out, each memory once, with
-      the call that kept it first;
-    - `parameters`: how many numbers the parameters hold; `parameter_bytes`: their bytes;
-    - `moved`: bytes that the module itself must read and write at the least: inputs, output, and its own parameters.
+      `torch.utils.flop_counter` counts them (a multiply-add is two), with our own formulas for fused operations that it
+      does not know and for the backward of convolutions; NaN if they could not be counted;
+    - `uncounted`: the number of operations, forward and backward, without a formula, whose FLOPs are missing above;
+    - `kept`: bytes saved for backward, without parameters and buffers, each storage once, at the call that saved it
+      first;
+    - `parameters`, `parameter_bytes`: the number of elements of the parameters, and their bytes;
+    - `moved`: the least bytes that the module itself must read and write: inputs, output and its own parameters.
     """
 
     path: str
@@ -64,40 +65,43 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Forward and backward together."""
+        """The seconds of forward and backward together."""
         return self.forward + self.backward
 
     @property
     def seconds_self(self) -> float:
-        """Forward and backward together, without the calls inside."""
+        """The seconds of forward and backward together, without the calls inside."""
         return self.forward_self + self.backward_self
 
     @property
     def intensity(self) -> float:
-        """Forward FLOPs of the module itself for each byte moved; NaN where there are none."""
+        """Forward FLOPs of the module itself per byte moved; NaN without any."""
         return self.flops_self / self.moved if self.moved and self.flops_self else math.nan
 
 
-SELVES = ("forward", "backward", "flops", "backward_flops", "uncounted", "kept")  # what adds up along the tree
-SIZES = ("parameters", "parameter_bytes")  # of which each module's count once
+SELVES = ("forward", "backward", "flops", "backward_flops", "uncounted", "kept")  # figures that add up along the tree
+SIZES = ("parameters", "parameter_bytes")  # figures that count once for each module
 
 
 class Profile(Result[Cost]):
-    """What a model costs: a Cost for each call, in order. It prints as a tree with the costs of each module.
+    """The costs of a model: a Cost for each call, in order. It prints as a tree with the costs of each module.
 
-    `profile["encoder"]` is the Cost of all of a module's calls together, `profile["encoder", 2]` that of its call 2,
+    `profile["encoder"]` is the Cost of all calls of a module together, `profile["encoder", 2]` that of its call 2, and
     `profile[0]` that of the first call of all.
 
-    - `total`: everything together; `by_path()`, `by_class()`: the calls of each module, of each class;
-    - `plain`: seconds of forward and backward of a step without any of our hooks, the median over the repeats; `added`:
-      how much longer a profiled step took, as a share (0.05: 5 %); `taken_off`: seconds that were taken off for each
-      call, what profiling an empty module was measured to cost;
-    - `peak`: the most bytes that the device held at once during a plain step; None where it does not tell;
-    - `uncounted`: which operations have no formula for FLOPs, and in which modules; or why no FLOPs are known (then
-      these are NaN). Nothing where all are counted;
-    - `steps`: seconds of each profiled step; `busy`: how wide the middle half of these lies, as a share of the median.
-      Where it is more than a quarter the machine was busy, and figures of another run will differ;
-    - `model`, `device`, `repeat`, `backward` (whether there was one).
+    - `total`: the Cost of everything together;
+    - `by_path()`, `by_class()`: a Cost for each module, or each class;
+    - `plain`: seconds of forward and of backward in a step without our hooks, the median over the repeats;
+    - `added`: how much longer a profiled step took, as a share (0.05 is 5 %);
+    - `taken_off`: seconds subtracted for each call, the measured cost of profiling an empty module;
+    - `peak`: peak memory of the device during a plain step, in bytes; None if the device does not track it;
+    - `uncounted`: the operations without a formula for FLOPs and their modules, or why FLOPs are unknown (NaN); "" if
+      all are counted;
+    - `steps`: seconds of each profiled step;
+    - `busy`: the interquartile range of `steps`, as a share of the median; above a quarter the machine was busy, and
+      another run will show other figures;
+    - `model`, `device`, `repeat`: the class of the model, the device, and the number of repeats;
+    - `backward`: whether there was a backward pass.
     """
 
     noun = "profile"
@@ -142,46 +146,46 @@ class Profile(Result[Cost]):
 
     @property
     def paths(self) -> list[str]:
-        """The modules that were called, in order."""
+        """The paths of the called modules, in order."""
         return [*dict.fromkeys(cost.path for cost in self)]
 
     @property
     def total(self) -> Cost:
-        """The outermost calls together."""
+        """The Cost of all outermost calls together."""
         outermost = [cost for cost in self if cost.parent is None and not cost.recompute]
         together = _together(outermost) if outermost else Cost(path="", calls=0)
         return replace(together, path="", type=self.model)
 
     @property
     def busy(self) -> float:
-        """How wide the middle half of the steps' times lies, as a share of the median; 0 of fewer than two."""
+        """The interquartile range of the times of the steps, as a share of the median; 0 for fewer than two."""
         return 2 * spread(self.steps) / median(self.steps) if len(self.steps) > 1 else 0.0
 
     def by_path(self) -> list[Cost]:
-        """A Cost for each module, in order, with all of its calls. What a recomputation takes counts as backward."""
+        """A Cost for each module, in order, with all of its calls. Recomputed calls count as backward."""
         return [self._group(own, "path") for own in _grouped(self, "path")]
 
     def by_class(self) -> list[Cost]:
-        """A Cost for each class, the most expensive first; calls inside another of the same class are in that."""
+        """A Cost for each class, the most expensive first. A call inside another of the same class counts once."""
         rows = [replace(self._group(own, "type"), path="") for own in _grouped(self, "type")]
         return sorted(rows, key=lambda row: -row.seconds_self if self.repeat else -row.flops_self)
 
     def _group(self, own: list[Cost], by: str) -> Cost:
-        """Calls of one module or class as one; those inside another of them are in that."""
+        """Calls of one module or class as one; a call inside another of them counts once."""
         outer = [c for c in own if not any(getattr(above, by) == getattr(c, by) for above in self.around(c))]
         row, whole = _together(own), _together(outer)
         totals = {name: getattr(whole, name) for name in (*SELVES, *SIZES)}
         return replace(row, **totals)
 
     def around(self, cost: Cost) -> Iterator[Cost]:
-        """The calls that a call ran inside, innermost first."""
+        """The calls around a call, the innermost first."""
         while cost.parent is not None:
             cost = self.costs[cost.parent]
             yield cost
 
     @property
     def summary(self) -> str:
-        """What was profiled and what it costs, in two lines, and a third where not all FLOPs are known."""
+        """The model and its costs in two lines, and a third if not all FLOPs are known."""
         lines = [self.model + self._timed(), self._counted()]
         return "\n".join((*lines, self.why_uncounted) if self.uncounted else lines)
 
@@ -195,26 +199,26 @@ class Profile(Result[Cost]):
     def _counted(self) -> str:
         total = self.total
         known = not math.isnan(total.flops)
-        told = [f"{engineering(total.flops)}FLOP" if known else "FLOPs not known"]
+        parts = [f"{engineering(total.flops)}FLOP" if known else "FLOPs unknown"]
         if self.backward:
-            told[0] += f" + {engineering(total.backward_flops)}FLOP backward" if known else ""
-            told.append(f"{engineering(total.kept)}B kept for {'it' if known else 'the backward'}")
-        told.append(f"{engineering(total.parameters).rstrip()} parameters of {engineering(total.parameter_bytes)}B")
+            parts[0] += f" + {engineering(total.backward_flops)}FLOP backward" if known else ""
+            parts.append(f"{engineering(total.kept)}B saved for backward")
+        parts.append(f"{engineering(total.parameters).rstrip()} parameters ({engineering(total.parameter_bytes)}B)")
         if self.peak is not None:
-            told.append(f"peak memory {engineering(self.peak)}B")
-        return ", ".join(told)
+            parts.append(f"peak memory {engineering(self.peak)}B")
+        return ", ".join(parts)
 
     @property
     def why_uncounted(self) -> str:
-        """Why there are no FLOPs, or what is not among them, in a line; "" where all are counted."""
+        """Why FLOPs are unknown, or which are not counted, in a line; "" if all are counted."""
         if not self.uncounted:
             return ""
         if math.isnan(self.total.flops):
-            return f"PyTorch's counter of FLOPs failed in this model: {self.uncounted}"
-        return f"not among the FLOPs: {self.uncounted}"
+            return f"PyTorch's FLOP counter failed in this model: {self.uncounted}"
+        return f"not counted in the FLOPs: {self.uncounted}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data that JSON can hold: numbers that are not finite are text."""
+        """The profile as plain data for JSON; numbers that are not finite are text."""
         from hookline.profiling.profile_document import to_document
 
         return to_document(self)
@@ -227,19 +231,19 @@ class Profile(Result[Cost]):
         write(folder, self.to_dict(), {}, kind=self.noun)
 
     def perfetto(self, file: str | os.PathLike[str]) -> Path:
-        """Write the last repeat as a trace that ui.perfetto.dev and chrome://tracing show, forward and backward, and
-        return its path. RecordError where nothing was timed."""
+        """Write the last repeat, forward and backward, as a trace for ui.perfetto.dev and chrome://tracing, and return
+        its path. Raises RecordError if nothing was timed."""
         if not self.spans:
             raise RecordError("nothing was timed, so there is no trace: profile the model itself, not its meta copy")
         return self._write("perfetto", file)
 
     def collapsed(self, file: str | os.PathLike[str]) -> Path:
-        """Write collapsed stacks, microseconds of each module by itself: what flame graph tools take."""
+        """Write collapsed stacks for flame graph tools, with the self time of each module in microseconds."""
         return self._write("collapsed", file)
 
 
 def _grouped(costs: Iterable[Cost], by: str) -> list[list[Cost]]:
-    """The costs that have the same path, or the same type, in the order of the first of them."""
+    """The costs grouped by path or type, in the order of the first of each group."""
     found: dict[str, list[Cost]] = {}
     for cost in costs:
         found.setdefault(getattr(cost, by), []).append(cost)
@@ -247,7 +251,7 @@ def _grouped(costs: Iterable[Cost], by: str) -> list[list[Cost]]:
 
 
 def _together(costs: Sequence[Cost]) -> Cost:
-    """Several calls as one; the parameters of each module count once. What recomputed ones take forward is backward."""
+    """Several calls as one. The parameters of each module count once, and recomputed calls count as backward."""
     once, again = ([cost for cost in costs if cost.recompute is repeated] for repeated in (False, True))
     sums: dict[str, Any] = {"calls": len(once), "moved": sum(cost.moved for cost in once)}
     for name in SELVES:
@@ -265,12 +269,12 @@ def _together(costs: Sequence[Cost]) -> Cost:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median; NaN of nothing."""
+    """The median; NaN without values."""
     return statistics.median(values) if values else math.nan
 
 
 def spread(values: Sequence[float]) -> float:
-    """Half of the range in which the middle half of the values lies; 0 of fewer than two."""
+    """Half the interquartile range; 0 for fewer than two values."""
     if len(values) < 2:
         return 0.0
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")

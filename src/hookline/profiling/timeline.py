@@ -1,4 +1,4 @@
-"""Timeline: what a meter (a clock, a counter of FLOPs) went on by in each call, forward and backward."""
+"""Timeline: how far a meter (clock, FLOPs, bytes) advanced during each call, forward and backward."""
 
 import math
 from _thread import get_ident
@@ -20,8 +20,14 @@ FORWARD, FORWARD_END, BACKWARD, BACKWARD_END, BACKWARD_END_LATE = range(5)
 
 @dataclass(slots=True, eq=False)
 class Span(Nested):
-    """What one call made a meter go on by: by itself, and all together with the calls inside it; the stretches in
-    which the meter ran for it, as (from, to); the thread that called."""
+    """How far a meter advanced during one call.
+
+    - `path`, `index`, `type`, `recompute`, `thread`: the call, as in a CallRecord;
+    - `parent`: the span of the call around it;
+    - `forward`, `backward`: during the call itself;
+    - `forward_total`, `backward_total`: with the calls inside it;
+    - `forward_at`, `backward_at`: the readings at its begin and end, None if it had none.
+    """
 
     path: str
     index: int
@@ -38,12 +44,12 @@ class Span(Nested):
 
 
 class Timeline:
-    """Reads a meter at the begin and the end of each call of the selected modules, forward and backward, and says
-    afterwards what it went on by in which.
+    """Reads a meter at the begin and end of each call of the selected modules, forward and backward, and computes how
+    far it advanced in each.
 
-    The meter is read as the last thing before a module and the first after it. What it shows need not be a number
-    before `resolve` has made it one: an event on a device's stream, say. Where gradients are wanted each call gets
-    backward hooks, so each argument that gradients flow to gets an alias (see `hookline.on`).
+    The meter is read last before a module and first after it. A reading need not be a number until `resolve` turns it
+    into one, such as an event on a device's stream. With `backward` each call gets backward hooks, so each argument
+    that gradients flow to gets an alias (see `hookline.on`).
     """
 
     def __init__(self, meter: Meter, *, backward: bool, resolve: Callable[[list[Any]], list[float]] = list) -> None:
@@ -55,8 +61,8 @@ class Timeline:
 
     @contextmanager
     def reading(self, selection: Selection) -> Iterator[None]:
-        """A block in which the meter is read. An error of the backward pass gets a note of the call whose backward was
-        under way."""
+        """A block in which the meter is read. An error in the backward pass gets a note that names the call whose
+        backward was running."""
         backward = {"backward_before": self._begin_backward} if self.backward else {}
         ends = {"backward": self._end_backward} if self.backward else {}
         first = make_hooks(always=self._end, order=-math.inf, compiled="leave out", **ends)
@@ -71,7 +77,7 @@ class Timeline:
             raise
 
     def _in_backward(self) -> Call | None:
-        """The innermost call whose backward has begun last and is not over; None where none is under way."""
+        """The innermost call whose backward is running; None if there is none."""
         ended = {origin for origin, kind, _, _ in self.events if kind == BACKWARD_END}
         stack, origins = Stack(), {id(span): origin for origin, span in self.calls.items()}
         for origin, kind, _, _ in self.events:
@@ -96,11 +102,11 @@ class Timeline:
 
     def _end_backward(self, call: Call) -> None:
         now = self.meter()
-        told = any(gradient is not None for gradient in (*call.grad_input, *call.grad_kwargs.values()))
-        self.events.append((call.origin(), BACKWARD_END if told else BACKWARD_END_LATE, get_ident(), now))
+        arrived = any(gradient is not None for gradient in (*call.grad_input, *call.grad_kwargs.values()))
+        self.events.append((call.origin(), BACKWARD_END if arrived else BACKWARD_END_LATE, get_ident(), now))
 
     def spans(self) -> list[Span]:
-        """Every call in order, with what the meter went on by in it."""
+        """Every call in order, with how far the meter advanced in it."""
         readings = self.resolve([reading for *_, reading in self.events])
         stacks: dict[int, Stack] = {}
         late = {origin for origin, kind, _, _ in self.events if kind == BACKWARD_END_LATE}
@@ -117,7 +123,7 @@ class Timeline:
 
 
 def _place_repeated(spans: list[Span]) -> None:
-    """Let a call that a backward pass repeats be inside what the call that it repeats was inside."""
+    """Give a recomputed call the parent of the original call."""
     first = {span.path: span for span in reversed(spans) if not span.recompute}
     for span in spans:
         if span.recompute and span.parent is None and span.path in first:
@@ -125,8 +131,10 @@ def _place_repeated(spans: list[Span]) -> None:
 
 
 def with_inside(spans: Sequence[Span], own: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """What calls have of their own, forward and backward, with what is inside them; what a repeated one has is
-    backward for the call around it."""
+    """The totals of calls, forward and backward: their own figures and those of the calls inside them.
+
+    A recomputed call counts as backward in the call around it.
+    """
     numbers = {id(span): number for number, span in enumerate(spans)}
     forward, backward = ([*column] for column in zip(*own, strict=True)) if own else ([], [])
     for number in sorted(range(len(spans)), key=lambda number: (spans[number].recompute, number), reverse=True):
@@ -143,16 +151,16 @@ def with_inside(spans: Sequence[Span], own: Sequence[tuple[float, float]]) -> li
 
 
 class Stack:
-    """The calls that are under way on one thread, the innermost last, and what the meter last showed there."""
+    """The running calls on one thread, the innermost last, and the last reading there."""
 
     __slots__ = ("last", "open")
 
     def __init__(self) -> None:
         self.last = 0.0
-        self.open: list[tuple[Span, bool, bool]] = []  # the call, whether in its backward, whether its end is told late
+        self.open: list[tuple[Span, bool, bool]] = []  # the call, whether in its backward, whether its end comes late
 
     def step(self, span: Span, kind: int, reading: float, *, late: bool) -> None:
-        """Take what the meter went on by since the last event for the innermost call; then open or close one."""
+        """Add the advance since the last event to the innermost call; then open or close a call."""
         if self.open:
             inner, in_backward, _ = self.open[-1]
             if in_backward:
@@ -171,8 +179,8 @@ class Stack:
             self._note(span, in_backward, reading)
 
     def _close_what_is_over(self, span: Span) -> None:
-        """A call whose end nobody tells at once, since none of its arguments gets a gradient, is over when one begins
-        that is not inside it."""
+        """Close calls whose end is not seen at once, since none of their arguments gets a gradient: such a call is over
+        when one begins that is not inside it."""
         around = {id(above) for above in span.around()}
         while self.open and self.open[-1][2] and id(self.open[-1][0]) not in around:
             self.open.pop()

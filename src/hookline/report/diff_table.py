@@ -1,10 +1,10 @@
-"""A diff as a tree: the branch that differs open, what agrees folded into a line."""
+"""A diff as a tree table: branches that differ are open, calls that agree are folded into a line."""
 
 import math
 from collections.abc import Iterator
 
 from hookline.compare.difference import Diff, Pair, Weight
-from hookline.messages import few, figure
+from hookline.messages import counted, few, figure
 from hookline.model.console import Group, Text
 from hookline.report.fit import Fitted
 from hookline.report.html import table_html
@@ -12,12 +12,12 @@ from hookline.report.html import table_html
 MOST_ROWS = 400
 HEAD = ("call", "class", "max abs", "max rel", "error", "snr dB", "ulps", "out/in", "why")
 NUMBERS = HEAD[2:-1]
-SPARE = ("snr dB", "ulps", "out/in", "max rel", "max abs", "class", "error")  # that of least use first
+SPARE = ("snr dB", "ulps", "out/in", "max rel", "max abs", "class", "error")  # the least useful first
 
 
 def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
-    """The diff as a rich table, a row for each call that differs, indented by the call it ran in, and one for the calls
-    beside it that agree; at most `most` rows."""
+    """The diff as a rich table: a row for each call that differs, indented by its depth, and one for each run of calls
+    that agree; at most `most` rows."""
     rows = [*_rows(diff)] if _any_differs(diff) else []
     last = len(HEAD) - 1
     table = Fitted(HEAD, [HEAD.index(name) for name in SPARE], left=(0, 1, last), wrapped=(1, last))
@@ -29,7 +29,7 @@ def diff_table(diff: Diff, *, most: int = MOST_ROWS) -> Group:
 
 
 def diff_html(diff: Diff) -> str:
-    """The diff as an HTML table: the rows of the tree."""
+    """The diff as an HTML table with the same rows."""
     rows = (
         (_depth(cells[0]), (cells[0].lstrip(), *cells[1:])) for cells, _ in (_rows(diff) if _any_differs(diff) else ())
     )
@@ -37,7 +37,7 @@ def diff_html(diff: Diff) -> str:
 
 
 def footnotes(diff: Diff) -> list[str]:
-    """What stands below the tree: partners that were proposed, calls without one, weights, notes."""
+    """The lines below the tree: notes, proposed partners, calls without a partner, weights."""
     found = [*diff.notes]
     if diff.proposed:
         shown = [f"{path or '(the model)'} → {to or '(the model)'}" for path, to in diff.proposed.items()]
@@ -50,12 +50,12 @@ def footnotes(diff: Diff) -> list[str]:
         most = max((pair.error for pair in rounded if not math.isnan(pair.error)), default=math.nan)
         dtypes = next((worst.dtypes for pair in rounded if (worst := pair.worst) is not None), ("", ""))
         number = len(rounded)
-        told = f"rounding explains what {number:,} call{'s' if number > 1 else ''} differ{'' if number > 1 else 's'} by"
-        found.append(f"{told}: up to {most:.2g} of the norm ({dtypes[0]} against {dtypes[1]})")
+        text = f"rounding explains the differences of {counted(number, 'call')}"
+        found.append(f"{text}: up to {most:.2g} of the norm ({dtypes[0]} vs {dtypes[1]})")
     folded = [each for pair in diff for each in pair.folded.values()]
     if folded:
-        told = "1 gradient or buffer" if len(folded) == 1 else f"{len(folded):,} gradients and buffers"
-        found.append(f"rounding explains the difference of {told}: rounding one of the models changes them as much")
+        which = "1 gradient or buffer" if len(folded) == 1 else f"{len(folded):,} gradients and buffers"
+        found.append(f"rounding explains the differences of {which}: rounding one model changes them as much")
     found += _unmatched(diff)
     if diff.weights:
         names = dict.fromkeys(_weight(weight) for weight in diff.weights)
@@ -64,7 +64,7 @@ def footnotes(diff: Diff) -> list[str]:
 
 
 def _unmatched(diff: Diff) -> Iterator[str]:
-    """The modules that only one of the models calls, and those that one calls more often."""
+    """The modules that only one model calls, and those that one model calls more often."""
     both = {pair.path_a for pair in diff}, {pair.path_b for pair in diff}
     for whose, calls, shared in zip(("first", "second"), (diff.only_a, diff.only_b), both, strict=True):
         names = dict.fromkeys(path or "(the model)" for path, _, _ in calls if path not in shared)
@@ -85,7 +85,7 @@ def _any_differs(diff: Diff) -> bool:
 
 
 def _rows(diff: Diff, parent: int | None = None, depth: int = 0) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    """The rows below one call: each with its cells and its style."""
+    """The rows below one call, each with its cells and its style."""
     agreeing = 0
     inside = _inside(diff)
     for pair in inside.get(parent, ()):
@@ -117,7 +117,7 @@ def _count(pair: Pair, inside: dict[int | None, list[Pair]]) -> int:
 
 
 def _agreeing(pair: Pair) -> int:
-    """1, or 0 of one that is excused: a footnote tells of these."""
+    """1, or 0 for an excused pair, which a footnote lists."""
     return 0 if pair.excused else 1
 
 
@@ -144,7 +144,7 @@ def _figures(pair: Pair) -> tuple[str, ...]:
 
 
 def verdict(pair: Pair) -> str:
-    """What is said at the end of a row."""
+    """The last cell of a row."""
     if not pair.differs:
         return ""
     worst = pair.worst

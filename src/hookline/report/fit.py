@@ -1,4 +1,4 @@
-"""A table that leaves columns out, those of least use first, where all of them do not fit: names are never cut."""
+"""A table that leaves out columns, the least useful first, if they do not all fit; names are never cut."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,13 @@ GAP = 2  # between two columns
 
 @dataclass
 class Fitted:
-    """A table of texts that is made when it is known how wide it may be.
+    """A table of texts that is laid out when its width is known.
 
-    - `head`: the names of the columns; the first holds names, and stays; `rows`: each with its cells and its style;
-    - `spare`: the places of the columns that may be left out, that of least use first;
-    - `wrapped`: of those whose cells may go over several lines; `left`: of those that are not set to the right.
+    - `head`: the names of the columns; the first column holds names and always stays;
+    - `rows`: the cells of each row and its style;
+    - `spare`: the indices of columns that may be left out, the least useful first;
+    - `wrapped`: the indices of columns whose cells may wrap;
+    - `left`: the indices of columns that are aligned left.
     """
 
     head: Sequence[str]
@@ -24,7 +26,7 @@ class Fitted:
     rows: list[tuple[Sequence[Text], str | None]] = field(default_factory=list)
 
     def add_row(self, *cells: str | Text, style: str | None = None) -> None:
-        """One more row."""
+        """Add a row."""
         self.rows.append(([Text(cell) if isinstance(cell, str) else cell for cell in cells], style))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -40,7 +42,7 @@ class Fitted:
             yield Text(f"too narrow for {', '.join(without)}", style="dim")
 
     def _width(self, places: Sequence[int]) -> int:
-        """The columns that these places need."""
+        """The width that these columns need, in characters."""
         return sum(self._needed(place) for place in places) + GAP * (len(places) - 1)
 
     def _needed(self, place: int) -> int:
@@ -64,6 +66,6 @@ class Fitted:
 
 
 def indented(name: str, most: int) -> str:
-    """A name that is set in by so many spaces at most: a deep tree would push everything else out."""
+    """A name with its indentation limited, so that a deep tree does not push out the other columns."""
     own = name.lstrip(" ")
     return " " * min(most, len(name) - len(own)) + own

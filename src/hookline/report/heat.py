@@ -1,4 +1,4 @@
-"""A sweep as a table: the change that an edit made in each place, in figures, with colour beside them."""
+"""A sweep as a table: the change by an edit in each place, as a figure and a colour."""
 
 import math
 from html import escape
@@ -8,7 +8,7 @@ from hookline.model.console import Column, Group, Style, Table, Text, cell_len
 from hookline.sweeping.swept import Cell, Sweep
 
 BAR = 24
-LESS, MORE = (33, 102, 172), (178, 24, 43)  # blue and red, the ends of a scale that colour-blind people tell apart
+LESS, MORE = (33, 102, 172), (178, 24, 43)  # blue and red, which colour-blind people can tell apart
 
 
 def sweep_table(sweep: Sweep) -> Group:
@@ -31,7 +31,7 @@ def sweep_table(sweep: Sweep) -> Group:
 
 
 def sweep_html(sweep: Sweep) -> str:
-    """The sweep as an HTML table, each cell coloured by the change that its figure says."""
+    """The sweep as an HTML table, each cell coloured by its change."""
     largest = _largest(sweep)
     names = sweep.labels if sweep.labels != [""] else ["change"]
     head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("module", *names))
@@ -48,7 +48,7 @@ def sweep_html(sweep: Sweep) -> str:
 
 
 def _largest(sweep: Sweep) -> float:
-    """The largest change that is a number, which has the full colour."""
+    """The largest finite change, which gets the full colour."""
     return max((abs(change) for cell in sweep if math.isfinite(change := sweep.change(cell))), default=0.0)
 
 
@@ -75,19 +75,19 @@ def _html_cell(sweep: Sweep, cell: Cell | None, largest: float) -> str:
 
 
 def signed(change: float) -> str:
-    """A change with its sign, in three digits."""
+    """A change with its sign and three digits."""
     return "nan" if math.isnan(change) else f"{change:+.3g}"
 
 
 def _share(change: float, largest: float) -> float:
-    """A change as a share of the largest, from -1 to 1; one that is no number counts as the largest."""
+    """A change as a share of the largest, from -1 to 1; NaN counts as the largest."""
     if not math.isfinite(change):
         return -1.0 if change == -math.inf else 1.0
     return change / largest if largest else 0.0
 
 
 def _colours(share: float) -> tuple[str, str]:
-    """The background of a share, white for none, and the colour of text that stands out from it."""
+    """The background of a share, white for 0, and a readable text colour on it."""
     end = MORE if share > 0 else LESS
     mixed = [round(255 + (part - 255) * abs(share)) for part in end]
     front = "255,255,255" if abs(share) > 0.7 else "0,0,0"

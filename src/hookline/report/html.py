@@ -1,4 +1,4 @@
-"""A result as a plain table of HTML: what a page shows without JavaScript, and a notebook of small things."""
+"""A result as a plain HTML table, for pages without JavaScript and for notebooks."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -20,19 +20,19 @@ LEFT = " style='text-align:left'"
 
 
 def run_html(run: Run) -> str:
-    """The run as an HTML table, a row for each call, indented by the call it ran in."""
+    """The run as an HTML table, a row for each call, indented by its depth."""
     head = run_head(run)
     rows = ((call.depth, run_cells(call, head)) for call in run.calls)
     return table_html(run.summary, head, rows, footnotes(run))
 
 
 def findings_html(findings: Findings) -> str:
-    """What a check found as an HTML table, a row each, the worst first."""
+    """The findings as an HTML table, a row each, the worst first."""
     return table_html(findings.summary, FINDING_HEAD, ((0, finding_cells(finding)) for finding in findings))
 
 
 def hooks_html(hooks: Hooks) -> str:
-    """The hooks of a model as an HTML table for a notebook, a row each."""
+    """The hooks of a model as an HTML table, a row each."""
     return table_html(hooks.summary, HOOK_HEAD, ((0, hook_cells(hook)) for hook in hooks), style=LEFT)
 
 
@@ -44,8 +44,8 @@ def table_html(
     *,
     style: str = "",
 ) -> str:
-    """A line, a table of rows, each with how deep its first cell is indented, and lines below it. The rows are short,
-    since there may be many: `style` is for every cell."""
+    """A summary, a table and notes below it. Each row comes with the depth by which its first cell is indented; `style`
+    is for every cell."""
     body = "".join(_row(depth, cells, style) for depth, cells in rows)
     top = "".join(f"<th scope='col'{style}>{escape(name)}</th>" for name in head)
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>" if body else ""

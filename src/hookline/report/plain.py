@@ -1,4 +1,4 @@
-"""Text for an output that cannot show all of Unicode: our own signs in ASCII, anything else as its escape."""
+"""Text for an output that cannot show all of Unicode: our own signs in ASCII, other characters escaped."""
 
 import codecs
 import sys
@@ -9,7 +9,7 @@ HANDLER = "hookline.plain"
 
 
 def plain_signs(error: UnicodeError) -> tuple[str, int]:
-    """What stands for characters that an encoding has not: an error handler of Python's codecs."""
+    """An error handler for Python's codecs that replaces characters the encoding does not have."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
@@ -22,19 +22,19 @@ def escaped(sign: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text with what moves a terminal's cursor, ends a line or cannot be encoded as its escape."""
+    """Text with escapes for characters that move the cursor, end a line or cannot be encoded."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def show_all(stream: Any) -> None:
-    """Have a stream write plain signs for what its encoding has not, instead of raising an error."""
+    """Make a stream write plain signs for characters that its encoding does not have, instead of raising."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors=HANDLER)
 
 
 def for_stdout(text: str) -> str:
-    """Text that is going to be printed, with our signs in ASCII where stdout has no others."""
+    """Text for printing, with our signs in ASCII if the encoding of stdout does not have them."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         "".join(SIGNS).encode(encoding)

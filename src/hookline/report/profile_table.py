@@ -9,7 +9,7 @@ from hookline.report.fit import Fitted
 from hookline.report.html import table_html
 
 BAR = 20
-BUSY = 0.25  # of the median: as wide as the middle half of the steps may lie
+BUSY = 0.25  # largest interquartile range of the steps, as a share of the median, of a machine that is not busy
 MOST_ROWS = 400
 TIMED = ("forward ms", "self", "±", "backward ms", "self", "share")
 SPARE = ("±", "FLOP/B", "back", "class", "kept", "params", "backward ms", "FLOP", "share", "self", "forward ms")
@@ -17,7 +17,7 @@ COUNTED = ("FLOP", "back", "FLOP/B", "kept", "params")
 
 
 def profile_table(profile: Profile, *, most: int = MOST_ROWS) -> Group:
-    """The profile as a rich table: a row for each module, indented by its path, then a row for each class."""
+    """The profile as a rich table: a row for each module, indented by its depth, and notes below."""
     rows, total = profile.by_path(), profile.total
     head = ("module", "class", *columns(profile))
     spare = [head.index(name) for name in SPARE if name in head]
@@ -42,7 +42,7 @@ def profile_html(profile: Profile) -> str:
 
 
 def columns(profile: Profile) -> tuple[str, ...]:
-    """The columns of figures: times where something was timed, of the backward pass where there was one."""
+    """The columns of figures: times if something was timed, those of the backward pass if there was one."""
     timed: tuple[str, ...] = TIMED if profile.repeat else ()
     counted: tuple[str, ...] = COUNTED
     if not profile.backward:
@@ -52,28 +52,28 @@ def columns(profile: Profile) -> tuple[str, ...]:
 
 
 def footnotes(profile: Profile) -> list[str]:
-    """What stands below the table: how unsteady the times are, where they are, and where they go by class."""
+    """The lines below the table: how unsteady the times are, if they are, and the self time of each class."""
     unsteady = [why_unsteady(profile)] if profile.busy > BUSY else []
     return [*unsteady, by_class_line(profile)]
 
 
 def why_unsteady(profile: Profile) -> str:
-    """How much the times of the steps differ, in a line."""
+    """The range of the times of the steps, in a line."""
     least, most = milliseconds(min(profile.steps)), milliseconds(max(profile.steps))
-    return f"the machine was busy: steps took from {least} to {most} ms, so figures of another run will differ"
+    return f"the machine was busy: steps took from {least} to {most} ms, so another run will show other figures"
 
 
 def by_class_line(profile: Profile, most: int = 6) -> str:
-    """Where the time goes, or the FLOPs where nothing was timed, by class, in a line."""
+    """The self time by class, or the FLOPs if nothing was timed, in a line."""
     total = profile.total
     whole, name = (total.seconds, "seconds_self") if profile.repeat else (total.flops, "flops_self")
     shares = [(row, getattr(row, name) / whole if whole else 0.0) for row in profile.by_class()]
-    told = ", ".join(f"{row.type} {share:.0%}" for row, share in shares[:most] if share >= 0.005)
-    return f"by class, without what is inside: {told}"
+    listed = ", ".join(f"{row.type} {share:.0%}" for row, share in shares[:most] if share >= 0.005)
+    return f"self {'time' if profile.repeat else 'FLOPs'} by class: {listed}"
 
 
 def cells(row: Cost, total: Cost, profile: Profile) -> list[str]:
-    """One module's figures, as many as there are columns."""
+    """The figures of one module, one for each column."""
     timed = []
     if profile.repeat:
         timed = [ms(row.forward), ms(row.forward_self), ms(row.forward_spread)]
@@ -87,13 +87,12 @@ def cells(row: Cost, total: Cost, profile: Profile) -> list[str]:
 
 
 def bar(share: float) -> str:
-    """A share as a bar and as a figure: of the module by itself, so that all bars together are the whole."""
+    """A share of self time as a bar and a percentage; all bars add up to the whole."""
     return f"{'█' * round(share * BAR)}{'▏' if 0 < share * BAR < 0.5 else ''} {share:.0%}" if share >= 0.005 else ""
 
 
 def tree_of(profile: Profile) -> dict[str, tuple[int, str]]:
-    """For each module how deep its first call was, and its name there: the part of its path below that of the call
-    around it."""
+    """For each module the depth of its first call, and its name there: its path below that of the call around it."""
     found: dict[str, tuple[int, str]] = {}
     for cost in profile:
         around = [*profile.around(cost)]
@@ -104,12 +103,12 @@ def tree_of(profile: Profile) -> dict[str, tuple[int, str]]:
 
 
 def ms(seconds: float) -> str:
-    """Milliseconds in three digits; nothing where there is next to none."""
+    """Milliseconds with three digits; "0" for almost none and "" for NaN."""
     return milliseconds(seconds) if seconds >= 5e-6 else "" if math.isnan(seconds) else "0"
 
 
 def operations(flops: float, uncounted: int = 0) -> str:
-    """A number of operations; nothing of none, and a sign where some are not counted.
+    """A number of operations; "" for none, and ">" or "?" if some are not counted.
 
     >>> operations(2.5e9), operations(0), operations(2.5e9, 1), operations(0, 1)
     ('2.5 G', '', '>2.5 G', '?')

@@ -35,7 +35,7 @@ def of_calls(
     tables: Mapping[str, Callable[..., Any]] | None = None,
     **files: Write,
 ) -> Renderer[Any]:
-    """The renderer of a result whose page is a tree of calls; a notebook shows the page."""
+    """A renderer for a result whose page is a tree of calls; a notebook shows the page."""
     return Renderer(
         table=table,
         text=lambda result: render(table(result), width=width),
@@ -46,7 +46,7 @@ def of_calls(
 
 
 def of_rows(table: Callable[[Any], Any], html: Callable[[Any], str]) -> Renderer[Any]:
-    """The renderer of a result whose page is a table; a notebook shows the table."""
+    """A renderer for a result whose page is a table; a notebook shows the table."""
     return Renderer(
         table=table,
         text=lambda result: render(table(result)),

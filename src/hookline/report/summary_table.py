@@ -1,4 +1,4 @@
-"""A run as the table of a model's layers: what each returns and how many parameters it has."""
+"""A run as a table of the model's layers, with their outputs and parameters."""
 
 from collections.abc import Mapping
 
@@ -12,8 +12,8 @@ FIGURES = ("mean", "std", "absmax")
 
 
 def summary_table(run: Run, parameters: Mapping[str, int], totals: str) -> Group:
-    """The table of a run's calls, indented by the call they ran in, with the parameters of each path at its first call,
-    and the totals below."""
+    """A table of a run's calls, indented by depth, with the parameters of each module at its first call and the totals
+    below."""
     figures = FIGURES if any(info.stats for call in run for info in call.outputs) else ()
     head = ("layer", "class", "output", "parameters", *figures)
     table = Fitted(head, [head.index(name) for name in reversed(figures)], left=range(3), wrapped=(1, 2))

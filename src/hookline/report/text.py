@@ -1,4 +1,4 @@
-"""A run as text: a table in the terminal."""
+"""Runs, findings and hooks as tables in the terminal."""
 
 import io
 import math
@@ -17,17 +17,17 @@ MOST_ROWS = 400
 SEEN = ("call", "class", "in", "out", "ms")
 MEASURED = ("mean", "std", "absmax", "zeros")
 GRADED = ("grad norm", "of input")
-SPARE = ("std", "of input", "absmax", "zeros", "in", "mean", "grad norm", "class", "ms")  # that of least use first
+SPARE = ("std", "of input", "absmax", "zeros", "in", "mean", "grad norm", "class", "ms")  # the least useful first
 MOST_FINDINGS = 100
 FINDING_HEAD = ("", "module", "call", "what", "rule", "what to do")
 COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 HOOK_HEAD = ("module", "kind", "whose", "order", "function", "written", "added")
-HOOK_SPARE = ("order", "added", "whose", "kind", "written")  # that of least use first
+HOOK_SPARE = ("order", "added", "whose", "kind", "written")  # the least useful first
 
 
 def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
-    """The run as a rich table, a row for each call, indented by the call it ran in; at most `most` rows, then how many
-    are left."""
+    """The run as a rich table, a row for each call, indented by its depth; at most `most` rows, then how many are
+    left."""
     head = run_head(run)
     spare = [head.index(name) for name in SPARE if name in head]
     table = Fitted(head, spare, left=range(4), wrapped=(1, 2, 3))
@@ -43,7 +43,7 @@ def run_table(run: Run, *, most: int = MOST_ROWS) -> Group:
 
 
 def run_head(run: Run) -> tuple[str, ...]:
-    """The columns that a run has something for."""
+    """The columns for which a run has values."""
     backed = any(info.grad is not None for call in run.calls for info in call.inputs)
     graded = backed or any(info.grad is not None for call in run.calls for info in call.outputs)
     measured = any(info.stats is not None for call in run.calls for info in call.outputs)
@@ -51,7 +51,7 @@ def run_head(run: Run) -> tuple[str, ...]:
 
 
 def run_cells(call: CallRecord, head: tuple[str, ...]) -> list[str]:
-    """One call as it stands in a table with these columns."""
+    """The cells of one call for these columns."""
     outputs = call.outputs
     first = outputs[0] if outputs else None
     cells = [call_name(call), call.type, tensors_text(call.inputs)]
@@ -78,14 +78,14 @@ def hooks_table(hooks: Hooks) -> Group:
 
 
 def hook_cells(hook: HookInfo) -> tuple[str, ...]:
-    """One hook as it stands in a table."""
+    """The cells of one hook."""
     order = "" if hook.order is None else f"{hook.order:g}"
     kind = " ".join((hook.kind, *(f"+{flag}" for flag in hook.flags)))
     return hook.path or "(the model)", kind, hook.owner, order, hook.name, _nearby(hook.defined), _nearby(hook.added)
 
 
 def findings_table(findings: Findings, *, most: int = MOST_FINDINGS) -> Group:
-    """What a check found as a rich table, a row each, the worst first; at most `most` rows, then how many are left."""
+    """The findings as a rich table, a row each, the worst first; at most `most` rows, then how many are left."""
     table = Fitted(FINDING_HEAD, [4, 2, 5, 0], left=range(6), wrapped=(3, 5))
     for finding in findings[:most]:
         severity, *cells = map(Text, finding_cells(finding))
@@ -98,20 +98,20 @@ def findings_table(findings: Findings, *, most: int = MOST_FINDINGS) -> Group:
 
 
 def finding_cells(finding: Finding) -> tuple[str, ...]:
-    """One finding as it stands in a table."""
+    """The cells of one finding."""
     call = "" if finding.call is None else str(finding.call)
     where = finding.path or "(the model)"
     return finding.severity or "note", where, call, finding.text, finding.rule, finding.advice
 
 
 def _nearby(place: str) -> str:
-    """A place in a file, from the folder of packages or the one that we are in, where it is below that."""
+    """A place in a file, relative to site-packages or the current folder if it is below one of them."""
     _, packages, inside = place.rpartition(f"site-packages{os.sep}")
     return inside if packages else place.removeprefix(os.getcwd() + os.sep)
 
 
 def footnotes(run: Run) -> list[str]:
-    """What stands below the table: the modules that were never called."""
+    """The lines below the table: the modules that were never called."""
     missing = run.never_called
     if not missing:
         return []
@@ -119,21 +119,21 @@ def footnotes(run: Run) -> list[str]:
 
 
 def render(renderable: Any, *, width: int = 140) -> str:
-    """What rich would print, as plain text, in a terminal, a notebook or a log."""
+    """The text that rich would print, without styles."""
     written = io.StringIO()
     Console(
         file=written,
         width=width,
         color_system=None,
         legacy_windows=False,
-        force_jupyter=False,  # else it is shown in a notebook at once, and there is no text
+        force_jupyter=False,  # in a notebook rich would show it at once and return no text
         force_terminal=False,
     ).print(renderable)
     return for_stdout("\n".join(line.rstrip() for line in written.getvalue().splitlines()))
 
 
 def call_name(call: CallRecord) -> str:
-    """The call as it stands in a tree: the part of its path below its parent's, and which call of the module it is."""
+    """The name of a call in a tree: its path below that of its parent, and the number of the call."""
     path = call.path or call.type
     above = call.parent.path if call.parent is not None else ""
     if call.parent is not None and call.parent.method and not path.startswith(f"{above}."):
@@ -144,13 +144,13 @@ def call_name(call: CallRecord) -> str:
 
 
 def tensors_text(infos: list[TensorInfo], *, most: int = 2) -> str:
-    """Tensors by shape, and by dtype where it is not float32."""
+    """Tensors as text: the shapes, and dtypes other than float32."""
     shown = [tensor_text(info) for info in infos[:most]]
     return " ".join(shown) + (f" +{len(infos) - most}" if len(infos) > most else "")
 
 
 def tensor_text(info: TensorInfo) -> str:
-    """A tensor's shape, its dtype where that is not float32, and of a distributed one how it lies."""
+    """A tensor as text: its shape, its dtype if not float32, and the placement of a distributed one."""
     shape = "x".join(map(str, info.shape)) or "scalar"
     dtype = () if info.dtype_name == "float32" else (info.dtype_name,)
     return " ".join((shape, *dtype, *(info.placement or ())))

@@ -1,4 +1,4 @@
-"""Traces for other tools: Chrome's trace events, which Perfetto shows, and collapsed stacks for flame graphs."""
+"""Traces for other tools: Chrome trace events for Perfetto, and collapsed stacks for flame graphs."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def write_trace(path: str | os.PathLike[str], events: Iterable[dict[str, Any]], 
 
 
 def span_events(spans: Iterable[Span]) -> Iterator[dict[str, Any]]:
-    """The stretches of a profiled step, forward and backward each on a track of its own."""
+    """The spans of a profiled step, with separate tracks for forward and backward."""
     known = [*spans]
     began = min((span.forward_at[0] for span in known if span.forward_at), default=0.0)
     tracks = track_numbers(span.thread for span in known)
@@ -38,7 +38,7 @@ def span_events(spans: Iterable[Span]) -> Iterator[dict[str, Any]]:
 
 
 def run_events(run: Run) -> Iterator[dict[str, Any]]:
-    """The calls of a run."""
+    """The calls of a run as trace events."""
     tracks = track_numbers(call.thread for call in run.calls)
     for call in run.calls:
         args: dict[str, Any] = {"path": call.path, "call": call.index, "class": call.type}
@@ -55,12 +55,12 @@ def event(name: str, phase: str, began: float, seconds: float, track: int, args:
 
 
 def track_numbers(threads: Iterable[int]) -> dict[int, int]:
-    """A small number for each thread, in the order in which they come."""
+    """A small number for each thread, in order of appearance."""
     return {thread: number for number, thread in enumerate(dict.fromkeys(threads))}
 
 
 def write_collapsed(path: str | os.PathLike[str], profile: Profile) -> None:
-    """Write a line for each way down the calls: the names on it, and the microseconds of the last by itself."""
+    """Write a line for each call stack: its names, and the self time of the last in microseconds."""
     found: dict[str, float] = {}
     for cost in profile if profile.repeat else ():
         way = [*reversed([*profile.around(cost)]), cost]

@@ -155,7 +155,7 @@ def test_the_innermost_call_that_first_gave_nan_is_marked(tmp_path: Path) -> Non
 
     (mark,) = data_of(written(recorded(nn.Sequential(nn.Identity(), Root(), nn.Identity())), tmp_path))["marks"]
     assert (mark["level"], mark["path"]) == ("warning", "1")
-    assert mark["text"] == "the first to give what is not finite: 4 NaN"
+    assert mark["text"] == "the first output with NaN or Inf: 4 NaN"
 
 
 def test_calls_tell_whether_a_backward_pass_made_them(tmp_path: Path) -> None:

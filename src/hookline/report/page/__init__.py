@@ -1,4 +1,4 @@
-"""A result as a page: one HTML file that holds its data, its script and its style, and asks for nothing else."""
+"""A result as a page: one HTML file with its data, script and style, which loads nothing else."""
 
 import os
 from collections.abc import Mapping
@@ -15,8 +15,7 @@ LOWEST, HIGHEST, ROW, AROUND = 420, 860, 26, 430  # pixels of a page inside a no
 
 
 def page(document: Mapping[str, Any], table: str) -> str:
-    """The page of a document (docs/format.md says what is in one); `table` is HTML that stands there without
-    JavaScript."""
+    """The page of a document (see docs/format.md); `table` is the HTML shown without JavaScript."""
     return _filled("page.html", document=document, table=table, style=_text("page.css"), script=_script())
 
 
@@ -32,7 +31,7 @@ def write_table_page(path: str | os.PathLike[str], kind: str, title: str, table:
 
 
 def inline(document: Mapping[str, Any], table: str) -> str:
-    """The page as a notebook shows it: in a frame of its own, as high as it needs."""
+    """The page for a notebook: in a frame of the height it needs."""
     height = min(HIGHEST, max(LOWEST, AROUND + ROW * len(document["calls"])))
     return (
         f'<iframe title="hookline: {escape(document["title"])}" sandbox="allow-scripts" '
@@ -55,7 +54,7 @@ def _template(name: str) -> Any:
 
 @cache
 def _script() -> str:
-    """All scripts, one after the other: they share one scope, and none needs what stands after it before it runs."""
+    """All scripts one after the other. They share one scope, and none uses a later one while it loads."""
     return "\n".join(_text(f"{name}.js") for name in SCRIPTS)
 
 

@@ -1,4 +1,4 @@
-"""What the documents of all pages are made of. docs/format.md shows one."""
+"""The parts of the documents of all pages. docs/format.md shows one."""
 
 import math
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ DIGITS = 6
 
 
 class Names:
-    """Texts and other small things that come again and again, by number."""
+    """Texts and other small values that repeat, by number."""
 
     def __init__(self) -> None:
         self.places: dict[Any, int] = {}
 
     def __call__(self, thing: Any) -> int:
-        """The number of a thing, which is a new one where it is new."""
+        """The number of a value, which is a new number for a new value."""
         return self.places.setdefault(thing, len(self.places))
 
     def __iter__(self) -> Any:
@@ -23,17 +23,17 @@ class Names:
 
 
 def document(kind: str, **parts: Any) -> dict[str, Any]:
-    """A document of one kind, with what every document begins with."""
+    """A document of one kind, with the members that every document has."""
     return {"format": "hookline page", "version": VERSION, "kind": kind, **parts}
 
 
 def mark(level: str, call: int | None, text: str, **more: Any) -> dict[str, Any]:
-    """Something to be looked at: how bad, in which call, in words."""
+    """A mark: something to look at, with its level, its call and a text."""
     return {"level": level, "call": call, "text": text, **{name: value for name, value in more.items() if value}}
 
 
 def number(value: Any) -> Any:
-    """A number in six digits; one that is not finite as text, None where there is none."""
+    """A number with six digits; text if it is not finite; any other value unchanged."""
     if not isinstance(value, float):
         return value
     if not math.isfinite(value):

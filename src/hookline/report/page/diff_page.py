@@ -35,7 +35,7 @@ def diff_document(diff: Diff) -> dict[str, Any]:
 
 
 def _row(pair: Pair, names: Names, kinds: Names) -> Iterator[Any]:
-    """One pair, a value for each of CALL and PARTS."""
+    """The values of one pair for each of CALL and PARTS."""
     yield from (names(pair.path_a), pair.index, names(pair.type_a), pair.parent)
     yield from (names(pair.path_b), names(pair.type_b), pair.ended)
     yield "makes it" if pair.makes_it else "differs" if pair.differs else pair.excused or "same"
@@ -44,7 +44,7 @@ def _row(pair: Pair, names: Names, kinds: Names) -> Iterator[Any]:
 
 
 def _tensors(found: Differences, kinds: Names) -> Iterator[list[Any]]:
-    """Each difference, a value for each of TENSOR; nothing for those at the end that are not known."""
+    """The values of each difference for each of TENSOR, without unknown ones at the end."""
     for name, difference in found.items():
         pairs = zip(difference.shapes, difference.dtypes, strict=True)
         sides = [None if shape is None else kinds((shape, dtype)) for shape, dtype in pairs]
@@ -54,12 +54,12 @@ def _tensors(found: Differences, kinds: Names) -> Iterator[list[Any]]:
 
 
 def _marks(diff: Diff) -> Iterator[dict[str, Any]]:
-    """The culprits, the first call that differs where it is none of them, and the weights."""
+    """Marks for the culprits, for the first call that differs if it is not a culprit, and for the weights."""
     first, culprits = diff.first, diff.culprits
     for pair in culprits[:MOST_MARKS]:
         yield mark("culprit", pair.number, f"is the culprit: {pair.why or 'of itself'}", path=pair.path_a)
     if first is not None and first not in culprits:
-        yield mark("differs", first.number, f"the first that differs: {first.worst}", path=first.path_a)
+        yield mark("differs", first.number, f"the first call that differs: {first.worst}", path=first.path_a)
     calls = {pair.path_a: pair.number for pair in reversed(diff.pairs)}
     for weight in diff.weights[:MOST_MARKS]:
         name = weight.name_a or weight.name_b or ""

@@ -36,13 +36,13 @@ def profile_document(profile: Profile) -> dict[str, Any]:
 
 
 def _row(cost: Cost, names: Names) -> Iterator[Any]:
-    """One call, a value for each of CALL."""
+    """The values of one call for each of CALL."""
     yield from (names(cost.path), cost.index, names(cost.type), cost.parent, cost.recompute)
     yield from (number(getattr(cost, name)) for name in FIGURES)
 
 
 def _marks(profile: Profile) -> Iterator[dict[str, Any]]:
-    """The modules that take most of the time by themselves, or of the FLOPs where nothing was timed."""
+    """Marks for the modules with the largest self time, or the most FLOPs if nothing was timed."""
     name, unit = ("seconds_self", "time") if profile.repeat else ("flops_self", "FLOPs")
     rows = sorted(profile.by_path(), key=lambda row: -getattr(row, name))
     whole = profile.total.seconds if profile.repeat else profile.total.flops
@@ -51,5 +51,5 @@ def _marks(profile: Profile) -> Iterator[dict[str, Any]]:
         share = getattr(row, name) / whole if whole else 0.0
         if share >= LEAST_SHARE:
             times = f" in {row.calls:,} calls" if row.calls > 1 else ""
-            text = f"{share:.0%} of the {unit} by itself{times} ({row.type})"
+            text = f"{share:.0%} of the {unit} is its own{times} ({row.type})"
             yield mark("costly", first[row.path], text, path=row.path)

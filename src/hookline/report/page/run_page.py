@@ -1,4 +1,4 @@
-"""The page of a run, and of what a check found in one."""
+"""The pages of a run and of findings."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def run_document(run: Run) -> dict[str, Any]:
 
 
 def findings_document(findings: Findings) -> dict[str, Any]:
-    """The document of a check's page: the run that was judged, and what was found in it."""
+    """The document of a check's page: the run that was judged, with a mark for each finding."""
     run = findings.run
     first = {call.path: call.number for call in reversed(run.calls)}
     numbers = {(call.path, call.index): call.number for call in run.calls}
@@ -50,7 +50,7 @@ def _document(kind: str, run: Run, summary: str, marks: list[dict[str, Any]]) ->
 
 
 def _row(call: CallRecord, names: Names, kinds: Names, threads: Names) -> Iterator[Any]:
-    """One call, a value for each of CALL."""
+    """The values of one call for each of CALL."""
     yield from (names(call.path), call.index, names(call.type))
     yield from (None if call.parent is None else call.parent.number, call.recompute)
     yield from (number(call.began), number(call.seconds), threads(call.thread), call.training, call.error)
@@ -59,18 +59,18 @@ def _row(call: CallRecord, names: Names, kinds: Names, threads: Names) -> Iterat
 
 
 def _tensor(name: str, info: TensorInfo, kinds: Names) -> list[Any]:
-    """One tensor, a value for each of TENSOR; nothing for those at the end that are not known."""
+    """The values of one tensor for each of TENSOR, without unknown ones at the end."""
     return cut((name, kinds(_kind(info)), *_figures(info), None if info.grad is None else _gradient(info.grad, kinds)))
 
 
 def _gradient(grad: TensorInfo, kinds: Names) -> list[Any]:
-    """Its figures and histogram, and its kind where it is distributed: it may lie in another way than its tensor."""
+    """The figures and histogram of a gradient, and its kind if it is distributed: its placement may differ from its
+    tensor's."""
     return cut((*_figures(grad), None if grad.placement is None else kinds(_kind(grad))))
 
 
 def _kind(info: TensorInfo) -> tuple[Any, ...]:
-    """What tensors have in common, a value for each of KIND. A gathered run is of no one process: the local shape is
-    then left out."""
+    """The values of a tensor for each of KIND. A gathered run is not of one process, so it has no local shape."""
     local = None if info.placement is None or info.ranks else info.local_shape
     plain = (tuple(info.shape), info.dtype_name, str(info.device), info.requires_grad)
     return tuple(cut((*plain, info.placement, local)))
@@ -84,28 +84,28 @@ def _figures(info: TensorInfo) -> tuple[list[Any] | None, Sequence[int] | None]:
 
 
 def _marks(run: Run) -> Iterator[dict[str, Any]]:
-    """What a run tells by itself: the innermost calls that raised, and the first that gave what is not finite."""
+    """Marks of a run: the innermost calls that raised, and the first call with NaN or Inf in its output."""
     for call in _innermost([call for call in run.calls if call.error]):
         yield mark("error", call.number, f"raised {call.error}", path=call.path)
     for call in _innermost([call for call in run.calls if _unfinite(call)])[:1]:
-        text = f"the first to give what is not finite: {_unfinite(call)}"
+        text = f"the first output with NaN or Inf: {_unfinite(call)}"
         yield mark("warning", call.number, text, path=call.path)
 
 
 def _innermost(calls: list[CallRecord]) -> list[CallRecord]:
-    """Those of the calls that none of the others ran directly inside."""
+    """The calls without another of them directly inside."""
     around = {id(call.parent) for call in calls}
     return [call for call in calls if id(call) not in around]
 
 
 def _unfinite(call: CallRecord) -> str:
-    """How many NaN and Inf a call gave, in words; "" where there is none."""
+    """The number of NaN and Inf in a call's outputs as text; "" without any."""
     stats = [found for info in call.outputs if (found := info.stats)]
     counts = {"NaN": sum(each.nan for each in stats), "Inf": sum(each.inf for each in stats)}
     return " and ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 def _finding_mark(finding: Finding, call: int | None) -> dict[str, Any]:
-    told = finding.to_dict()
-    more = {name: told[name] for name in ("path", "rule", "advice", "evidence")}
+    data = finding.to_dict()
+    more = {name: data[name] for name in ("path", "rule", "advice", "evidence")}
     return mark(finding.severity or "note", call, finding.text, **more)
