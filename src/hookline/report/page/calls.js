@@ -16,12 +16,12 @@ function readCalls(data) {
   return calls;
 }
 
-// A row of figures with a name for each.
+// A row of values with their names.
 function withNames(names, row) {
   return row ? Object.fromEntries(names.map((name, place) => [name, row[place] ?? null])) : null;
 }
 
-// One tensor of a run: what is known of it, of its figures and of its gradient's.
+// One tensor of a run, with its figures and those of its gradient.
 function readTensor(data, row) {
   const [name, kind, stats, histogram, grad] = row;
   const kindOf = (number) => withNames(data.columns.kind, data.kinds[number]);
@@ -35,7 +35,7 @@ function absmax(stats) {
   return ends.find((end) => typeof end === "string")?.replace("-", "") ?? null; // "nan" or "inf"
 }
 
-// The name of a call in the tree: the part of its path below that of the call around it.
+// The name of a call in the tree: its path below that of the call around it.
 function shortName(call) {
   const above = call.parent?.path;
   const path = call.path || call.class;

@@ -1,4 +1,4 @@
-// The chosen call: what it is, what was found about it, and what is known of its tensors.
+// The details of the chosen call: its class and place, its marks, and its tensors.
 
 function facts(pairs) {
   const known = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
@@ -23,12 +23,12 @@ function detailsHead(call) {
   ];
 }
 
-// Of a distributed tensor how it lies, and how much of it the process held that this run is of.
+// The placement of a distributed tensor, and the shape of its part in this run's process.
 function lies({ placement, local_shape }) {
   return placement ? ` ${placement.join(" ")}${local_shape ? `, [${local_shape.join(", ")}] in this process` : ""}` : "";
 }
 
-// A tensor of a run: its kind, its figures, how its elements lie; then the same of its gradient.
+// A tensor of a run: its kind, its figures and its histogram; then the same for its gradient.
 function tensorCard(tensor, fallback) {
   const device = tensor.device === "cpu" ? "" : ` on ${tensor.device}`;
   return element("div", { class: "tensor" },
@@ -44,7 +44,7 @@ function figuresOf(stats) {
   return element("div", { class: "figures" }, shown.filter(([, value]) => value !== "").map(([name, value]) => element("div", {}, element("span", {}, `${name} `), String(value))));
 }
 
-// How many elements lie in each part of the range; the height is logarithmic, so that few outliers are seen too.
+// The number of elements in each bin, with a logarithmic height that keeps few outliers visible.
 function histogramOf({ histogram, min, max }, style) {
   if (!histogram) return null;
   const most = Math.log1p(Math.max(...histogram));
@@ -59,7 +59,7 @@ function histogramOf({ histogram, min, max }, style) {
     element("div", { class: "ends" }, element("span", {}, figure(min)), element("span", {}, "count, log scale"), element("span", {}, figure(max))));
 }
 
-// The same, as small as a cell of the tree; a range with its mean where there is no histogram.
+// The same in the size of a cell; without a histogram, a range with its mean.
 function spark(stats) {
   if (!stats) return "";
   const made = shape("svg", { class: "spark", viewBox: "0 0 96 20", preserveAspectRatio: "none", "aria-hidden": true });

@@ -1,4 +1,4 @@
-// Elements of the page. Text goes in as text: nothing of a model's names is ever read as HTML.
+// Elements of the page. Text is inserted as text: names from a model are never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 

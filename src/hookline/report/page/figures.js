@@ -1,6 +1,6 @@
-// Numbers as the tables in the terminal have them.
+// Numbers, formatted as in the terminal's tables.
 
-// "%.4g": four digits, an exponent where the number is very small or large.
+// "%.4g": four digits, with an exponent for very small or large numbers.
 function figure(value, digits = 4) {
   if (value === null || value === undefined) return "";
   if (typeof value === "string") return value; // "nan", "inf", "-inf"
@@ -43,7 +43,7 @@ function isFiniteNumber(value) {
   return typeof value === "number" && Number.isFinite(value);
 }
 
-// The largest of many numbers; 0 of none.
+// The largest of many numbers; 0 without any.
 function largest(numbers) {
   return numbers.reduce((most, each) => (each > most ? each : most), 0);
 }

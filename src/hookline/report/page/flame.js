@@ -1,10 +1,10 @@
-// Where the time goes: each call as a block as wide as it took, the calls inside it below it.
+// The flame graph: each call is a block as wide as its time, with the calls inside it below.
 
 const LEVEL = 18, LEAST = 0.5, GAP = 6;
 const FILLS = 8;
 
 class Flame extends Picture {
-  // `halves`: name, and the seconds of a call; the second half stands below the first.
+  // `halves`: name and size of a call for each half; the second half is below the first.
   constructor(section, { title, label, calls, halves, unit, onChoose }) {
     super(section, { title, label, height: 100 });
     Object.assign(this, { calls, unit, onChoose });

@@ -17,7 +17,7 @@ class Flow extends Picture {
     return element("span", {}, shape("svg", { "aria-hidden": true, viewBox: "0 0 14 10" }, shape("path", { d: this.dot(7, 5, place), class: `${SERIES[place].style} dots`, "stroke-width": this.dotSize(place) })), name);
   }
 
-  // A round dot for the first line, a plus for the second: not told apart by colour alone.
+  // A round dot for the first line and a plus for the second, so that colour is not the only difference.
   dot(x, y, place) {
     return place ? `M${x - 3.2} ${y}h6.4M${x} ${y - 3.2}v6.4` : `M${x} ${y}h0`;
   }
@@ -52,7 +52,7 @@ class Flow extends Picture {
     return this.height - EDGE.bottom - share * (this.height - EDGE.top - EDGE.bottom);
   }
 
-  // Zero stands on the floor, what is not finite on the ceiling.
+  // Zero is at the bottom, values that are not finite at the top.
   height_of(value) {
     if (!isFiniteNumber(value)) return EDGE.top;
     return value > 0 ? this.y(value) : this.height - EDGE.bottom;
@@ -130,7 +130,7 @@ class Flow extends Picture {
   }
 }
 
-// Round numbers between two powers of ten: powers, or 1, 2 and 5 of them where there are few.
+// Round numbers between two powers of ten: the powers, or 1, 2 and 5 times these if there are few.
 function ticks(low, high) {
   const powers = [];
   for (let power = Math.floor(low); power <= Math.ceil(high); power++) powers.push(power);

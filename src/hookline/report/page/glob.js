@@ -1,4 +1,4 @@
-// The globs of hookline.select, as model/select.py reads them: * is a name or a part of one, ** any number of names.
+// The globs of hookline.select, read as in model/select.py: * is a name or a part of one, ** any number of names.
 
 const WILDCARD = /(\*|\?|\[[^\]]+\])/;
 
@@ -28,8 +28,8 @@ function partExpression(part, place) {
   return `(?!\\.)[${negated ? "^" : ""}${inside}]`;
 }
 
-// A function that says whether a call is meant: by a glob where there is a star or so, else by a part of a path or
-// class. null for text that is no glob.
+// A function that returns whether a call matches: a glob if the text has a wildcard, else a part of a path or class.
+// null for text that is not a valid glob.
 function matcher(text, aliases) {
   const names = Object.entries(aliases).reduce((all, [alias, path]) => ({ ...all, [path]: [...(all[path] ?? []), alias] }), {});
   const paths = (call) => [call.path, ...(names[call.path] ?? []), ...(call.path_b && call.path_b !== call.path ? [call.path_b] : [])];

@@ -1,4 +1,4 @@
-// Puts the page together.
+// Builds the page.
 
 const data = JSON.parse(byId("hookline-data").textContent);
 const calls = readCalls(data);
@@ -34,15 +34,15 @@ function showLegend() {
   byId("legend").append(...(view.legend ?? []).map(({ words, className }) => element("li", { class: className }, words)));
 }
 
-// Finding: while one types only what is meant is shown, Enter goes to the next of it, Escape shows all again.
+// Search: while you type only matching calls are shown, Enter goes to the next one, Escape shows all again.
 let hits = [];
-let place = -1; // which of them Enter went to
+let place = -1; // the match that Enter went to last
 
 function find() {
   const text = byId("search").value.trim();
   const meant = text ? matcher(text, data.aliases) : null;
   if (text && !meant) {
-    byId("found").textContent = "this is no glob";
+    byId("found").textContent = "this is not a glob";
     return;
   }
   hits = tree.find(meant);
@@ -77,7 +77,7 @@ byId("open-all").addEventListener("click", () => tree.turnAll(true));
 byId("close-all").addEventListener("click", () => tree.turnAll(false));
 addEventListener("resize", () => tree.arrange());
 
-// Light and dark: as the system has it, until one is chosen.
+// Light and dark: the system's theme, until one is chosen.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 function theme() {

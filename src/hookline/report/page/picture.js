@@ -1,4 +1,4 @@
-// What both pictures share: a drawing as wide as its place, a tip beside the pointer, and keys that go along it.
+// The base of both pictures: a drawing as wide as its section, a tooltip at the pointer, and keys to move along it.
 
 class Picture {
   constructor(section, { title, label, height }) {
@@ -6,7 +6,7 @@ class Picture {
     section.querySelector("h2").textContent = title;
     this.section = section;
     this.height = height;
-    this.here = null; // the call that is pointed at
+    this.here = null; // the call at the pointer
     this.svg = shape("svg", { class: "picture", role: "application", tabindex: 0, "aria-label": label, height });
     this.tip = element("div", { class: "tip", role: "status", hidden: true });
     this.head = element("div", { class: "chart-head" });
@@ -34,7 +34,7 @@ class Picture {
     return [event.clientX - box.left, event.clientY - box.top];
   }
 
-  // Show what is known of a call beside it; at the pointer where there is one.
+  // Show the tooltip of a call, at the pointer if there is one.
   point(call, event = null) {
     this.here = call;
     this.showHere();

@@ -1,15 +1,15 @@
-// The calls as a tree with columns. Only the rows that can be seen are in the page, however many there are.
+// The calls as a tree with columns. Only visible rows are in the page, however many there are.
 
 const ROW_HEIGHT = 26, MORE_ROWS = 12, OPENED_AT_FIRST = 400, MOST_PRINTED = 5000;
 
 class Tree {
-  // `columns`: title, width in pixels, and what `cell(call)` gives: text, or an element.
+  // `columns`: title, width in pixels, and `cell(call)`, which returns text or an element.
   constructor(place, { calls, columns, label, className, onChoose }) {
     Object.assign(this, { calls, columns, className, onChoose });
     this.open = new Set();
     this.matched = null; // the calls that were searched for, and those around them
     this.chosen = null;
-    this.drawn = new Map(); // the rows that are in the page
+    this.drawn = new Map(); // the rows in the page
     const widths = columns.map(({ width, grow }) => (grow ? `minmax(${width}px, ${grow}fr)` : `${width}px`)).join(" ");
     this.body = element("div", { class: "body", role: "rowgroup" });
     const titles = columns.map(({ title, right }, place) => element("div", { role: "columnheader", class: `cell${place ? "" : " name"}${right ? " right" : ""}` }, title));
@@ -25,7 +25,7 @@ class Tree {
     addEventListener("afterprint", () => { this.printing = false; this.redraw(); });
   }
 
-  // As many levels as give no more rows than one looks through.
+  // Open as many levels as fit a number of rows that one can look through.
   openAtFirst() {
     const levels = [];
     for (const call of this.calls) levels[call.depth] = (levels[call.depth] ?? 0) + 1;
@@ -34,7 +34,7 @@ class Tree {
     for (const call of this.calls) if (call.children.length && call.depth < depth - 1) this.open.add(call);
   }
 
-  // The rows, as what is open and what is searched for say; then draw them.
+  // Compute the rows from what is open and what is searched for, and draw them.
   arrange() {
     this.rows = [];
     const add = (call) => {
@@ -50,7 +50,7 @@ class Tree {
     this.redraw();
   }
 
-  // Draw every row anew.
+  // Redraw every row.
   redraw() {
     this.drawn.forEach((row) => row.remove());
     this.drawn = new Map();
@@ -99,7 +99,7 @@ class Tree {
     return element("div", { class: `cell${right ? " right" : ""}`, role: "gridcell", title: typeof given === "string" && given.length > 8 ? given : null }, bar, given instanceof Node ? given : element("span", { class: "value" }, given));
   }
 
-  // Choose a call: open what is around it, bring it into sight, and tell everybody.
+  // Choose a call: open the calls around it, scroll to it, and notify the listeners.
   choose(call, { scroll = true } = {}) {
     if (!call) return;
     this.chosen = call;
@@ -120,7 +120,7 @@ class Tree {
     else if (top > this.grid.scrollTop + room) this.grid.scrollTop = top - room + ROW_HEIGHT;
   }
 
-  // Show only the calls that `meant` says and those around them; all of them for null. Gives those that are meant.
+  // Show only the calls for which `meant` is true and those around them, or all for null. Returns the matching calls.
   find(meant) {
     this.hits = meant ? new Set(this.calls.filter(meant)) : null;
     this.matched = this.hits && new Set([...this.hits].flatMap((call) => [call, ...around(call)]));
@@ -144,7 +144,7 @@ class Tree {
     this.chooseWhatIsSeen();
   }
 
-  // Where what was chosen went out of sight with a call around it, choose that call.
+  // If a call was closed around the chosen one, choose that call.
   chooseWhatIsSeen() {
     if (this.chosen && this.chosen.row < 0) this.choose(around(this.chosen).findLast(({ row }) => row >= 0), { scroll: false });
   }
@@ -174,7 +174,7 @@ class Tree {
   }
 }
 
-// Each level has a sign of its own beside its colour.
+// Each level has its own sign besides its colour.
 function levelSign(level) {
-  return { error: "✖ error", warning: "▲ warning", note: "● note", culprit: "◆ makes it", differs: "≠ differs", costly: "◷ costly" }[level] ?? level;
+  return { error: "✖ error", warning: "▲ warning", note: "● note", culprit: "◆ culprit", differs: "≠ differs", costly: "◷ costly" }[level] ?? level;
 }

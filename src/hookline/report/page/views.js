@@ -1,7 +1,7 @@
-// What each kind of page shows: the columns of its tree, its pictures, and the details of a call.
+// The views of each kind of page: the columns of its tree, its pictures, and the details of a call.
 
 const VIEWS = { run: runView, check: runView, diff: diffView, profile: profileView };
-const MARKS_TITLE = { run: "To be looked at", check: "Findings", diff: "Differences", profile: "Costliest modules" };
+const MARKS_TITLE = { run: "To look at", check: "Findings", diff: "Differences", profile: "Most expensive modules" };
 
 function runView(data, calls) {
   for (const call of calls) {
@@ -54,21 +54,21 @@ function runView(data, calls) {
       unit: (seconds) => `${milliseconds(seconds)} ms`,
     },
     details: (call) => [
-      facts([["time", `${milliseconds(call.seconds)} ms, ${milliseconds(call.began)} ms after the start`], ["mode", call.training ? "training" : "evaluation"],
+      facts([["time", `${milliseconds(call.seconds)} ms, ${milliseconds(call.began)} ms after the start`], ["mode", call.training ? "train" : "eval"],
         ["thread", call.thread ? String(call.thread) : ""], ["raised", call.error], ["recomputed", whyAgain(call)]]),
-      tensorSection("gave", call.gave, "output"),
-      tensorSection("took", call.took, "input"),
+      tensorSection("outputs", call.gave, "output"),
+      tensorSection("inputs", call.took, "input"),
     ],
   };
 }
 
-// The figures of a difference, by the words of the table in the terminal.
+// The figures of a difference, with the column names of the table in the terminal.
 const COMPARED = [["max abs", "absolute"], ["max rel", "relative"], ["error", "error"], ["snr dB", "snr"], ["ulps", "ulps"]];
 
-// Calls whose difference does not count, and the word for it.
+// The states of calls whose difference does not count, and the words for them.
 const EXCUSED = { shape: "≈ other shape, not compared", rounding: "≈ explained by rounding" };
 
-// What the rows of a diff may be, in words, with the states that these words are for.
+// The words for the rows of a diff, each with its states.
 const STATES = [["≠ differs", "differs", "makes it"], ...Object.entries(EXCUSED).map(([state, words]) => [words, state]), ["the same", "same"]];
 
 function styleOf(state) {
@@ -102,7 +102,7 @@ function diffView(data, calls) {
     },
     details: (call) => [
       facts([["state", EXCUSED[call.state] ?? call.state], ["why", call.why], ["partner", call.path_b === call.path ? "" : call.path_b || "(the model)"], ["out/in", known(call.amplification)]]),
-      ...[["gave", "outputs"], ["took", "inputs"], ["gradients of what it gave", "grads"], ["gradients of what it took", "grad_inputs"], ["buffers that it changed", "buffers"]].map(([title, part]) =>
+      ...[["outputs", "outputs"], ["inputs", "inputs"], ["gradients of the outputs", "grads"], ["gradients of the inputs", "grad_inputs"], ["buffers that it changed", "buffers"]].map(([title, part]) =>
         call[part].length ? element("div", {}, element("h3", {}, title), call[part].map((each) => differenceCard(each, part === "inputs" || part === "outputs" ? call.state : ""))) : null),
     ],
   };
@@ -113,7 +113,7 @@ function differenceCard(difference, state) {
   const shown = [...COMPARED, ["cosine", "cosine"], ["beyond tolerance", "beyond"]].map(([title, name]) => [title, known(difference[name])]).concat([["NaN or Inf on one side", known(difference.nan || null)]]).filter(([, text]) => text !== "");
   const differs = difference.state === "differs" && !EXCUSED[state];
   return element("div", { class: "tensor" },
-    element("div", {}, difference.name ? [element("code", {}, difference.name), " "] : "", difference.text || (sides[0] === sides[1] ? sides[0] : sides.join(" against "))),
+    element("div", {}, difference.name ? [element("code", {}, difference.name), " "] : "", difference.text || (sides[0] === sides[1] ? sides[0] : sides.join(" vs "))),
     element("div", { class: `level-${differs ? "differs" : "note"}` }, differs ? "≠ differs" : difference.state === "differs" ? EXCUSED[state] : difference.state),
     difference.state === "identical" ? null : element("div", { class: "figures" }, shown.map(([title, text]) => element("div", {}, element("span", {}, `${title} `), text))));
 }
@@ -151,12 +151,12 @@ function profileView(data, calls) {
     },
     details: (call) => [
       facts([
-        ["forward", data.timed ? `${times("forward")(call)} ms, ${times("forward_self")(call)} by itself, ± ${times("forward_spread")(call)}` : ""],
-        ["backward", data.timed && data.backward ? `${times("backward")(call)} ms, ${times("backward_self")(call)} by itself, ± ${times("backward_spread")(call)}` : ""],
-        ["share", data.timed && whole ? `${percent(self(call) / whole)} of the time by itself` : ""],
-        ["FLOPs", call.flops === "nan" ? "not known" : `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
+        ["forward", data.timed ? `${times("forward")(call)} ms, ${times("forward_self")(call)} self, ± ${times("forward_spread")(call)}` : ""],
+        ["backward", data.timed && data.backward ? `${times("backward")(call)} ms, ${times("backward_self")(call)} self, ± ${times("backward_spread")(call)}` : ""],
+        ["share", data.timed && whole ? `${percent(self(call) / whole)} of the time is its own` : ""],
+        ["FLOPs", call.flops === "nan" ? "unknown" : `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
         ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
-        ["kept", data.backward ? `${engineering(call.kept)}B for the backward pass, ${engineering(call.kept_self)}B by itself` : ""],
+        ["kept", data.backward ? `${engineering(call.kept)}B saved for backward, ${engineering(call.kept_self)}B self` : ""],
         ["parameters", `${engineering(call.parameters).trim()}, ${engineering(call.parameters_self).trim()} of its own; ${engineering(call.parameter_bytes)}B`],
         ["not counted", call.uncounted ? `${call.uncounted} operations have no formula for FLOPs` : ""],
         ["recomputed", whyAgain(call)],
@@ -166,13 +166,13 @@ function profileView(data, calls) {
 }
 
 function whyAgain({ recompute }) {
-  return recompute ? "a backward pass made this call, to get back what checkpointing let go" : "";
+  return recompute ? "a backward pass made this call, under activation checkpointing" : "";
 }
 
-// How many elements are NaN or infinite, where some are.
+// The number of NaN and infinite elements, or nothing without any.
 function unfinite(stats) {
-  const told = stats ? [stats.nan && `${stats.nan} NaN`, stats.inf && `${stats.inf} Inf`].filter(Boolean).join(" ") : "";
-  return told ? element("span", { class: "level-error" }, told) : null;
+  const text = stats ? [stats.nan && `${stats.nan} NaN`, stats.inf && `${stats.inf} Inf`].filter(Boolean).join(" ") : "";
+  return text ? element("span", { class: "level-error" }, text) : null;
 }
 
 // The root of the mean square.
@@ -181,7 +181,7 @@ function rms(stats) {
   return typeof stats.norm === "string" ? stats.norm : stats.count ? stats.norm / Math.sqrt(stats.count) : null;
 }
 
-// The share of a bar for a figure, on a logarithmic scale between the least and the largest of all calls.
+// The length of a bar for a figure, on a logarithmic scale between the smallest and largest of all calls.
 function onLog(calls, value) {
   const logs = calls.map(value).filter((each) => isFiniteNumber(each) && each > 0).map(Math.log10);
   const [low, high] = logs.reduce(([least, most], each) => [Math.min(least, each), Math.max(most, each)], [Infinity, -Infinity]);
