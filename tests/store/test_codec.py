@@ -90,7 +90,7 @@ def test_kind_of_a_document_comes_back() -> None:
 
 
 def test_value_that_cannot_be_saved_is_named() -> None:
-    with pytest.raises(StoreError, match=r"v\.1 holds a object; only tensors, numbers, text"):
+    with pytest.raises(StoreError, match=r"v\.1 holds an object; only tensors, numbers, text"):
         Writer().value([1, object()], "v")
 
 

@@ -196,9 +196,7 @@ def fake() -> Tensor:
     ids=["coo", "csr", "meta", "fake", "nested", "jagged", "quantized"],
 )
 def test_a_tensor_that_is_not_dense_is_refused_by_name(tmp_path: Path, make: Callable[[], Tensor], kind: str) -> None:
-    with pytest.raises(
-        StoreError, match=f"^0.output cannot be saved: only dense tensors are saved, and this is {kind}$"
-    ):
+    with pytest.raises(StoreError, match=f"^0.output cannot be saved: only dense tensors can be, and this is {kind}$"):
         write(tmp_path / "run", {}, {"0.output": quiet(make)})
 
 
@@ -364,7 +362,7 @@ def test_a_file_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="nowhere is not a folder; give the one that a run"):
+    with pytest.raises(StoreError, match="nowhere is not a folder; pass the one that a run"):
         read(tmp_path / "nowhere")
 
 

@@ -148,5 +148,5 @@ def test_a_kept_quantized_tensor_cannot_be_saved_and_is_named(tmp_path: Path) ->
     with hookline.watch(model, keep="tensor") as run:
         model(layer.weight)
 
-    with pytest.raises(StoreError, match=r"0\.output cannot be saved: only dense tensors are saved, and this is one"):
+    with pytest.raises(StoreError, match=r"0\.output cannot be saved: only dense tensors can be, and this is one"):
         run.save(tmp_path / "run")

@@ -1,7 +1,7 @@
-"""The codec of saved documents: data to what JSON holds, and back with every member checked.
+"""The codec of saved documents: turns data into JSON values, and back with every member checked.
 
-A document says what its members are: a `Schema` for each class of objects, whose members are known, and a `Writer` and
-a `Reader` for values of any nesting, such as what a module received and returned.
+A `Schema` describes objects of one class, whose members are known. A `Writer` and a `Reader` are for values of any
+nesting, such as inputs and outputs of modules.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from hookline.errors import StoreError
+from hookline.messages import with_article
 from hookline.model.sharded import local_part
 from hookline.model.tensors import SCALARS, Fields, Opaque
 from hookline.store.members import (
@@ -32,14 +33,14 @@ from hookline.store.members import (
 )
 
 T = TypeVar("T")
-DEEPEST = 100  # values inside values: more than any recorded one has, and less than Python's own limit
+DEEPEST = 100  # levels of nesting: more than any recorded value has, and below Python's recursion limit
 
 
 # Objects with known members
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it: a number that is not finite as text, a tuple as a list, a dataclass as an object."""
+    """A value for JSON: a number that is not finite as text, a tuple as a list, a dataclass as an object."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, tuple | list):
@@ -52,11 +53,12 @@ def plain(value: Any) -> Any:
 
 
 class Schema(Generic[T]):
-    """How values of one class are saved: as an object with these members, each of them read by its reader and given to
-    the class by its name.
+    """Saves values of one class as an object with these members.
 
-    - `optional`: members that are left out where they are None;
-    - `beside`: members that the object has too and that whoever uses the schema writes and reads.
+    - `kind`: the class, which is called with the members by name;
+    - `members`: the reader of each member;
+    - `optional`: the same for members that are left out if they are None;
+    - `beside`: other members of the object, which the user of the schema writes and reads.
     """
 
     def __init__(
@@ -73,18 +75,18 @@ class Schema(Generic[T]):
         self.known = frozenset((*self.members, *self.optional, *beside))
 
     def write(self, value: T) -> dict[str, Any]:
-        """The object of a value."""
+        """The object for a value."""
         found = {name: plain(getattr(value, name)) for name in (*self.members, *self.optional)}
         return {name: part for name, part in found.items() if part is not None or name in self.members}
 
     def values(self, data: Any) -> dict[str, Any]:
-        """The members of an object as they are meant; MemberError where one is not."""
+        """The checked members of an object; MemberError where one is wrong."""
         expect_object(data, self.known)
         found = {name: member(data, name, read) for name, read in self.members.items()}
         return found | {name: member(data, name, read) for name, read in self.optional.items() if name in data}
 
     def read(self, data: Any) -> T:
-        """The value of an object; MemberError where it is not one."""
+        """The value of an object; MemberError where a member is wrong."""
         return self.kind(**self.values(data))
 
 
@@ -93,8 +95,12 @@ class Schema(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value that a document has beside the usual ones: its class, what writes the members of its object, and
-    what reads the object."""
+    """An additional kind of value in a document.
+
+    - `type`: its class;
+    - `write`: returns the members of its object;
+    - `read`: returns the value of an object.
+    """
 
     type: type
     write: Callable[["Writer", Any, str], dict[str, Any]]
@@ -103,10 +109,9 @@ class Kind:
 
 @dataclass(slots=True)
 class Writer:
-    """Writes values: numbers, text, None and lists as they are, everything else as an object that says its `kind`.
+    """Writes values: numbers, text, None and lists as themselves, everything else as an object with its `kind`.
 
-    `tensors` are those that the objects name, on a shelf of their own. One that comes several times stands there once,
-    under its first name.
+    `tensors` are the tensors that the objects name. One that occurs several times is stored once, under its first name.
     """
 
     kinds: Mapping[str, Kind] = field(default_factory=dict)
@@ -116,7 +121,7 @@ class Writer:
     _depth: int = 0
 
     def value(self, data: Any, name: str) -> Any:
-        """What JSON holds of a value; tensors in it are named after `name`. StoreError where it cannot be saved."""
+        """A value for JSON; tensors in it are named after `name`. StoreError where it cannot be saved."""
         for kind, own in self.kinds.items():
             if isinstance(data, own.type):
                 with self._inside(name):
@@ -135,11 +140,12 @@ class Writer:
             with self._inside(name):
                 return self._container(data, name)
         raise StoreError(
-            f"{name} holds a {type(data).__name__}; only tensors, numbers, text, lists, tuples and dicts are saved"
+            f"{name} holds {with_article(type(data).__name__)}; only tensors, numbers, text, lists, tuples and dicts "
+            "can be saved"
         )
 
     def put(self, tensor: Tensor, name: str) -> str:
-        """The name of a tensor, which is `name` where it had none."""
+        """Store a tensor and return its name, which is `name` unless it has one already."""
         name = self._names.setdefault(id(tensor), self.prefix + name)
         self.tensors[name] = local_part(tensor)
         return name
@@ -158,7 +164,7 @@ class Writer:
 
     @contextmanager
     def _inside(self, name: str) -> Iterator[None]:
-        """A block inside a value; StoreError where a reader would not look that deep."""
+        """A block inside a value; StoreError where it is nested too deep to read back."""
         if self._depth == DEEPEST - 1:
             raise StoreError(f"{name} cannot be saved: it is nested more than {DEEPEST - 1} deep")
         self._depth += 1
@@ -169,7 +175,7 @@ class Writer:
 
 
 class Reader:
-    """Reads values back, with the tensors that they name; MemberError where one is not as it should be."""
+    """Reads values back, with the tensors that they name; MemberError where one is wrong."""
 
     def __init__(self, tensors: Mapping[str, Tensor], kinds: Mapping[str, Kind] | None = None) -> None:
         self.tensors = dict(tensors)
@@ -177,7 +183,7 @@ class Reader:
         self._depth = 0
 
     def value(self, data: Any) -> Any:
-        """A value: null, true, false, a number, text, a list of values, or an object that says its kind."""
+        """A value: null, true, false, a number, text, a list of values, or an object with its kind."""
         if not isinstance(data, list | dict):
             return number(data) if isinstance(data, float) else data
         if self._depth == DEEPEST:
@@ -236,9 +242,9 @@ def _pairs(reader: Reader, data: Any, kinds: Any, what: str) -> dict[Any, Any]:
     def put(each: Any) -> None:
         key, part = pair(each, reader.value)
         if not isinstance(key, kinds):
-            raise MemberError(f"a key is {what}, not a {type(key).__name__}").within(0)
+            raise MemberError(f"a key must be {what}, not {with_article(type(key).__name__)}").within(0)
         if key in found:
-            raise MemberError(f"the key {shown(key)} stands here twice").within(0)
+            raise MemberError(f"the key {shown(key)} is here twice").within(0)
         found[key] = part
 
     member(data, "parts", listed(put))

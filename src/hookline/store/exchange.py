@@ -1,4 +1,4 @@
-"""exchange: two folders swap their names in one step, so that nobody ever finds either name without a folder."""
+"""Swap the names of two folders in one step, so that each name always has a folder."""
 
 import ctypes
 import errno
@@ -17,9 +17,9 @@ UNABLE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPE
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap the names of two folders of one file system; False, and nothing done, where system or file system cannot.
+    """Swap the names of two folders on one file system; False, without a change, if the system cannot.
 
-    Raises OSError for any other reason, such as FileNotFoundError where one of them has gone.
+    Raises OSError for any other reason, such as FileNotFoundError if one of them no longer exists.
     """
     swap = _swap()
     if swap is None:
@@ -34,7 +34,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 @cache
 def _swap() -> Swap | None:
-    """The call of the C library that swaps names; None where it has none."""
+    """The function of the C library that swaps names; None if it has none."""
     if sys.platform not in ("linux", "darwin"):
         return None
     library = ctypes.CDLL(None, use_errno=True)

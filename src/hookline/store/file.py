@@ -1,4 +1,4 @@
-"""A file of text, written whole or not at all."""
+"""Write a text file, whole or not at all."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from hookline.store.staging import staging
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file, whole or not at all; StoreError where it cannot be written.
 
-    A lone surrogate, which no file of UTF-8 holds, is written as its escape.
+    A lone surrogate, which UTF-8 cannot encode, is written as its escape.
     """
     target = _target(path)
     try:
@@ -36,7 +36,7 @@ def expect_file(path: str | os.PathLike[str]) -> None:
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    """Where a file is to be written; StoreError where a folder, a pipe or a device is there."""
+    """The path to write a file to; StoreError where a folder, a pipe or a device is there."""
     target = path_of(path)
     try:
         kind = other_kind(target.stat())
@@ -50,14 +50,16 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 
 def expect_room(folder: Path) -> None:
-    """OSError where nothing can be made in a folder. Permissions alone do not tell, of a file system say."""
+    """OSError where no file can be created in a folder. Permissions alone do not show that."""
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def on_disk(*paths: Path) -> None:
-    """Wait until files and folders are on the disk, so that a name never outlives a loss of power that its data does
-    not. A file system that cannot say so is not waited for."""
+    """Wait until files and folders are on the disk, so that after a loss of power no name exists without its data.
+
+    A file system that does not support this is not waited for.
+    """
     for path in paths:
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)

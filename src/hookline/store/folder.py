@@ -1,4 +1,5 @@
-"""A folder of plain data: a JSON document and the tensors it names. Written whole or not at all, checked when read."""
+"""Write and read a folder with a JSON document and the tensors it names: written whole or not at all, checked when
+read."""
 
 import json
 import os
@@ -21,7 +22,7 @@ from hookline.store.staging import staging
 from hookline.torch_private import FakeTensor, is_functorch_wrapped_tensor, is_wrapper_subclass
 
 FORMAT = "hookline"
-VERSIONS = {"run": 2}  # of each kind; where none is said, 1. Older ones are read
+VERSIONS = {"run": 2}  # the newest of each kind, 1 for the others; older ones are read
 TENSORS = "tensors.safetensors"
 BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 
@@ -29,12 +30,11 @@ BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 def write(
     folder: str | os.PathLike[str], document: Mapping[str, Any], tensors: Mapping[str, Tensor], *, kind: str = "run"
 ) -> None:
-    """Write document and tensors to a folder, which is complete from the moment it has its name. `kind` says what is
-    saved, and names the document.
+    """Write a document and its tensors to a folder, whole or not at all. `kind` is the name of the document.
 
-    A folder that hookline wrote before is replaced by one of its kind, in one step: a reader finds the old or the new
-    one, and of several processes that write the last one stays. StoreError where something else is there, or a tensor
-    cannot be written.
+    A folder of the same kind that hookline wrote before is replaced in one step: a reader finds the old or the new one,
+    and of several processes that write the last one stays. Raises StoreError where the folder holds something else, or
+    a tensor cannot be written.
     """
     target = path_of(folder)
     try:
@@ -51,7 +51,7 @@ def write(
 
 
 def expect_folder(folder: str | os.PathLike[str], *, kind: str = "run") -> None:
-    """StoreError where `write` could not make this folder."""
+    """StoreError where `write` could not create this folder."""
     target = path_of(folder)
     try:
         _refuse_others(target, kind)
@@ -61,7 +61,7 @@ def expect_folder(folder: str | os.PathLike[str], *, kind: str = "run") -> None:
 
 
 def is_saved(folder: str | os.PathLike[str], *, kind: str = "run") -> bool:
-    """Whether `write` would replace something there that it wrote before."""
+    """Whether the folder holds something that `write` wrote before."""
     target = path_of(folder)
     try:
         return (target / f"{kind}.json").is_file() and _is_ours(target, kind)
@@ -75,7 +75,7 @@ def _refuse_others(target: Path, kind: str) -> None:
 
 
 def pack(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, bytes]:
-    """Document and tensors as text and bytes, to be sent; StoreError where they cannot be written."""
+    """A document and its tensors as text and bytes, to be sent; StoreError where they cannot be written."""
     try:
         return json.dumps(document, allow_nan=False), shelves.save(_dense(tensors)) if tensors else b""
     except (TypeError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
@@ -83,7 +83,7 @@ def pack(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[st
 
 
 def unpack(text: str, tensors: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `pack` packed."""
+    """The document and tensors that `pack` packed."""
     return json.loads(text), shelves.load(tensors) if tensors else {}
 
 
@@ -96,21 +96,21 @@ def _fill(fresh: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor
     dense = _dense(tensors)
     try:
         save_file(dense, fresh / TENSORS)
-        (fresh / TENSORS).chmod(stat.S_IMODE(written.stat().st_mode))  # safetensors lets only the owner read it
+        (fresh / TENSORS).chmod(stat.S_IMODE(written.stat().st_mode))  # safetensors makes it readable by its owner only
     except KeyError as error:
         names = [name for name, tensor in dense.items() if tensor.dtype == error.args[0]]
         raise StoreError(
-            f"{', '.join(names[:3])} of dtype {error} cannot be saved: safetensors does not know it"
+            f"{', '.join(names[:3])} of dtype {error} cannot be saved: safetensors does not support it"
         ) from error
 
 
 def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as safetensors takes them: on the CPU, as they read, each in a storage of its own."""
+    """The tensors as safetensors requires them: on the CPU, contiguous, each with its own storage."""
     dense: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
         if not _is_dense(tensor):
-            raise StoreError(f"{name} cannot be saved: only dense tensors are saved, and this is {_kind(tensor)}")
+            raise StoreError(f"{name} cannot be saved: only dense tensors can be, and this is {_kind(tensor)}")
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
         storage = own.untyped_storage().data_ptr()
         dense[name] = own.clone() if storage in taken else own
@@ -143,13 +143,12 @@ def _kind(tensor: Any) -> str:
 
 
 def read(folder: str | os.PathLike[str], *, kind: str = "run") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document and the tensors of a folder; StoreError that says what is wrong with it, where something is."""
+    """The document and the tensors of a folder; StoreError where it cannot be read."""
     return read_any(folder, (kind,))[1:]
 
 
 def read_any(folder: str | os.PathLike[str], kinds: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """The kind of what is saved in a folder, one of these, its document and its tensors; StoreError that says what is
-    wrong with it, where something is."""
+    """The kind of a saved folder, one of `kinds`, with its document and tensors; StoreError where it cannot be read."""
     source = Path(folder)
     path_of(source)
     names = [f"{kind}.json" for kind in kinds]
@@ -157,7 +156,7 @@ def read_any(folder: str | os.PathLike[str], kinds: Sequence[str]) -> tuple[str,
     try:
         *found, tensors = opened(source, (*names, TENSORS))
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{source} is not a folder; give the one that a {wanted} was saved to") from None
+        raise StoreError(f"{source} is not a folder; pass the one that a {wanted} was saved to") from None
     except OSError as error:
         raise StoreError(f"cannot read {source}: {reason(error)}") from None
     try:
@@ -188,7 +187,7 @@ def _document(source: Path, path: Path, descriptor: int, kind: str) -> dict[str,
 def _tensors(path: Path, descriptor: int | None) -> dict[str, Tensor]:
     if descriptor is None:
         return {}
-    by_number = f"/proc/self/fd/{descriptor}"  # the file that was opened, whatever has its name by now
+    by_number = f"/proc/self/fd/{descriptor}"  # the opened file, even if another one has its name by now
     try:
         if os.path.exists(by_number):
             return load_file(by_number)
@@ -203,7 +202,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _is_ours(target: Path, kind: str) -> bool:
-    """Whether a folder is empty, or holds what `write` put there and nothing else."""
+    """Whether a folder is empty, or holds only files that `write` put there."""
     for _ in range(TRIES):
         try:
             names = {*os.listdir(target)}

@@ -1,7 +1,6 @@
-"""What the members of a document may be: readers that give a member back as it is meant, or raise `MemberError`.
+"""Readers of the members of a document: functions of a JSON value that return the checked value or raise `MemberError`.
 
-A reader is a function of what JSON holds there. `MemberError` gathers the keys that lead to it on its way out, so that
-a document that is as it should be pays nothing for them.
+`MemberError` collects the keys that lead to it while it propagates, so that a correct document pays nothing for them.
 """
 
 import math
@@ -24,7 +23,7 @@ LONGEST = 60  # characters of a value in an error
 
 
 class MemberError(Exception):
-    """A member is not what it should be: what was expected, what is there, and the keys that lead to it."""
+    """A member of a document is wrong: what was expected, what is there, and the keys that lead to it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -42,7 +41,7 @@ class MemberError(Exception):
 
 @contextmanager
 def damage_told(of: str) -> Iterator[None]:
-    """A block in which what is wrong in a document is raised as StoreError that names it and the member."""
+    """A block that turns a MemberError into a StoreError with the name of the document."""
     try:
         yield
     except MemberError as wrong:
@@ -50,12 +49,12 @@ def damage_told(of: str) -> Iterator[None]:
 
 
 def expected(what: str, value: Any) -> MemberError:
-    """The error about a value that is not what was expected."""
+    """The error about an unexpected value."""
     return MemberError(f"expected {what}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:
-    """A value of JSON for an error, in a few characters."""
+    """A JSON value for an error, shortened."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     text = ascii(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
@@ -64,7 +63,7 @@ def shown(value: Any) -> str:
 
 
 def shown_keys(keys: list[str | int]) -> str:
-    """Keys as code has them: `calls[3].output.shape`."""
+    """Keys as in code: `calls[3].output.shape`."""
     steps = [f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!a}]" for key in keys]
     return shortened("".join(steps).removeprefix("."))
 
@@ -73,7 +72,7 @@ def shown_keys(keys: list[str | int]) -> str:
 
 
 def expect_object(value: Any, known: frozenset[str] | None = None) -> dict[str, Any]:
-    """An object, with none but the known members where these are given."""
+    """An object; if `known` is given, without other members."""
     if not isinstance(value, dict):
         raise expected("an object", value)
     if known is not None and not value.keys() <= known:
@@ -82,7 +81,7 @@ def expect_object(value: Any, known: frozenset[str] | None = None) -> dict[str, 
 
 
 def member(data: Mapping[str, Any], name: str, read: Read[T]) -> T:
-    """A member that has to be there."""
+    """A required member."""
     if name not in data:
         raise MemberError("is missing").within(name)
     try:
@@ -92,7 +91,7 @@ def member(data: Mapping[str, Any], name: str, read: Read[T]) -> T:
 
 
 def optional(data: Mapping[str, Any], name: str, read: Read[T], usual: T) -> T:
-    """A member that may be left out."""
+    """An optional member, or its default."""
     return member(data, name, read) if name in data else usual
 
 
@@ -110,7 +109,7 @@ def parts(value: Any, read: Read[T]) -> list[T]:
 
 
 def listed(read: Read[T]) -> Read[tuple[T, ...]]:
-    """A reader of lists of such parts."""
+    """A reader of lists of parts with this reader."""
     return lambda value: tuple(parts(value, read))
 
 
@@ -123,7 +122,7 @@ def pair(value: Any, read: Read[T]) -> tuple[T, T]:
 
 
 def mapped(read: Read[T]) -> Read[dict[str, T]]:
-    """A reader of objects whose members are all of a kind."""
+    """A reader of objects whose members all have this reader."""
 
     def of(value: Any) -> dict[str, T]:
         return {name: member(value, name, read) for name in expect_object(value)}
@@ -131,7 +130,7 @@ def mapped(read: Read[T]) -> Read[dict[str, T]]:
     return of
 
 
-# What stands in them
+# Values
 
 
 def text(value: Any) -> str:
@@ -149,7 +148,7 @@ def flag(value: Any) -> bool:
 
 
 def count(value: Any) -> int:
-    """A whole number from 0 on, that fits 64 bits."""
+    """A whole number from 0 that fits in 64 bits."""
     return whole(value, 0)
 
 
@@ -158,13 +157,13 @@ def whole(value: Any, least: int = -LARGEST, most: int = LARGEST) -> int:
     if type(value) is not int:
         raise expected("a whole number", value)
     if not least <= value <= most:
-        above = f"from {least} to {most}" if most != LARGEST else f"from {least} on"
+        above = f"from {least} to {most}" if most != LARGEST else f"of at least {least}"
         raise expected(f"a whole number {above}" if least != -LARGEST else "a whole number of 64 bits", value)
     return value
 
 
 def number(value: Any) -> float:
-    """A number; one that is not finite stands there as text."""
+    """A number; one that is not finite is stored as text."""
     if type(value) is float and math.isfinite(value):
         return value
     if type(value) is int and abs(value) <= LARGEST:
@@ -175,7 +174,7 @@ def number(value: Any) -> float:
 
 
 def finite(value: Any) -> float:
-    """A number that is finite."""
+    """A finite number."""
     found = number(value)
     if not math.isfinite(found):
         raise expected("a finite number", value)
@@ -183,14 +182,14 @@ def finite(value: Any) -> float:
 
 
 def shape(value: Any) -> tuple[int, ...]:
-    """A shape: -1 stands for a ragged dimension."""
+    """A shape, with -1 for a ragged dimension."""
     return tuple(parts(value, lambda size: whole(size, -1)))
 
 
 def dtype(value: Any) -> torch.dtype:
     """A dtype by its name in PyTorch."""
     if text(value) not in DTYPES:
-        raise expected("the name of a dtype, as 'float32'", value)
+        raise expected("the name of a dtype, such as 'float32'", value)
     return DTYPES[value]
 
 
@@ -199,16 +198,16 @@ def device(value: Any) -> torch.device:
     try:
         return torch.device(text(value))
     except (RuntimeError, ValueError):
-        raise expected("the name of a device, as 'cuda:0'", value) from None
+        raise expected("the name of a device, such as 'cuda:0'", value) from None
 
 
 def maybe(read: Read[T]) -> Read[T | None]:
-    """A reader of the same, or of null."""
+    """A reader of the same or null."""
     return lambda value: None if value is None else read(value)
 
 
 def one_of(*known: str) -> Read[str]:
-    """A reader of one of some texts."""
+    """A reader of one of these texts."""
 
     def of(value: Any) -> str:
         if not isinstance(value, str) or value not in known:

@@ -1,4 +1,4 @@
-"""Opening files that others may replace meanwhile. Pipes and devices are refused, not waited for."""
+"""Open files that other processes may replace meanwhile. Pipes and devices are refused without waiting."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ LONGEST = 80  # characters of a name in an error
 
 
 def path_of(path: str | os.PathLike[str]) -> Path:
-    """The path with links resolved; StoreError where no file can have it as a name."""
+    """The path with links resolved; StoreError where no file can have this name."""
     try:
         found = Path(path).resolve()
         os.fsencode(found)
@@ -35,7 +35,7 @@ def path_of(path: str | os.PathLike[str]) -> Path:
 
 
 def shortened(path: object) -> str:
-    """A path for an error: what cannot be printed escaped, the middle of a long one left out."""
+    """A path for an error: escaped if it is not printable, without its middle if it is long."""
     text = str(path)
     text = text if text.isprintable() else ascii(text)
     return (
@@ -44,33 +44,33 @@ def shortened(path: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of the system says, without its number and the path."""
+    """The message of a system error, without its number and path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def opened(folder: Path, names: tuple[str, ...]) -> list[int | None]:
-    """Descriptors of the files of a folder, None for those that it has not; all of one saved folder, also where another
-    takes its place meanwhile.
+    """Descriptors of these files of a folder, None for missing ones.
 
-    Raises NotADirectoryError or FileNotFoundError where there is no folder, StoreError where one is not a file.
+    All are of one saved folder, even if another one replaces it meanwhile. Raises NotADirectoryError or
+    FileNotFoundError without such a folder, StoreError where one of them is not a file.
     """
     missed = 0
     for _ in range(TRIES):
         place = folder if os.path.lexists(folder) else set_aside(path_of(folder)) or folder
         try:
             found = _opened_at(place, names)
-        except FileNotFoundError:  # it is not there, or is just being replaced where names cannot be swapped
+        except FileNotFoundError:  # it does not exist, or is being replaced on a system that cannot swap names
             missed += 1
             if missed == MISSES:
                 raise
             continue
         if found is not None:
             return found
-    raise StoreError(f"cannot read {folder}: it is replaced all the time")
+    raise StoreError(f"cannot read {folder}: other processes keep replacing it")
 
 
 def _opened_at(folder: Path, names: tuple[str, ...]) -> list[int | None] | None:
-    """The same of a folder that keeps its place meanwhile; None where it did not."""
+    """The same for a folder, or None if it was replaced meanwhile."""
     own = os.open(folder, FOLDER) if BY_DESCRIPTOR else None
     found: list[int | None] = []
     try:
@@ -108,19 +108,19 @@ def _still(folder: Path, before: os.stat_result) -> bool:
 
 
 def expect_regular(path: Path, found: os.stat_result) -> None:
-    """StoreError where something that has this path is not a file with data of its own."""
+    """StoreError where the file status is not that of a regular file."""
     kind = other_kind(found)
     if kind:
         raise StoreError(f"{path} is not a file but {kind}")
 
 
 def other_kind(found: os.stat_result) -> str:
-    """What something is that is not a file; nothing where it is one."""
+    """What a file status is of, "" for a regular file."""
     return "" if stat.S_ISREG(found.st_mode) else KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
 def close(*descriptors: int | None) -> None:
-    """Close what is open."""
+    """Close the descriptors that are not None."""
     for descriptor in descriptors:
         if descriptor is not None:
             os.close(descriptor)

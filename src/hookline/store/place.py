@@ -1,4 +1,5 @@
-"""A complete folder takes its place at once: readers find the old one or the new one, and a kill loses neither."""
+"""Put a complete folder in its place at once: readers find the old or the new one, and a killed process loses
+neither."""
 
 import errno
 import os
@@ -14,10 +15,10 @@ TRIES = 1000  # each lost to another process that put its own there: the last on
 
 
 def put_in_place(fresh: Path, target: Path, expect: Callable[[], None]) -> None:
-    """Give a folder the name `target`; what had that name is left in the folder around `fresh`, to be removed with it.
+    """Give a folder the name `target`. A folder with that name moves into the folder around `fresh`, to be removed.
 
-    `expect` is asked to refuse what may not be replaced. The last of several processes wins, and none fails. Where the
-    names cannot be swapped, the old folder stands under `OLD` for a moment; `staging.set_aside` finds it there.
+    `expect` raises for a folder that may not be replaced. The last of several processes wins, and none fails. Where
+    names cannot be swapped, the old folder has the name `OLD` for a moment; `staging.set_aside` finds it there.
     """
     for number in range(TRIES):
         if _moved(fresh, target):
@@ -28,11 +29,11 @@ def put_in_place(fresh: Path, target: Path, expect: Callable[[], None]) -> None:
                 return
             if _moved_in_turn(fresh, target, fresh.with_name(OLD), number):
                 return
-    raise OSError(errno.EBUSY, "other processes replace it all the time", str(target))
+    raise OSError(errno.EBUSY, "other processes keep replacing it", str(target))
 
 
 def _moved(fresh: Path, target: Path) -> bool:
-    """Whether the place was free, or an empty folder, and is taken now."""
+    """Whether the folder could be moved to a free name, or over an empty folder."""
     try:
         os.rename(fresh, target)
     except OSError as error:
@@ -43,8 +44,8 @@ def _moved(fresh: Path, target: Path) -> bool:
 
 
 def _moved_in_turn(fresh: Path, target: Path, old: Path, number: int) -> bool:
-    """Move the old folder away and the fresh one in; False where another process came in between."""
-    with suppress(FileNotFoundError):  # of a try before, when another process came in between
+    """Move the old folder away and the fresh one in; False if another process interfered."""
+    with suppress(FileNotFoundError):  # it is left from a try before, with which another process interfered
         os.rename(old, old.with_name(f"gone{number}"))
     os.rename(target, old)
     try:

@@ -1,4 +1,4 @@
-"""A hidden folder beside a target in which the next one is made. What a killed process left behind is swept later."""
+"""A hidden folder next to a target, in which the next version is written. Leftovers of killed processes are swept."""
 
 import errno
 import hashlib
@@ -18,9 +18,10 @@ OLD = "old"  # what stood at the target, while it is replaced where names cannot
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A hidden folder beside a target, locked while this process lives, removed at the end.
+    """A hidden folder next to a target, locked while this process lives and removed at the end.
 
-    Its name is short however long the target's is. First it sweeps what killed processes left of the same target.
+    Its name is short, however long that of the target is. Leftovers of killed processes for the same target are swept
+    first.
     """
     sweep(target)
     folder, lock = _made(target)
@@ -33,8 +34,10 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def sweep(target: Path) -> None:
-    """Remove what killed processes left of a target beside it, never what a living one is at. A target that one was
-    killed in the midst of replacing is put back first."""
+    """Remove the hidden folders that killed processes left for a target, but none of a living process.
+
+    A target whose replacement was interrupted by the kill is restored first.
+    """
     for folder in _stages(target):
         lock = _lock(folder)
         if lock is None:
@@ -49,15 +52,14 @@ def sweep(target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove such a folder. First the old run in it loses its name, by which a reader sees that files may be missing
-    from it."""
+    """Remove a hidden folder. The old run in it is renamed first, which shows a reader that files may be missing."""
     with suppress(OSError):
         (folder / OLD).rename(folder / "gone")
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def set_aside(target: Path) -> Path | None:
-    """Where a target stands meanwhile that is being replaced, or whose replacement was killed; None where nowhere."""
+    """The temporary place of a target that is being replaced, or whose replacement was killed; None without one."""
     found = []
     for folder in _stages(target):
         with suppress(OSError):
@@ -66,7 +68,7 @@ def set_aside(target: Path) -> Path | None:
 
 
 def _prefix(target: Path) -> str:
-    """What the hidden names of one target begin with."""
+    """The prefix of the hidden names for one target."""
     return f".hookline-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
 
 
@@ -80,7 +82,7 @@ def _stages(target: Path) -> list[Path]:
 
 
 def _made(target: Path) -> tuple[Path, int | None]:
-    """A new folder and its lock, which is None where the file system has no locks: then nobody sweeps either."""
+    """A new folder and its lock, which is None on a file system without locks, where nothing is swept either."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         lock = _lock(folder, wait=True)
@@ -91,7 +93,7 @@ def _made(target: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path, *, wait: bool = False) -> int | None:
-    """A lock of a folder that ends with its process at the latest; None where another has it, or none can be had."""
+    """A lock on a folder that ends with the process at the latest; None if another process has it, or without locks."""
     if fcntl is None:
         return None
     try:
@@ -107,7 +109,7 @@ def _lock(folder: Path, *, wait: bool = False) -> int | None:
 
 
 def _is(descriptor: int, folder: Path) -> bool:
-    """Whether an open folder still has that name."""
+    """Whether an open folder still has this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(folder))
     except OSError as error:
