@@ -1,4 +1,4 @@
-"""The rules of a check, what they judge by, and what they find. RULES is the list; causes come before consequences."""
+"""The rules of a check, the evidence they judge by, and their findings. In RULES causes come before consequences."""
 
 from hookline.checking.activity import collapsed_softmax, constant_output, dead_units, saturated
 from hookline.checking.backward import nonfinite_gradient
@@ -71,4 +71,4 @@ RULES: list[Rule] = [
     lost_updates,
     unchanged_weight,
 ]
-"""What `check` asks, in this order. Leave rules out with `check(..., rules=[...])`, or append to it for all checks."""
+"""The rules that `check` runs, in this order. Pick others with `check(..., rules=[...])`, or append for all checks."""

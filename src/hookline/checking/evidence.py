@@ -1,4 +1,4 @@
-"""Evidence: what the rules of a check judge by; and how they read a run."""
+"""Evidence: the data that the rules of a check judge by, and helpers to read a run."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,27 +18,28 @@ Source: TypeAlias = tuple[str, int, int]  # one output of a call: path, index, a
 
 @dataclass(frozen=True, slots=True)
 class ParameterFacts:
-    """What became of one parameter while a check watched.
+    """What a check saw of one parameter.
 
-    - `path`: of the module that holds it; `parameter`: itself;
-    - `nan`, `inf`: how many elements were not finite before anything ran; `norm`: the L2 norm that it had then, and
-      `norm_now` when the check ended, None where that cannot be told; `bad_pass`: the first call of the model from
-      outside that began with an element that was not finite, None where none did;
-    - `where`: in words, where in it these elements lay; `bad_gradient`: the first call of the model from outside after
-      which a gradient with such an element arrived, None where none did;
-    - `gradients`: how often a gradient arrived; `renewed`: how often one arrived where another had been and was taken
-      away, as `zero_grad` does; `largest_gradient`: the largest magnitude in any of them, NaN or Inf where one held
-      that, None where none arrived;
-    - `awaited`: whether a gradient arrived, at any parameter, of a call that began while this one asked for one;
-    - `steps`: how many steps an optimizer that holds it made; `rate`: the highest learning rate of these;
-    - `rates`: the learning rate of each; `carried`: how many of them were made of a gradient to which that of the step
-      before still belonged;
-    - `moved_share`: the largest share of its elements, of those with a gradient, that one of these steps changed; of
-      bfloat16 and float16 alone;
-    - `alike`: what its rows were like before anything ran: "equal" to one another, each "constant", or "";
-    - `moved`: whether any of these steps changed it; `ratio`: the L2 norm of the largest change, over the parameter's
-      own before it, 0 of a parameter that was next to nothing before anything ran; both None without a step;
-    - `elsewhere`: whether accelerate offloads it: it is in its module only during a call, and keeps no gradient.
+    - `path`: the module that holds it;
+    - `parameter`: the parameter itself;
+    - `nan`, `inf`: the number of NaN and infinite elements before the first call;
+    - `norm`, `norm_now`: the L2 norm before the first call, and at the end of the check; None if unknown;
+    - `bad_pass`: the first outermost call that began with NaN or Inf in it, None if none did;
+    - `where`: where in it these elements were, as text;
+    - `bad_gradient`: the first outermost call after which a gradient with NaN or Inf arrived, None if none did;
+    - `gradients`: how often a gradient arrived;
+    - `renewed`: how often one arrived after an earlier one was removed, as `zero_grad` does;
+    - `largest_gradient`: the largest magnitude in any gradient, NaN or Inf if one held that, None without a gradient;
+    - `awaited`: whether any gradient arrived, at any parameter, from a call that began while this one required one;
+    - `steps`: the number of steps of optimizers that hold it;
+    - `rate`, `rates`: the highest learning rate of these steps, and the learning rate of each;
+    - `carried`: the number of these steps whose gradient still contained that of the step before;
+    - `moved_share`: the largest share of its elements with a gradient that one step changed; bfloat16 and float16 only;
+    - `alike`: its rows before the first call: all "equal", each "constant", or "";
+    - `moved`: whether any of these steps changed it, None without a step;
+    - `ratio`: the L2 norm of the largest change, over that of the parameter before it; 0 for a parameter that started
+      close to 0, None without a step;
+    - `elsewhere`: whether accelerate offloads it; then it is in its module only during a call, and keeps no gradient.
     """
 
     path: str
@@ -67,15 +68,18 @@ class ParameterFacts:
 
 @dataclass(frozen=True, slots=True)
 class UnitFacts:
-    """What the elements that one activation or softmax returned were like, over all its calls at one place.
+    """The outputs of one activation or softmax, over all of its calls from one place in the model's code.
 
-    - `path`: of the module; of a rectifier that is a function (torch.relu, F.relu6), of the module whose output it
-      takes;
-    - `where`: the place, in words: "" where there is only one; `call`: the first call there, None where there is one;
-    - `observations`: how many values of each unit were seen; `units`: how many units there are; `dead`: how many of
-      them were exactly 0 each time (rectifiers);
-    - `saturated`: the share of values at the flat ends of a sigmoid or tanh; `collapsed`: the share of a softmax's rows
-      in which one value has more than 0.999 of all. None for other modules.
+    - `path`: the module; for torch.relu and F.relu6, the module whose output it takes;
+    - `where`: the place as text, "" if there is only one;
+    - `call`: the first call from there, None if there is only one place;
+    - `observations`: the number of values seen of each unit;
+    - `units`: the number of units;
+    - `dead`: for rectifiers, the number of units that were always exactly 0;
+    - `saturated`: for a sigmoid or tanh, the share of values at the flat ends of its range;
+    - `collapsed`: for a softmax, the share of rows with more than 0.999 in one place.
+
+    The last three are None for other modules.
     """
 
     path: str
@@ -90,8 +94,13 @@ class UnitFacts:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A tensor that was changed in place after a module gave it, or after the model's call began with it: whose, what
-    it is called, its shape, how often it had been changed when it was used, and how often since."""
+    """A tensor that was changed in place after a module returned it, or after a call of the model began with it.
+
+    - `path`, `call`: the module and the call that it belongs to;
+    - `name`: its name in messages;
+    - `shape`: its shape;
+    - `version`, `now`: its version (the number of in-place changes) when it was used, and at the end.
+    """
 
     path: str
     call: int | None
@@ -106,11 +115,14 @@ class Flow:
     """How one tensor comes from the outputs of other calls.
 
     - `place`: the call that received it ("input"), or whose own code uses it ("operation");
-    - `sources`: the outputs that it was computed of, with no other call between; `passing`: those from which only
-      operations lead to it whose backward makes no new numbers (a view, a stack, an addition);
-    - `operations`: the names of the others; `direct`: whether it is that very tensor, or uses it itself;
-    - `hooked`: whether the gradients on this way were seen; `gradient`: the largest magnitude in them, None where none
-      came.
+    - `kind`: "input" or "operation";
+    - `sources`: the outputs that it was computed from, without another call in between;
+    - `passing`: the sources with only operations in between whose backward computes no new values (a view, a stack, an
+      addition);
+    - `operations`: the names of the other operations;
+    - `direct`: whether it is a source itself, or an operation takes the source itself;
+    - `hooked`: whether the gradients on this path were seen;
+    - `gradient`: the largest magnitude in them, None if none arrived.
     """
 
     place: Place
@@ -125,8 +137,13 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One outermost call: whose and which, in which mode, whether with gradients, and how many optimizer steps had been
-    made on parameters of the model when it began."""
+    """One outermost call.
+
+    - `path`, `index`: the module and the number of the call;
+    - `training`: whether the module was in train mode;
+    - `graded`: whether gradients were on;
+    - `steps`: the number of optimizer steps on parameters of the model before it.
+    """
 
     path: str
     index: int
@@ -137,8 +154,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Probabilities that reached a loss which makes probabilities itself: the path of the module that made them, the
-    operation they come from ("Softmax", "Sigmoid"), and what the loss does with them ("cross entropy", ...)."""
+    """Probabilities that reached a loss that takes scores or log-probabilities.
+
+    - `path`: the module that returned them;
+    - `made_by`: the operation they come from, "Softmax" or "Sigmoid";
+    - `taken_by`: what the loss applies to them: "a softmax", "a sigmoid" or "no logarithm".
+    """
 
     path: str
     made_by: str
@@ -147,21 +168,27 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a check knows. `run` is always there; the rest is None for a run that was saved, or made by `watch`.
+    """The data that rules judge by. `run` is always there; the rest is None for a run that was saved or watched.
 
-    - `run`: every call, with statistics of what it took and gave, and of gradients;
-    - `modules`: the watched modules by path; `parameters`: facts by name; `units`: facts on activations;
-    - `loss`: the loss, where the check ran the backward pass itself; `error`: what ended the check early;
-    - `steps`: how many optimizer steps were made on parameters of the model; `other_steps`: on none of them;
-    - `same_samples`: whether the model itself gave the same for every sample, always, of batches that differ;
-    - `autocast`: paths of modules that ran under autocast; `uses`: the outermost calls, in order;
-    - `suspects`: tensors that were changed in place after they were used; `flows`: how tensors came from call to call;
-    - `spots`: where in a tensor of the first broken call the elements lie that are not finite, in words; by path and
-      index, and the number of the output or the name of the argument;
-    - `hidden`: modules and parameters in plain containers, with how many gradients came to them; `random`: calls in
-      evaluation that drew random numbers; `growth`: by path, by how much the output of a recurrent layer grew from its
-      first step to its last; `norms`: the norm of all gradients at each step of an optimizer;
-    - `scored`: which output reached the loss as a probability, where that takes logits.
+    - `run`: every call, with statistics of its inputs, its outputs and the gradients of these;
+    - `modules`: the watched modules by path;
+    - `parameters`: a ParameterFacts for each parameter by name;
+    - `units`: a UnitFacts for each activation;
+    - `loss`: the loss, if the check ran the backward pass itself;
+    - `error`: the exception that ended the check early;
+    - `steps`, `other_steps`: the number of optimizer steps on parameters of the model, and on others only;
+    - `same_samples`: whether the model always returned the same output for every sample of batches that vary;
+    - `autocast`: the paths of modules that ran under autocast;
+    - `uses`: the outermost calls, in order;
+    - `suspects`: tensors that were changed in place after they were used;
+    - `flows`: how tensors came from call to call;
+    - `spots`: where in the tensors of the first broken call NaN and Inf are, as text; the key is path, index, and the
+      number of the output or the name of the argument;
+    - `hidden`: modules and parameters in plain containers, each with its number of gradients;
+    - `random`: calls in eval mode that drew random numbers;
+    - `growth`: by path, the factor by which the output of a recurrent layer grew from its first time step to its last;
+    - `norms`: the norm of all gradients at each optimizer step;
+    - `scored`: outputs that reached the loss as probabilities although it takes logits.
     """
 
     run: Run
@@ -185,38 +212,37 @@ class Evidence:
     scored: tuple[Scored, ...] | None = None
 
     def module(self, path: str) -> Module | None:
-        """The module of a path, where the model was at hand."""
+        """The module of a path, or None without a model."""
         return None if self.modules is None else self.modules.get(path)
 
     def below(self, path: str) -> dict[str, ParameterFacts]:
-        """The facts on the parameters of a module and all in it, by name."""
+        """The facts on the parameters of a module and of those inside it, by name."""
         facts = self.parameters or {}
         return {name: each for name, each in facts.items() if is_below(each.path, path)}
 
     @property
     def backward_ran(self) -> bool:
-        """Whether any gradient arrived at a parameter, or at what a module gave."""
+        """Whether any gradient arrived, at a parameter or at an output."""
         if any(facts.gradients for facts in (self.parameters or {}).values()):
             return True
         return any(info.grad is not None for call in self.run for info in call.outputs)
 
     @property
     def ended_early(self) -> bool:
-        """Whether an error kept the model, or the steps around it, from coming to their end."""
+        """Whether an error ended the model, or the training steps around it, early."""
         return self.error is not None or any(call.error and call.parent is None for call in self.run)
 
 
-# How rules read a run
+# Helpers to read a run
 
 
 def is_below(path: str, above: str) -> bool:
-    """Whether a path is `above`, or of a module in it."""
+    """Whether a path is `above` or of a module inside it."""
     return not above or path == above or path.startswith(f"{above}.")
 
 
 def passes(run: Run) -> list[list[CallRecord]]:
-    """The outermost calls, each with all that ran inside it, in the order in which they ended: children come before
-    their parents."""
+    """The outermost calls, each as a list of all calls inside it and itself, in the order in which they ended."""
     inside: dict[int, list[CallRecord]] = {}
     top: dict[int, int] = {}
     for call in run.calls:  # a parent began before its children
@@ -226,12 +252,12 @@ def passes(run: Run) -> list[list[CallRecord]]:
 
 
 def ended(call: CallRecord) -> float:
-    """When a call ended, in seconds from the run's start."""
+    """When a call ended, in seconds from the start of the run."""
     return call.began + call.seconds
 
 
 def by_path(run: Run, keep: Callable[[CallRecord], bool]) -> dict[str, list[CallRecord]]:
-    """The calls that ended well and are to be kept, by path."""
+    """The calls that did not raise and for which `keep` is true, by path."""
     found: dict[str, list[CallRecord]] = {}
     for call in run.calls:
         if call.error is None and keep(call):
@@ -240,8 +266,10 @@ def by_path(run: Run, keep: Callable[[CallRecord], bool]) -> dict[str, list[Call
 
 
 def by_place(run: Run, keep: Callable[[CallRecord], bool]) -> dict[tuple[str, ...], list[CallRecord]]:
-    """The calls that ended well and are to be kept, by path and by the place in the model's code that calls it: the
-    module around, and the one that was called before."""
+    """The calls that did not raise and for which `keep` is true, by path and the place in the model's code.
+
+    The place is the module around, and the module called before.
+    """
     before: dict[int, Trail] = {}
     found: dict[tuple[str, ...], list[CallRecord]] = {}
     for call in run.calls:
@@ -254,7 +282,7 @@ def by_place(run: Run, keep: Callable[[CallRecord], bool]) -> dict[tuple[str, ..
 
 @dataclass(slots=True)
 class Trail:
-    """The calls made from one call's code so far: what tells the places apart from which a shared module is called.
+    """The calls made from the code of one call so far, to tell apart the places that call a shared module.
 
     >>> trail = Trail(outermost=False)
     >>> [trail.step(path) for path in ("norm1", "relu", "norm2", "relu", "relu")][1::2] + [trail.step("relu")]
@@ -267,8 +295,10 @@ class Trail:
     again: int = 0
 
     def step(self, path: str) -> tuple[str, int]:
-        """The module called before one, and how often this one was called since; not counted at the top, where a loop
-        calls a module again for each batch."""
+        """Add a call; returns the module called before it, and how often it was called since then.
+
+        At the top that number stays 0, since a loop calls a module again for each batch.
+        """
         if path == self.last:
             self.again += not self.outermost
         else:
@@ -277,31 +307,31 @@ class Trail:
 
 
 def broken(info: TensorInfo) -> bool:
-    """Whether a tensor is known to hold a NaN or an Inf."""
+    """Whether a tensor is known to have NaN or Inf."""
     stats = info.stats
     return stats is not None and bool(stats.nan or stats.inf)
 
 
 def only_negative(info: TensorInfo) -> bool:
-    """Whether all that is not finite is -Inf, as in a mask that is added to scores."""
+    """Whether all elements that are not finite are -Inf, as in a mask that is added to scores."""
     stats = info.stats
     return stats is not None and bool(stats.inf) and not stats.nan and stats.max < float("inf")
 
 
 def floating(infos: list[TensorInfo]) -> list[TensorInfo]:
-    """Those whose elements are real numbers."""
+    """The tensors of a floating dtype."""
     return [info for info in infos if isinstance(info.dtype, torch.dtype) and info.dtype.is_floating_point]
 
 
 def same(one: TensorInfo, other: TensorInfo) -> bool:
-    """Whether two tensors have the same shape and the same statistics: as good as surely, the same elements."""
+    """Whether two tensors have the same shape and statistics, and so almost certainly the same elements."""
     if one.stats is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
     return one.stats == other.stats and one.stats.nan == 0
 
 
 def is_models_own(run: Run, path: str) -> bool:
-    """Whether a module's first call gave what the model gave as its own."""
+    """Whether the output of a module's first call is also an output of the model."""
     call = next((call for call in run.calls if call.path == path and call.error is None), None)
     above = None if call is None else [*call.around()]
     if call is None or not above:
@@ -310,7 +340,7 @@ def is_models_own(run: Run, path: str) -> bool:
 
 
 def starred(path: str) -> str:
-    """A path with its numbers taken out, which layers that repeat have in common.
+    """A path with its numbers replaced by stars, which is the same for repeated layers.
 
     >>> starred("encoder.layer.11.fc2")
     'encoder.layer.*.fc*'

@@ -1,4 +1,4 @@
-"""Finding, Findings, Rule: what a check gives back, and what it asks."""
+"""Finding, Findings and Rule: the result of a check, and the rules it runs."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,12 +22,16 @@ SEVERITIES: tuple[Severity, ...] = ("note", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a rule found.
+    """One finding of a rule.
 
-    - `path`: the module's, "" for the model itself; `call`: which call of it (0 is the first), None for all;
-    - `message`: what is wrong; `evidence`: the figures that say so, by name;
-    - `rule`, `severity` ("note", "warning", "error"), `advice` (what to do): where a rule leaves them out, its own;
-    - `consequences`: findings that follow from this one, as all those after the first NaN.
+    - `path`: the module, "" for the model itself;
+    - `message`: what is wrong;
+    - `call`: the number of the call, None for all calls;
+    - `evidence`: the figures behind it, by name;
+    - `severity`: "note", "warning" or "error"; None takes that of the rule;
+    - `rule`: the name of the rule;
+    - `advice`: what to do; "" takes that of the rule;
+    - `consequences`: findings that follow from this one, such as those after the first NaN.
     """
 
     path: str
@@ -41,12 +45,12 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The message, and how many findings follow from this one."""
+        """The message, with the number of findings that follow from this one."""
         count = len(self.consequences)
         return self.message + (f" (+ {count} that follow{'s' if count == 1 else ''} from it)" if count else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON takes it: numbers that are not finite are text."""
+        """The finding as plain data for JSON; numbers that are not finite are text."""
         figures = {name: _plain(value) for name, value in self.evidence.items()}
         own = {**{name: getattr(self, name) for name in FIELDS}, "evidence": figures}
         return {**own, "consequences": [each.to_dict() for each in self.consequences]}
@@ -59,7 +63,7 @@ FIELDS = ("rule", "severity", "path", "call", "message", "evidence", "advice")
 
 
 def _plain(value: Any) -> Any:
-    """A figure of the evidence; text of anything that JSON cannot hold."""
+    """A figure of the evidence for JSON; other values as text."""
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return plain(value) if isinstance(value, bool | int | float | str | None) else str(value)
@@ -67,8 +71,12 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A question that `check` asks: a function of the `Evidence` that gives a `Finding` for each thing it finds; its
-    name, and the severity and the advice of what it finds where that says nothing of its own."""
+    """A rule of `check`.
+
+    - `name`: its name;
+    - `severity`, `advice`: used for findings that have none;
+    - `function`: takes the `Evidence` and yields a `Finding` for each problem.
+    """
 
     name: str
     severity: Severity
@@ -76,7 +84,7 @@ class Rule:
     function: Callable[[Evidence], Iterable[Finding]]
 
     def __call__(self, evidence: Evidence) -> list[Finding]:
-        """What the rule finds in the evidence."""
+        """The findings of the rule in the evidence."""
         try:
             found = [*self.function(evidence)]
         except Exception as error:
@@ -91,7 +99,7 @@ class Rule:
 def rule(
     name: str, *, severity: Severity = "warning", advice: str = ""
 ) -> Callable[[Callable[[Evidence], Iterable[Finding]]], Rule]:
-    """Makes a `Rule` of a function of the `Evidence` that gives `Finding`s.
+    """Turn a function of the `Evidence` that yields `Finding`s into a `Rule`.
 
     >>> import torch, hookline
     >>> @hookline.rule("loud", advice="Scale it down.")
@@ -113,14 +121,15 @@ def _rank(finding: Finding) -> tuple[int, int]:
 
 
 class Findings(Result[Finding]):
-    """What a check found, worst first. True where something above a note was found: a note alone is not a fault.
-    Printed it is a table.
+    """The findings of a check, the worst first. They are true if one is above a note, and print as a table.
 
-    `findings["encoder"]` is the worst finding of a module, `findings["encoder", 1]` the next one, `findings[0]` the
-    worst of all; `in` tells whether anything was found in a module.
+    `findings["encoder"]` is the worst finding of a module, `findings["encoder", 1]` the next one, and `findings[0]` the
+    worst of all. `"encoder" in findings` says whether a module has any.
 
-    `run` is the `Run` that was judged; `error` what the model, the loss or the backward pass raised while it was
-    checked. `check(model)` without inputs gives findings that are a `with` block: they are there once it is left.
+    - `run`: the `Run` that was judged;
+    - `error`: the exception that the model, the loss or the backward pass raised during the check, or None.
+
+    `check(model)` without inputs returns findings that are a `with` block; they are filled when the block ends.
     """
 
     noun = "findings"
@@ -143,7 +152,7 @@ class Findings(Result[Finding]):
         *,
         looked: tuple[str, ...] = (),
     ) -> Self:
-        """Take what was found: the worst first, of these the earliest call, of these the first rule."""
+        """Fill in the findings, sorted by severity, then by call, then by rule."""
         self._run, self.error, self._looked = run, error, looked
         self._found = tuple(
             sorted(found, key=lambda each: (-SEVERITIES.index(each.severity or "note"), each.call or 0))
@@ -152,7 +161,7 @@ class Findings(Result[Finding]):
 
     @property
     def found(self) -> tuple[Finding, ...]:
-        """The findings; RecordError where the check has not run yet."""
+        """The findings; RecordError if the check has not run yet."""
         if self._found is None:
             raise RecordError(
                 "nothing was checked yet: pass the model's inputs, hookline.check(model, x), or run your own training "
@@ -162,29 +171,31 @@ class Findings(Result[Finding]):
 
     @property
     def run(self) -> Run:
-        """The run that was judged."""
+        """The run that was judged; RecordError if the check has not run yet."""
         assert self.found is not None
         assert self._run is not None
         return self._run
 
     @property
     def looked(self) -> tuple[str, ...]:
-        """What the check looked at, which rules it asked, and what it could not judge, a line each; printed where
-        nothing was found."""
+        """What the check looked at, which rules it ran and what it could not judge, one line each.
+
+        Findings print these lines if nothing was found.
+        """
         assert self.found is not None
         return self._looked
 
     @property
     def worst(self) -> Severity | None:
-        """The severity of the worst finding; None where nothing was found."""
+        """The severity of the worst finding; None without findings."""
         return self.found[0].severity if self.found else None
 
     def of(self, rule: str) -> list[Finding]:
-        """What one rule found."""
+        """The findings of one rule."""
         return [each for each in self.found if each.rule == rule]
 
     def at_least(self, severity: Severity) -> list[Finding]:
-        """What is as bad as that, or worse."""
+        """The findings of this severity or worse."""
         return [each for each in self.found if SEVERITIES.index(each.severity or "note") >= SEVERITIES.index(severity)]
 
     def _entries(self) -> Sequence[Finding]:
@@ -200,13 +211,13 @@ class Findings(Result[Finding]):
         return {name: getattr(entry, name) for name in self.columns}
 
     def to_dict(self) -> dict[str, Any]:
-        """The findings as plain data that JSON can hold; `findings.run.to_dict()` is the run that was judged."""
+        """The findings as plain data for JSON; `findings.run.to_dict()` is the run that was judged."""
         return {"model": self.run.model, "worst": self.worst, "findings": [each.to_dict() for each in self.found]}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the findings and the run that was judged to a folder, whole or not at all; findings saved there before
-        are replaced. Of `error` the class and the text are kept; loaded it is a RecordError.
+        """Write the findings and the run that was judged to a folder, whole or not at all.
 
+        Findings saved there before are replaced. `error` is saved by its class and text, and loads as a RecordError.
         Raises StoreError where the folder holds something else or a kept value cannot be written.
         """
         from hookline.checking.findings_document import to_document
@@ -215,10 +226,10 @@ class Findings(Result[Finding]):
 
     @property
     def summary(self) -> str:
-        """How many findings of which severity, in a line."""
+        """The number of findings of each severity, in a line."""
         counts = {severity: sum(each.severity == severity for each in self.found) for severity in reversed(SEVERITIES)}
-        told = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count)
-        return f"{self.run.model}: {told or 'nothing found'}"
+        text = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count)
+        return f"{self.run.model}: {text or 'nothing found'}"
 
     def __bool__(self) -> bool:
         return bool(self.at_least("warning"))

@@ -1,4 +1,4 @@
-"""Findings as a plain document with the run that was judged, and back."""
+"""Turn Findings, with the run that was judged, into a plain document, and back."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,19 +29,19 @@ DEEPEST = 100
 
 
 def to_document(findings: Findings) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document of findings, which holds that of their run, and the tensors that the run names."""
+    """The document of findings, with that of their run, and the tensors that the run names."""
     run, tensors = run_document.to_document(findings.run)
     error = None if findings.error is None else _told(findings.error)
     return {**findings.to_dict(), "looked": [*findings.looked], "error": error, "run": run}, tensors
 
 
 def _told(error: BaseException) -> str:
-    """The class and the text of an error; one that was loaded has both as its text."""
+    """The class and text of an error; a loaded error has both as its text."""
     return str(error) if type(error) is RecordError else f"{type(error).__name__}: {error}"
 
 
 def decode(document: Any, tensors: Mapping[str, Tensor]) -> Findings:
-    """The findings that a document describes; MemberError where it describes none."""
+    """The findings in a document; MemberError where it has none."""
     expect_object(document, FINDINGS)
     error = member(document, "error", maybe(text))
     return Findings().settle(
@@ -66,7 +66,7 @@ def _finding(data: Any, depth: int = 0) -> Finding:
 
 
 def _figure(value: Any) -> Any:
-    """One figure of the evidence: text, true, false, null, a number, or a list of such."""
+    """One figure of the evidence: text, true, false, null, a number, or a list of these."""
     if isinstance(value, list):
         return [*listed(_figure)(value)]
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Fold: after the first NaN or Inf, what follows from it stands under its finding, not beside it."""
+"""Fold findings: those that follow from the first NaN or Inf are listed under its finding."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,8 +8,8 @@ from hookline.checking.evidence import Evidence, passes
 from hookline.checking.finding import Finding
 from hookline.record.record import CallRecord
 
-When: TypeAlias = tuple[int, int]  # the outermost call, and how far the step had come
-STAGES = {  # in the order of a step
+When: TypeAlias = tuple[int, int]  # the outermost call, and the stage of the training step
+STAGES = {  # in the order of a training step
     "nonfinite-parameter": 0,
     "nonfinite-input": 1,
     "nonfinite-output": 2,
@@ -19,10 +19,10 @@ STAGES = {  # in the order of a step
 
 
 def fold(found: Iterable[Finding], evidence: Evidence) -> list[Finding]:
-    """The findings, those about a NaN or Inf that came later than the first under the finding about that.
+    """Move findings about a later NaN or Inf under the finding about the first one.
 
-    Only errors count as the first: a NaN that is replaced, or a mask, makes no other. Data that is not finite by itself
-    follows from nothing. Findings of the same moment stay, but for parameters that one optimizer step spoiled together.
+    Only errors count as the first: a NaN that is replaced, or a mask, has no consequences. Data that is not finite is
+    never a consequence. Findings of the same moment stay, except for parameters that one optimizer step broke together.
     """
     findings = [*found]
     numbers = {id(call): number for number, calls in enumerate(passes(evidence.run)) for call in calls}
@@ -48,7 +48,7 @@ def _when(finding: Finding, numbers: dict[int, int], by_call: dict[tuple[str, in
 
 
 def _follows(finding: Finding, first: Finding, when: When, start: When, evidence: Evidence) -> bool:
-    """Whether a finding is a consequence of the first: later, and not of data that no module made."""
+    """Whether a finding is a consequence of the first: it is later, and not about data that no module computed."""
     if finding is first:
         return False
     if finding.rule == "nonfinite-input":
@@ -59,6 +59,6 @@ def _follows(finding: Finding, first: Finding, when: When, start: When, evidence
 
 
 def _was_made(finding: Finding, evidence: Evidence) -> bool:
-    """Whether some module made what a call received."""
+    """Whether a module computed the input of a call."""
     place = finding.path, finding.call
     return any(flow.place == place and flow.kind == "input" and flow.sources for flow in evidence.flows or ())

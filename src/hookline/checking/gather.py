@@ -1,4 +1,4 @@
-"""Gathering: the steps and hooks that find out, while a check watches, what a run does not hold."""
+"""Gather evidence while a check watches: the hooks that find out what a run does not record."""
 
 import weakref
 from collections import Counter
@@ -36,13 +36,13 @@ from hookline.record.statistics import is_traced, unseen
 from hookline.torch_private import is_functorch_wrapped_tensor
 
 LAST = float("inf")
-SHORTEST, LARGE = 4, 1e4  # steps of a sequence, and the norm of the last, from which on growth says something
+SHORTEST, LARGE = 4, 1e4  # fewest time steps, and smallest norm of the last, from which growth means something
 Given: TypeAlias = "tuple[str, int | None, str, weakref.ref[Tensor], int]"  # path, call, name, tensor, version
 
 
 @dataclass(slots=True)
 class Gathering:
-    """What a check has found out so far, beside the run."""
+    """The evidence that a check has gathered so far, besides the run."""
 
     selection: Selection
     parameters: dict[str, ParameterTally] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Gathering:
     scored: list[Scored] = field(default_factory=list)
 
     def begin(self, call: Call) -> None:
-        """Before a call: what it receives, and what the parameters are like, where it is the model's own."""
+        """Before a call: look at its inputs, and before an outermost call also at the parameters."""
         path = self.paths.get(id(call.module), call.path)
         place = self.running[call] = path, self.counts[path]
         self.counts[path] += 1
@@ -84,7 +84,7 @@ class Gathering:
         self.trails[call] = Trail(outermost=False)
         self.spots[call] = self.trails.get(call.parent, self.trails[None]).step(path)
         if not call.recompute:
-            with suppress(Exception):  # to look at a tensor never ends a call
+            with suppress(Exception):  # looking at a tensor must never end a call
                 received = [tensor for _, tensor in tensors((call.args, call.kwargs)) if _can_be_linked(tensor)]
                 self.links.take(place, self._around(call), received)
                 for tensor in received:
@@ -108,7 +108,7 @@ class Gathering:
             self._note(call.path, call.index, "its input", tensor)
 
     def end(self, call: Call) -> None:
-        """After a call: what it gave."""
+        """After a call: look at its output."""
         output = call.output
         self.draws.end(call)
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
@@ -131,24 +131,24 @@ class Gathering:
                 self.scores.watch(self._maker(found) or call.path, [each for each in found if _can_be_linked(each)])
                 self.links.end()
             self.meet_parameters()
-            self.changed = [*self._suspects()]  # the graph may be gone before the check ends, and they with it
+            self.changed = [*self._suspects()]  # the graph and these tensors may be freed before the check ends
         first = found[0] if found else None
         if first is None or not _readable(first):
             return
-        with suppress(Exception), unseen(first), torch.no_grad():  # to look at a tensor never ends a call
+        with suppress(Exception), unseen(first), torch.no_grad():  # looking at a tensor must never end a call
             self._see_units(call, first.detach())
             self._see_growth(call, first.detach())
             if call.parent is None and call.module is self.selection.model:
                 self._compare_samples(call, first.detach())
 
     def leave(self, call: Call) -> None:
-        """After a call that ended well, or raised."""
+        """After a call, whether it raised or not."""
         self.draws.leave(call)
         for known in (self.running, self.trails, self.spots):
             known.pop(call, None)
 
     def _see_units(self, call: Call, output: Tensor) -> None:
-        """Count what the units of an activation are, at the place from which it is called."""
+        """Count the active units of an activation at the place from which it is called."""
         tally = tally_for(call.module)
         if tally is None or call not in self.running:
             return
@@ -163,7 +163,7 @@ class Gathering:
         self.units[key].see(call.module, output)
 
     def _see_growth(self, call: Call, output: Tensor) -> None:
-        """See by how much the output of a recurrent layer grows from its first step to its last."""
+        """Measure how much the output of a recurrent layer grows from its first time step to its last."""
         module = call.module
         if not isinstance(module, torch.nn.RNNBase) or output.dim() < 2:
             return
@@ -176,7 +176,7 @@ class Gathering:
         self.growth[call.path] = growth if known is None else torch.maximum(known, growth)
 
     def _see_rectified(self, tensor: Tensor, where: str) -> None:
-        """The same of torch.relu and F.relu6, which are no modules: their units are those of the module before."""
+        """Count active units of torch.relu and F.relu6, which are not modules, at the module before them."""
         found = self.links.rectified_of(tensor) if _readable(tensor) else None
         if found is None:
             return
@@ -186,7 +186,7 @@ class Gathering:
             self.units.setdefault((path, where, units_of(values)), tally).see(self.selection.model, values)
 
     def meet_parameters(self) -> None:
-        """Know the parameters that the model has by now, and see the gradients of those that ask for one by now."""
+        """Add parameters that are new in the model, and hook the gradients of those that require one by now."""
         for name, tally in _tallies(self.selection.model, self.parameters).items():
             self.parameters[name] = tally
         for tally in self.parameters.values():
@@ -204,7 +204,7 @@ class Gathering:
                 self.undo.append(handle.remove)
 
     def meet_hidden(self) -> None:
-        """Know what the model holds in plain containers, and count the gradients that come to it."""
+        """Add modules and parameters in plain containers, and count their gradients."""
         for each in unregistered(self.selection.model):
             if id(each.value) in self.hidden:
                 continue
@@ -216,14 +216,14 @@ class Gathering:
                     self.undo.append(handle.remove)
 
     def see_loss(self, loss: Tensor, output: Any) -> None:
-        """See what a loss is made of, before its backward pass."""
+        """Look at the graph of a loss before its backward pass."""
         with suppress(Exception):
             found = [tensor for _, tensor in tensors(output)]
             scored = scored_in_graph(loss, output, self._maker(found) or "")
             self.scored += [] if scored is None else [scored]
 
     def _maker(self, found: list[Tensor]) -> str | None:
-        """The path of the module that made the first of some tensors that is a probability."""
+        """The path of the module that returned the first of some tensors that is a probability."""
         for tensor in found:
             source = self.links.source_of(tensor) if tensor.grad_fn is not None and maker(tensor) else None
             if source is not None:
@@ -239,7 +239,7 @@ class Gathering:
         return None if above is None else self.running[above]
 
     def before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        """Before an optimizer's step: what its parameters are."""
+        """Before an optimizer step: keep the values of its parameters."""
         known = {id(each.parameter): each for each in self.parameters.values()}
         held = [
             (known[id(parameter)], group.get("lr", 0.0))
@@ -262,16 +262,16 @@ class Gathering:
             )
 
     def after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        """After it: what became of them."""
+        """After an optimizer step: see how it changed them."""
         with torch.no_grad():
             for each in self.parameters.values():
                 each.end_step()
 
     def evidence(self, run: Run) -> Evidence:
-        """All that was found out."""
+        """The gathered evidence."""
         for each in self.parameters.values():
             each.awaited = each.asked is not None and each.asked <= self.graded
-        self.begun += 1  # what the last step did counts as before a call that was not made
+        self.begun += 1  # a change by the last optimizer step counts as before the next call
         self._look_at_parameters()
         return Evidence(
             run=run,
@@ -304,7 +304,7 @@ class Gathering:
         )
 
     def _look_at_parameters(self) -> None:
-        """See which parameters are not finite; again only where one was changed since."""
+        """Find parameters that are not finite; skipped if no parameter has changed since."""
         versions = tuple(version_of(each.parameter) for each in self.parameters.values())
         if versions == self.versions:
             return
@@ -317,13 +317,13 @@ class Gathering:
             each.bad_pass = now if each.bad_pass is None else torch.minimum(each.bad_pass, now)
 
     def _note(self, path: str, call: int | None, name: str, tensor: Tensor) -> None:
-        """Keep how often a tensor was changed in place when it was given, without keeping it alive."""
+        """Keep the version of a tensor when it was used, without keeping the tensor alive."""
         version = version_of(tensor)
         if version is not None:
             self.given[path, name, id(tensor)] = path, call, name, weakref.ref(tensor), version
 
     def _forget_what_is_gone(self) -> None:
-        """Let go of tensors that are not there any more, once they may be the half of those noted."""
+        """Drop tensors that no longer exist, once they may be half of those noted."""
         if len(self.given) > self.many:
             self.given = {key: each for key, each in self.given.items() if each[3]() is not None}
             self.many = 2 * len(self.given) + 1000
@@ -336,7 +336,7 @@ class Gathering:
                 yield Suspect(path, call, name, tuple(tensor.shape), version, now)
 
     def _compare_samples(self, call: Call, output: Tensor) -> None:
-        """Whether every sample of the batch got the same, though what was given differs between samples."""
+        """See whether the output is the same for every sample of the batch, although the input is not."""
         first = next((tensor for _, tensor in tensors((call.args, call.kwargs))), None)
         if first is None or first.is_nested or first.layout != torch.strided or not first.dim() or not output.dim():
             return
@@ -349,7 +349,7 @@ class Gathering:
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Whether numbers can be read of a tensor: a plain one, and no stand-in of vmap, tracing or the meta device."""
+    """Whether a tensor's values can be read: it is plain, and not of vmap, tracing or the meta device."""
     plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and not tensor.is_meta
     if not plain or not tensor.is_floating_point() or not tensor.numel():
         return False
@@ -358,8 +358,10 @@ def _readable(tensor: Tensor) -> bool:
 
 @contextmanager
 def gathering(selection: Selection) -> Iterator[Gathering]:
-    """A `with` block in which evidence is gathered on the selected modules and on all parameters of their model; its
-    steps and hooks are off again afterwards."""
+    """A `with` block that gathers evidence on the selected modules and on all parameters of their model.
+
+    All hooks are removed at its end.
+    """
     found = Gathering(selection, paths={id(module): path for path, module in selection})
     hooks = make_hooks(before=found.begin, after=found.end, always=found.leave, order=LAST, compiled="leave out")
     try:
@@ -371,8 +373,8 @@ def gathering(selection: Selection) -> Iterator[Gathering]:
         yield found
     finally:
         found.links.end()
-        for take_off in reversed(found.undo):
-            take_off()
+        for undo in reversed(found.undo):
+            undo()
 
 
 def _expect_gradient(tally: ParameterTally, _: Tensor) -> None:
@@ -384,17 +386,19 @@ def _count(count: list[int], _: Tensor) -> None:
 
 
 def _can_be_linked(tensor: Tensor) -> bool:
-    """Whether a tensor is one of numbers, with an autograd graph that can be read."""
+    """Whether a tensor is of a floating or complex dtype, with an autograd graph that can be read."""
     plain = tensor.is_floating_point() or tensor.is_complex()
     return plain and not is_traced(tensor) and not is_functorch_wrapped_tensor(tensor)
 
 
 def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, ParameterTally]:
-    """An empty tally for each parameter of a model that has none yet, by its first name, with what was not finite from
-    the start. A parameter in the place of another of its class has a new one."""
+    """A new tally for each parameter of a model without one, by its first name, with its NaN and Inf from the start.
+
+    A parameter that replaces another of its class gets a new tally.
+    """
     found: dict[str, ParameterTally] = {}
     seen: set[int] = set()
-    elsewhere: Elsewhere | None = None  # asked for only where a parameter has no data: it costs a walk
+    elsewhere: Elsewhere | None = None  # found only if a parameter has no data, since that walks the model
     for module, own in paths(model):
         for name, parameter in module._parameters.items():
             if parameter is None or is_lazy(parameter) or id(parameter) in seen:
@@ -419,7 +423,7 @@ def _tallies(model: Module, known: Mapping[str, ParameterTally]) -> dict[str, Pa
 
 
 def _still(old: ParameterTally, parameter: Tensor) -> bool:
-    """Whether a tally is of this parameter, or of one that accelerate has replaced it with, or that is of another
+    """Whether a tally stays valid: for this parameter, for one that accelerate replaced, or for one of another
     class."""
     replaced = old.elsewhere and parameter.is_meta
     return old.parameter is parameter or replaced or type(old.parameter) is not type(parameter)

@@ -1,7 +1,7 @@
-"""Links: which call made each tensor that another call received, and what its gradient was on the way back.
+"""Links: which call computed each tensor that another call received, and the gradients on the way back.
 
-A run knows tensors by their figures alone. While a check watches, the tensors and their autograd graph are at hand, so
-that a view, a stack or an addition between two modules can be followed exactly.
+A run knows tensors only by their statistics. A check also has the tensors and their autograd graph, so it can follow a
+view, a stack or an addition between two modules exactly.
 """
 
 import weakref
@@ -22,11 +22,11 @@ from hookline.model.tensors import memory_of
 from hookline.record.keep import version_of
 
 Edge: TypeAlias = tuple[Any, int]  # an autograd node, and which of its outputs
-MOST_NODES = 2000  # of one walk; what lies deeper stays unknown
-MOST_RECENT = 64  # outputs whose graph is looked for where a later outermost call receives what was made of them
-MOST_KNOWN = 4096  # tensors that are recognized by identity, before those that are gone are dropped
+MOST_NODES = 2000  # nodes of one walk; what is deeper stays unknown
+MOST_RECENT = 64  # outputs whose graph is searched when a later outermost call receives tensors computed from them
+MOST_KNOWN = 4096  # tensors that are recognized by identity, before those that no longer exist are dropped
 
-# Operations whose backward only moves, adds or repeats gradients: none of them makes NaN of finite numbers.
+# Operations whose backward only moves, adds or repeats gradients: none turns finite numbers into NaN.
 PASSING = frozenset(
     (
         *("View", "UnsafeView", "ReshapeAlias", "Alias", "AsStrided", "Clone", "Copy", "T", "Transpose", "Permute"),
@@ -39,7 +39,7 @@ PASSING = frozenset(
 
 VIEWS = frozenset(("View", "UnsafeView", "ReshapeAlias"))
 POOLING = frozenset(("MaxPool2DWithIndices", "AvgPool2D", "AdaptiveAvgPool2D", "Mean", "NativeDropout"))
-SAME_UNITS = frozenset(("Add", "Mul", "Clone"))  # of the first of their tensors
+SAME_UNITS = frozenset(("Add", "Mul", "Clone"))  # operations that keep the units of their first tensor
 
 
 def operation(node: Any) -> str:
@@ -53,7 +53,7 @@ def operation(node: Any) -> str:
 
 @dataclass(slots=True)
 class Largest:
-    """The largest magnitude in all gradients that came by one way, as a number on their device."""
+    """The largest magnitude in all gradients on one path, as a tensor on their device."""
 
     value: Tensor | None = None
 
@@ -64,14 +64,13 @@ class Largest:
             self.value = largest if self.value is None else torch.maximum(self.value, largest)
 
     def number(self) -> float | None:
-        """What it is by now; None where no gradient came."""
+        """The magnitude as a number; None if no gradient arrived."""
         return None if self.value is None else float(self.value)
 
 
 @dataclass(slots=True)
 class Known:
-    """A tensor that some call made: a weak reference to it, how often it had been changed then, and which output it
-    is."""
+    """An output of some call: a weak reference to the tensor, its version then, and which output it is."""
 
     reference: Callable[[], Tensor | None]
     version: int | None
@@ -80,7 +79,7 @@ class Known:
 
 @dataclass(slots=True)
 class Open:
-    """One way from an input, or an output, of a call back to what it was computed of, before its gradient is read."""
+    """A path from a tensor of a call back to its sources, before its gradient is read. See `Flow`."""
 
     place: Place
     sources: tuple[Source, ...]
@@ -92,7 +91,7 @@ class Open:
 
 @dataclass(slots=True)
 class User:
-    """An autograd node that takes an output of some call: whose code it stands in, which, and its input there."""
+    """An autograd node that takes an output of some call: the call whose code it is in, the node, and which input."""
 
     place: Place
     node: Any
@@ -100,14 +99,13 @@ class User:
     largest: Largest | None = None
 
     def flow(self, source: Source) -> Open:
-        """The way through it."""
+        """The path through the node."""
         return Open(self.place, (source,), (), (operation(self.node),), direct=True, largest=self.largest)
 
 
 @dataclass(slots=True)
 class Links:
-    """What is known of the way that tensors take between calls. Of the graph it holds nothing beyond an outermost
-    call."""
+    """The paths of tensors between calls. It keeps nothing of the graph beyond an outermost call."""
 
     known: dict[int, Known] = field(default_factory=dict)
     storages: dict[int, Known] = field(default_factory=dict)
@@ -121,7 +119,7 @@ class Links:
     recent: deque[Known] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def take(self, place: Place, parent: Place | None, tensors: Iterable[Tensor]) -> None:
-        """See the tensors that a call received."""
+        """Add the tensors that a call received."""
         if parent is None:
             self._remember_earlier()
         for tensor in tensors:
@@ -137,7 +135,7 @@ class Links:
                 on_gradient(tensor, partial(Largest.see, way.largest))
 
     def give(self, place: Place, tensors: Iterable[Tensor]) -> None:
-        """See the tensors that a call returned; one that an inner call made stays known as that call's."""
+        """Add the tensors that a call returned. The output of an inner call stays known as that call's."""
         for number, tensor in enumerate(tensors):
             if self.source_of(tensor) is not None:
                 continue
@@ -154,7 +152,7 @@ class Links:
                 self.outputs.add((tensor.grad_fn, tensor.output_nr))
 
     def end(self) -> None:
-        """After an outermost call: hook what takes one tensor beside others, and drop the graph."""
+        """After an outermost call: hook nodes that share a tensor with others, and drop the graph."""
         for source, users in self.users.items():
             several = len({user.place for user in users}) > 1 or source in self.moved
             for user in users if several else ():
@@ -168,16 +166,18 @@ class Links:
             self.storages = {key: each for key, each in self.storages.items() if each.reference() is not None}
 
     def _remember_earlier(self) -> None:
-        """Know the graph of what earlier outermost calls returned, as long as the caller keeps that."""
+        """Add the graph edges of outputs of earlier outermost calls that still exist."""
         for known in self.recent:
             tensor = known.reference()
             if tensor is not None and tensor.grad_fn is not None and version_of(tensor) == known.version:
                 self.edges.setdefault((tensor.grad_fn, tensor.output_nr), (known.source,))
 
     def rectified_of(self, tensor: Tensor) -> tuple[Source, str, Tensor] | None:
-        """The output that torch.relu or F.relu6 was applied to, which of the two, and its result, where a tensor is
-        that: itself, or a view of it, pooled or under a mask. None of anything else, and of what was asked about
-        before."""
+        """For the result of torch.relu or F.relu6, or a view, pooling or masking of it: the output that the function
+        was applied to, the name of the function and the values.
+
+        None for other tensors, and the second time for one result.
+        """
         node: Any = tensor.grad_fn
         if node is None or self.source_of(tensor) is not None:
             return None
@@ -198,14 +198,14 @@ class Links:
         return None if source is None else (source, name, values)
 
     def source_of(self, tensor: Tensor) -> Source | None:
-        """The output that a tensor is, unchanged since; None where no call made it."""
+        """The output that a tensor is, if it has not changed since; None if no call returned it."""
         known = self.known.get(id(tensor))
         if known is None or known.reference() is not tensor or known.version != version_of(tensor):
             return None
         return known.source
 
     def _trace(self, tensor: Tensor, place: Place, *, within: Place | None) -> Open:
-        """The way back from a tensor to what calls made; its nodes stand in the code of the call `within`."""
+        """The path back from a tensor to outputs of calls; its nodes are in the code of the call `within`."""
         source = self.source_of(tensor)
         if source is not None:
             return Open(place, (source,), (source,), (), direct=True)
@@ -231,8 +231,8 @@ class Links:
         return Open(place, tuple(found), moved, tuple(names), direct=False)
 
     def _walk(self, start: Edge) -> Iterator[tuple[Any, tuple[Source, ...], bool]]:
-        """Every node between a tensor and the nearest outputs: itself, the outputs right below it, and whether only
-        operations that pass gradients on lie between the tensor and these."""
+        """Every node between a tensor and the nearest outputs, with the outputs right below it, and whether all
+        operations in between only pass gradients on."""
         if start in self.edges:
             return
         seen: set[tuple[Any, bool]] = set()
@@ -268,14 +268,14 @@ class Links:
         return (known.source,)
 
     def flows(self) -> tuple[Flow, ...]:
-        """Every way that was seen, with the gradients that came by it."""
+        """Every path, with the gradients that arrived on it."""
         taken = [_flow(way, "input") for ways in self.taken.values() for way in ways if way.sources]
         used = [_flow(way, "operation") for ways in self.used.values() for way in ways]
         return (*taken, *used)
 
 
 def rectifier(node: Any) -> str | None:
-    """The rectifier function that a node of the graph is the backward of; None of any other.
+    """The rectifier function of a graph node; None for any other node.
 
     >>> x = torch.ones(2, requires_grad=True)
     >>> [rectifier(f(x).grad_fn) for f in (torch.relu, torch.nn.functional.relu6, torch.nn.functional.hardtanh)]
@@ -288,8 +288,8 @@ def rectifier(node: Any) -> str | None:
 
 
 def _keeps_zeros(node: Any) -> bool:
-    """Whether an operation keeps a unit that is 0 at 0, and any other as it is or 0 now and then: a pooling, or a
-    product with what has no gradient, as the mask of a dropout."""
+    """Whether an operation keeps zero units at 0 and others mostly not: a pooling, or a product with a tensor without
+    gradient, such as the mask of a dropout."""
     name = operation(node)
     return name in POOLING or (name == "Mul" and node.next_functions[1][0] is None)
 
@@ -301,5 +301,5 @@ def _flow(way: Open, kind: Any) -> Flow:
 
 
 def _see_input(largest: Largest, position: int, gradients: tuple[Tensor | None, ...], _: Any) -> None:
-    with suppress(Exception):  # a backward of the user's may give anything, and looking never ends a pass
+    with suppress(Exception):  # a user's backward may return anything, and looking must never end a backward pass
         largest.see(gradients[position])

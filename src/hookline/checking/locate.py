@@ -1,4 +1,4 @@
-"""Locator: where in the tensors of the first broken call the elements lie that are not finite."""
+"""Locate NaN and Inf in the tensors of the first broken call."""
 
 import inspect
 from contextlib import suppress
@@ -19,7 +19,7 @@ Key: TypeAlias = tuple[str, int, int | str]  # a call by path and index; which o
 
 @dataclass(slots=True)
 class Locator:
-    """The spots found so far: those of the first outermost call that has any."""
+    """The spots found so far: those of the first outermost call with NaN or Inf."""
 
     found: dict[Key, Spots] = field(default_factory=dict)
     waiting: dict[Key, Spots] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Locator:
             self.found[key] = found
 
     def end(self) -> None:
-        """After an outermost call: read what waits on a device, and look no further where something was found."""
+        """After an outermost call: read what waits on a device, and stop if something was found."""
         waiting, self.waiting = self.waiting, {}
         by_device: dict[torch.device, dict[Key, Spots]] = {}
         for key, each in waiting.items():
@@ -54,11 +54,11 @@ class Locator:
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    """What a call and those around it received, by name, the nearest first."""
+    """The arguments of a call and of those around it, by name; nearer calls take precedence."""
     found: dict[str, Any] = {}
     for each in (call, *call.around()):
         names: list[str] = []
-        with suppress(TypeError, ValueError):  # a forward that does not tell
+        with suppress(TypeError, ValueError):  # a forward without a signature
             names = [*inspect.signature(each.module.forward).parameters]
         names += [f"argument {number}" for number in range(len(names), len(each.args))]
         found = {**dict(zip(names, each.args, strict=False)), **each.kwargs, **found}

@@ -1,4 +1,4 @@
-"""Scores: whether probabilities reach a loss that makes probabilities itself, by the graph or by the gradient."""
+"""Find probabilities that reach a loss that takes scores, by the graph of the loss or by the gradient."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ TAKERS = {
     "NllLossNd": "no logarithm",
     "NllLoss2D": "no logarithm",
 }
-FEWEST = 8  # elements whose gradients have to agree
-CLOSE = 0.02  # how far gradients may differ from those of the loss, as a share
-MOST = 2**24  # elements that are kept until the backward pass
+FEWEST = 8  # fewest elements whose gradients must agree
+CLOSE = 0.02  # largest relative difference of gradients from those of the loss
+MOST = 2**24  # most elements that are kept until the backward pass
 
 
 def maker(tensor: Tensor) -> str | None:
-    """ "Softmax" or "Sigmoid", where a tensor is what that returned, moved about at most; None of any other."""
+    """ "Softmax" or "Sigmoid" if a tensor is the result of that, reshaped at most; None for any other."""
     node = _through_moves(tensor.grad_fn)
     return operation(node) if node is not None and operation(node) in MAKERS else None
 
@@ -39,7 +39,7 @@ def _through_moves(node: Any) -> Any:
 
 
 def scored_in_graph(loss: Tensor, output: Any, path: str) -> Scored | None:
-    """Probabilities that a loss takes for logits, found in its graph above what the model returned."""
+    """Probabilities that a loss takes for logits, found in its graph after the model's output."""
     stops = {tensor.grad_fn for _, tensor in tensors(output) if tensor.grad_fn is not None}
     left: list[Any] = [loss.grad_fn]
     seen: set[Any] = set()
@@ -57,12 +57,12 @@ def scored_in_graph(loss: Tensor, output: Any, path: str) -> Scored | None:
 
 @dataclass(slots=True)
 class Scores:
-    """The outputs that are probabilities, and whether the gradient of each was that of a loss that takes logits."""
+    """The outputs that are probabilities, and whether the gradient of each is that of a loss that takes logits."""
 
     found: list[tuple[str, str, str, Tensor]] = field(default_factory=list)
 
     def watch(self, path: str, output: Iterable[Tensor]) -> None:
-        """See the gradient of those tensors that are probabilities."""
+        """Hook the gradient of the tensors that are probabilities."""
         for tensor in output:
             made = maker(tensor) if tensor.grad_fn is not None and tensor.numel() < MOST else None
             if made is not None:
@@ -79,12 +79,12 @@ class Scores:
                 self.found.append((path, made, TAKERS["LogSoftmax"], _is_of_classes(p, g, dim)))
 
     def facts(self) -> tuple[Scored, ...]:
-        """What came of it."""
+        """The outputs whose gradient was that of such a loss."""
         return tuple(dict.fromkeys(Scored(path, made, taken) for path, made, taken, sure in self.found if bool(sure)))
 
 
 def _is_of_classes(p: Tensor, g: Tensor, dim: int) -> Tensor:
-    """Whether a gradient is (softmax(p) - one_hot) times one number for all rows: what a cross entropy sends back."""
+    """Whether a gradient is (softmax(p) - one_hot) times one number for all rows: the gradient of a cross entropy."""
     p, g = p.movedim(dim, -1).flatten(0, -2), g.movedim(dim, -1).flatten(0, -2)
     used = (g != 0).any(dim=-1)
     factors = g / p.softmax(dim=-1)
@@ -97,8 +97,8 @@ def _is_of_classes(p: Tensor, g: Tensor, dim: int) -> Tensor:
 
 
 def _is_of_binary(p: Tensor, g: Tensor) -> Tensor:
-    """Whether a gradient is (sigmoid(p) - label) times one number: what a binary cross entropy with logits sends
-    back."""
+    """Whether a gradient is (sigmoid(p) - label) times one number: the gradient of a binary cross entropy with
+    logits."""
     factors = torch.where(g >= 0, g / p.sigmoid(), g / (p.sigmoid() - 1))
     return (g != 0).all() & torch.tensor(g.numel() >= FEWEST, device=g.device) & _agree(factors, g == g)
 

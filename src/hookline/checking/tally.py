@@ -1,4 +1,4 @@
-"""Tallies: running facts on a parameter, and on what the units of an activation or a softmax give, over all calls."""
+"""Tallies: running facts on a parameter, and on the units of an activation or softmax, over all calls."""
 
 import weakref
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from torch.nn import Module
 from hookline.checking.evidence import ParameterFacts, UnitFacts
 
 NEARLY_ALL = 0.999
-FLAT = 0.01  # as far from the end of its range as this, and a sigmoid or tanh passes on a gradient 25 times smaller
+FLAT = 0.01  # closer than this to the end of its range, a sigmoid or tanh shrinks the gradient 25 times or more
 NEVER = 2**31
-NARROW = (torch.bfloat16, torch.float16)  # dtypes in whose rounding a usual update may be lost
+NARROW = (torch.bfloat16, torch.float16)  # dtypes whose rounding may lose a usual update
 UNITS_OF_PICTURES = 1  # the dimension of channels
-NEXT_TO_NOTHING = 1e-3  # root mean square of a weight that starts as good as at 0: a usual step is as large
+NEXT_TO_NOTHING = 1e-3  # largest root mean square of a weight that starts close to 0: a usual step is as large
 Kind = Literal["rectifier", "sigmoid", "tanh", "softmax"]
 
 
 def nothing() -> None:
-    """Where no gradient has arrived yet."""
+    """The value of `ParameterTally.latest` before a gradient has arrived."""
 
 
 @dataclass(slots=True)
 class ParameterTally:
-    """What is known of one parameter so far. Tensors in it are single numbers on the parameter's device, which nothing
-    waits for until the check is done."""
+    """The facts on one parameter so far. Tensors in it are single numbers on the parameter's device, which are read at
+    the end of the check."""
 
     path: str
     parameter: Tensor
@@ -60,13 +60,13 @@ class ParameterTally:
     elsewhere: bool = False
 
     def expect_gradient(self) -> None:
-        """Just before a gradient is added to what is there: see whether that is 0, or gone."""
+        """Just before a gradient is accumulated: see whether the one that is there is 0, or was removed."""
         if self.dirty is not None:
             largest = None if self.parameter.grad is None else largest_of(self.parameter.grad)
             self.dirty = None if largest is None else self.dirty & (largest > 0)
 
     def see_gradient(self, parameter: Tensor, number: int) -> None:
-        """Count a gradient that has arrived after the outermost call of that number."""
+        """Count a gradient that arrived after the outermost call of this number."""
         self.renewed += self.gradients > 0 and self.latest() is not parameter.grad
         self.gradients += 1
         self.latest = nothing if parameter.grad is None else weakref.ref(parameter.grad)
@@ -78,7 +78,7 @@ class ParameterTally:
             self.bad_gradient = now if self.bad_gradient is None else torch.minimum(self.bad_gradient, now)
 
     def begin_step(self, rate: Any) -> None:
-        """Keep what the parameter is before an optimizer changes it."""
+        """Keep the value of the parameter before an optimizer step."""
         self.steps += 1
         self.rates.append(float(rate))
         self.rate = max(self.rates[-1], self.rate or 0.0)
@@ -88,7 +88,7 @@ class ParameterTally:
         self.gradients_before = self.gradients
 
     def end_step(self) -> None:
-        """See how an optimizer has changed the parameter."""
+        """See how an optimizer step has changed the parameter."""
         before, self.before = self.before, None
         if before is not None:
             self.dirty = torch.ones((), dtype=torch.bool, device=before.device)
@@ -99,10 +99,10 @@ class ParameterTally:
         norm = torch.linalg.vector_norm(before, dtype=wide)
         change = torch.linalg.vector_norm(self.parameter.detach().to(wide) - before)
         ratio = torch.where(norm > 0, change / norm, 0.0).real
-        if self.norm is not None:  # what began next to nothing is all of what its first steps made
+        if self.norm is not None:  # a parameter that starts close to 0 consists of its first steps
             nothing = self.norm < NEXT_TO_NOTHING * before.numel() ** 0.5
             ratio = torch.where(nothing, 0.0, ratio)
-        if self.gradients - self.gradients_before > 1:  # a step that calls its closure again, as LBFGS, is many steps
+        if self.gradients - self.gradients_before > 1:  # LBFGS calls its closure again: one step is many
             ratio = torch.zeros_like(ratio)
         self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
         changed = self.parameter.detach() != before
@@ -125,7 +125,7 @@ class ParameterTally:
         self.moved_share = share if self.moved_share is None else torch.maximum(self.moved_share, share)
 
     def facts(self) -> ParameterFacts:
-        """What came of it."""
+        """The facts as plain data."""
         bad_pass = None if self.bad_pass is None else int(self.bad_pass)
         bad_gradient = None if self.bad_gradient is None else int(self.bad_gradient)
         now = self.norm if self.elsewhere else norm_of(self.parameter)
@@ -156,9 +156,9 @@ class ParameterTally:
 
 
 def largest_of(tensor: Tensor) -> Tensor | None:
-    """The largest magnitude, a tensor of one element, NaN where an element is; None of what has none, or cannot be
+    """The largest magnitude, as a tensor of one element, NaN if an element is; None if there is none, or it cannot be
     read."""
-    with suppress(Exception), torch.no_grad():  # a tensor class may raise anything, and a check never ends a step
+    with suppress(Exception), torch.no_grad():  # a tensor class may raise anything, and a check must never end a step
         values = tensor.detach()
         values = values.coalesce().values() if values.layout == torch.sparse_coo else values
         return values.abs().amax().float() if values.numel() and not values.is_meta else None
@@ -166,8 +166,8 @@ def largest_of(tensor: Tensor) -> Tensor | None:
 
 
 def alike(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Whether all rows of a weight are equal, and whether each row is one number, as tensors of one element; None of
-    what has no rows to compare, or cannot be read."""
+    """Whether all rows of a weight are equal, and whether each row is one number, as tensors of one element; None
+    without rows to compare, or if it cannot be read."""
     with suppress(Exception), torch.no_grad():  # as above
         values = tensor.detach()
         if values.is_meta or values.dim() < 2 or len(values) < 2 or values[0].numel() < 2:
@@ -178,7 +178,7 @@ def alike(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def norm_of(tensor: Tensor) -> Tensor | None:
-    """The L2 norm, a tensor of one element; None of what cannot be read."""
+    """The L2 norm, as a tensor of one element; None if it cannot be read."""
     with suppress(Exception), torch.no_grad():  # as above
         values = tensor.detach()
         wide = torch.promote_types(values.dtype, torch.float32)
@@ -187,13 +187,12 @@ def norm_of(tensor: Tensor) -> Tensor | None:
 
 
 def units_of(output: Tensor) -> int:
-    """How many units there are: channels of a picture, else elements of the last dimension."""
+    """The number of units: channels of an image, else elements of the last dimension."""
     return output.shape[UNITS_OF_PICTURES if output.dim() > 3 else -1] if output.dim() else 1
 
 
 def tally_for(module: Module) -> "UnitTally | None":
-    """An empty tally, where a module is of a class that units are counted of: what has ReLU, Sigmoid, Tanh or Softmax
-    in its name."""
+    """A new tally for a module whose class name has ReLU, Sigmoid, Tanh or Softmax in it; None for others."""
     name = type(module).__name__.lower()
     if "relu" in name and "leaky" not in name:
         return UnitTally("rectifier")
@@ -206,7 +205,7 @@ def tally_for(module: Module) -> "UnitTally | None":
 
 @dataclass(slots=True)
 class UnitTally:
-    """What is known of one module's units so far, as tensors on its device; a few numbers for each unit."""
+    """The facts on the units of one module so far, as tensors on its device: a few numbers for each unit."""
 
     kind: Kind
     path: str = ""
@@ -248,7 +247,7 @@ class UnitTally:
         self.observations += observations
 
     def facts(self, *, alone: bool = True) -> UnitFacts:
-        """What came of it; `alone` says whether its module was called at no other place."""
+        """The facts as plain data; `alone` is whether the module was called from this place only."""
         share = float(self.flat[0]) / self.observations if self.kind != "rectifier" else None
         return UnitFacts(
             path=self.path,
