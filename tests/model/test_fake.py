@@ -71,7 +71,7 @@ def test_a_model_that_asks_for_numbers_is_told_of_with_its_module(ask, what):
         def forward(self, x):
             return ask(x)
 
-    with pytest.raises(RecordError, match=f"asks for numbers .*{what}") as caught:
+    with pytest.raises(RecordError, match=f"reads values .*{what}") as caught:
         hookline.profile(nn.Sequential(nn.Linear(8, 8), Asks()), X, meta=True)
     assert "in 1 (Asks, call 0)" in str(caught.value)
 

@@ -49,7 +49,7 @@ def test_a_part_that_cannot_be_set_is_an_error():
         def __setitem__(self, key, value):
             raise TypeError
 
-    with pytest.raises(EditError, match="a Sealed does not let its part 'a' be set"):
+    with pytest.raises(EditError, match="a Sealed does not allow setting its part 'a'"):
         with_part(Sealed(a=X), ("a",), Y)
 
 

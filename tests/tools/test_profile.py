@@ -23,7 +23,7 @@ X = torch.ones(8, 16)
 
 
 def test_what_is_no_module_is_refused():
-    with pytest.raises(hookline.ArgumentError, match=r"a torch.nn.Module is needed, not int"):
+    with pytest.raises(hookline.ArgumentError, match=r"expected a torch.nn.Module, not int"):
         hookline.profile(3, X)
 
 

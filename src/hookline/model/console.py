@@ -1,7 +1,7 @@
-"""The door to rich: whoever prints imports it from here, when something is printed.
+"""The only place that imports rich, when something is printed.
 
-To import rich draws from Python's `random` generator. Here that is put back, so that printing a result changes nothing
-that a program computes.
+Importing rich draws from Python's `random` generator. Its state is restored here, so that printing a result does not
+change the results of a program.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Copies of values with their tensors: what one run changes in place the next is not to see."""
+"""Copy values with their tensors, so that in-place changes of one run do not reach the next."""
 
 import copy
 from typing import Any, cast
@@ -10,8 +10,8 @@ from hookline.model.tensors import tensors
 
 
 def copied(value: Any) -> Any:
-    """A value with copies of its tensors, that require gradients as these do and are leaves; what is shared in it is
-    shared in the copy.
+    """A copy of a value with copies of its tensors, which are leaves and require gradients as the originals do. Objects
+    that are shared in the value are shared in the copy.
 
     >>> import torch
     >>> x = torch.ones(2, requires_grad=True) * 2
@@ -27,10 +27,10 @@ def copied(value: Any) -> Any:
 
 
 def copied_arguments(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Copies of the (args, kwargs) of a call; where they do not let themselves be copied whole, of their tensors."""
+    """A copy of the (args, kwargs) of a call; of their tensors only, if the rest cannot be copied."""
     try:
         return cast("tuple[tuple[Any, ...], dict[str, Any]]", copied(arguments))
-    except Exception:  # what does not let itself be copied is shared, but for the tensors
+    except Exception:  # objects that cannot be copied are shared
         given = {key: _cloned(part) for key, part in named(*arguments).items()}
         return as_arguments(given)
 

@@ -1,4 +1,4 @@
-"""A model and its inputs without data: each tensor has a shape, a dtype and a device, and no numbers."""
+"""Copy a model and its inputs without data: tensors have a shape, a dtype and a device, but no values."""
 
 import copy
 from collections.abc import Iterator
@@ -30,30 +30,30 @@ NEED_DATA = (DataDependentOutputException, DynamicOutputShapeException, Unsuppor
 
 @contextmanager
 def fake_copies(model: Module, inputs: T) -> Iterator[tuple[Module, T]]:
-    """A block in which nothing is computed; gives copies of the model and of its inputs whose tensors have no data.
-    What the model makes, or takes from elsewhere, has none either. What is on the meta device is on the CPU here.
+    """A block in which nothing is computed, with copies of a model and its inputs whose tensors have no data.
 
-    Raises RecordError where something cannot be copied so, or is asked for that has no shape without data.
+    Tensors that the model creates or takes from elsewhere have no data either. Tensors on the meta device are on the
+    CPU here. Raises RecordError if something cannot be copied this way, or if the model needs values.
 
     >>> with fake_copies(torch.nn.Linear(2, 10**9, device="meta"), torch.ones(3, 2)) as (model, x):
     ...     model(x).shape, model.weight.device
     (torch.Size([3, 1000000000]), device(type='cpu'))
     """
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # which may nest tensors: these have no shape without data
+    torch.backends.mha.set_fastpath_enabled(False)  # the fast path may nest tensors, which have no shape without data
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield emptied_copy(model), emptied_copy(inputs)
     except NEED_DATA as error:
         where = "".join(note.partition("\n")[0] for note in getattr(error, "__notes__", ())[:1])
-        message = f"the model asks for numbers ({error.func}), and meta=True computes none; leave meta out"
+        message = f"the model reads values ({error.func}), but meta=True computes none; leave meta out"
         raise RecordError(f"{message} ({where.removeprefix('hookline: ')})" if where else message) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def emptied_copy(value: T) -> T:
-    """A deep copy without data; RecordError that names what cannot be copied."""
+    """A deep copy without data; RecordError that names the part that cannot be copied."""
     try:
         return _emptied_copy(value)
     except Exception as error:
@@ -76,7 +76,7 @@ def _emptied_copy(value: T) -> T:
 
 
 def _culprit(value: Any) -> str:
-    """What does not let itself be copied: an attribute of a module, or the inputs."""
+    """The part that cannot be copied: an attribute of a module, or the inputs."""
     modules = [*value.named_modules()] if isinstance(value, Module) else []
     for path, module in reversed(modules):
         own = {name: part for name, part in vars(module).items() if name not in ("_parameters", "_buffers", "_modules")}
@@ -89,13 +89,13 @@ def _culprit(value: Any) -> str:
 
 
 def emptied(tensor: Tensor) -> Tensor:
-    """A tensor that is as the given one, but for the data."""
+    """A tensor like the given one, without data."""
     if is_lazy(tensor):
-        raise ValueError("its first call makes it: call the model once before")
+        raise ValueError("it is created by the first call: call the model once before")
     device = torch.device("cpu") if tensor.is_meta else tensor.device
     try:
         empty = torch.empty_like(tensor, device=device, requires_grad=False)
-    except NotImplementedError:  # a wrapper class that does not know the operation, as quantized ones
+    except NotImplementedError:  # a wrapper class without this operation, such as a quantized tensor
         wrapped: Any = tensor
         if not is_wrapper_subclass(wrapped):
             raise
@@ -108,10 +108,10 @@ def emptied(tensor: Tensor) -> Tensor:
 
 
 class Emptying(TorchFunctionMode):
-    """A block in which a deep copy of a tensor has no data, also of one in an attribute or a list."""
+    """A block in which every deep copy of a tensor has no data, including those in attributes and lists."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The copy."""
+        """Replace the deep copy of a tensor."""
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
         tensor, memo = args

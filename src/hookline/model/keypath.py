@@ -1,4 +1,4 @@
-"""One tensor of a nested value: found by its key, exchanged for another."""
+"""Find one tensor of a nested value by its key, and replace it."""
 
 import copy
 from collections.abc import Mapping
@@ -8,16 +8,17 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from hookline.errors import EditError
+from hookline.messages import with_article
 from hookline.model.tensors import parts_of, put_part, tensors, tuple_like
 
 Keys: TypeAlias = tuple[Any, ...]
 
 
 def pick(value: Any, key: Any = None, *, whose: str = "the value") -> Keys:
-    """The keys that lead to one tensor in a nested value: to the part that `key` names (a name, a place, or a
-    tuple of these that leads deeper), or to the only tensor there is.
+    """The keys that lead to one tensor in a nested value: the one that `key` names, or the only one.
 
-    Raises EditError, naming what is there, where that is not one tensor.
+    `key` is a name, an index, or a tuple of these that leads deeper. Raises EditError, with the tensors that are there,
+    if it does not name exactly one tensor.
 
     >>> import torch
     >>> pick({"logits": torch.zeros(2), "cache": None})
@@ -51,14 +52,14 @@ def pick(value: Any, key: Any = None, *, whose: str = "the value") -> Keys:
 
 
 def part_at(value: Any, keys: Keys) -> Any:
-    """What these keys, as `pick` gives them, lead to."""
+    """The part of a value at these keys, which `pick` returned."""
     for key in keys:
         value = dict(parts_of(value))[key]
     return value
 
 
 def with_part(value: Any, keys: Keys, new: Any) -> Any:
-    """The value with something else at the end of the keys. The containers on the way are new, all else is the same.
+    """The value with another part at these keys. The containers on the way are new, everything else is the same.
 
     >>> given = [1, {"a": 2}]
     >>> with_part(given, (1, "a"), 3), given
@@ -71,24 +72,24 @@ def with_part(value: Any, keys: Keys, new: Any) -> Any:
     parts[first] = with_part(parts[first], tuple(rest), new)
     if isinstance(value, tuple):
         return tuple_like(value, [*parts.values()])
-    with suppress(Exception):  # a class of the user's may let neither itself be copied nor its parts be set
+    with suppress(Exception):  # a user's class may allow neither copying nor setting its parts
         twin = dict(value) if type(value) is dict else copy.copy(value)
         if put_part(twin, first, parts[first]):
             return twin
-    raise EditError(f"a {type(value).__name__} does not let its part {first!r} be set")
+    raise EditError(f"{with_article(type(value).__name__)} does not allow setting its part {first!r}")
 
 
 def what_is_in(value: Any) -> str:
-    """The tensors in a value by key, dtype and shape, in a line."""
+    """The tensors in a value with key, dtype and shape, in a line."""
     found = [*tensors(value)]
     if not found:
-        return f"a {type(value).__name__}" if value is not None else "None"
+        return with_article(type(value).__name__) if value is not None else "None"
     shown = ", ".join(f"{_shown(keys)}: {_described(tensor)}" if keys else _described(tensor) for keys, tensor in found)
     return shown if len(shown) < 1000 else shown[:1000] + "..."
 
 
 def _place(parts: list[tuple[Any, Any]], wanted: Any) -> int | None:
-    """Which of the parts a key names, or counts out."""
+    """The index of the part that a key names or counts to."""
     for place, (key, _) in enumerate(parts):
         if key == wanted and type(key) is type(wanted):
             return place
@@ -105,7 +106,7 @@ def _described(tensor: Tensor) -> str:
 
 
 def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Any]:
-    """The arguments of a call as one value: the positional ones by place, the others by name."""
+    """The arguments of a call as one value: positional ones by index, keyword arguments by name."""
     value: dict[int | str, Any] = {place: part for place, part in enumerate(args)}  # noqa: C416  # dynamo reads this
     for name, part in kwargs.items():
         value[name] = part
@@ -113,6 +114,6 @@ def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, A
 
 
 def as_arguments(value: Mapping[int | str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The (args, kwargs) that `named` made one value."""
+    """The (args, kwargs) for a value that `named` returned."""
     args = tuple(part for key, part in value.items() if isinstance(key, int))
     return args, {key: part for key, part in value.items() if isinstance(key, str)}

@@ -1,4 +1,4 @@
-"""A scalar to start a backward pass from, where nobody gave a loss."""
+"""A scalar to start a backward pass from, if there is no loss."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hookline.model.tensors import tensors
 
 
 def default_loss(output: Any) -> Tensor | None:
-    """The output's `.loss`, else the mean square of its tensors that require a gradient; None where none of them does.
+    """The `.loss` of the output, else the mean square of its tensors that require a gradient; None if none does.
 
     >>> default_loss([torch.ones(2, requires_grad=True), torch.zeros(2)])
     tensor(1., grad_fn=<DivBackward0>)

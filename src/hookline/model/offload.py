@@ -1,4 +1,4 @@
-"""Weights that accelerate holds elsewhere, and brings into a module for each of its calls."""
+"""Weights that accelerate offloads, and loads into a module for each of its calls."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,20 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-HOOK, FORWARD = "_hf_hook", "_old_forward"  # what accelerate puts on a module: its hook, and the forward before it
+HOOK, FORWARD = "_hf_hook", "_old_forward"  # attributes that accelerate sets: its hook, and the original forward
 
 Elsewhere: TypeAlias = dict[tuple[int, str], tuple[Any, str]]  # by id of the module and name: a weights map and its key
 
 
 def hooks_of(module: Module) -> list[Any]:
-    """accelerate's hooks on a module: those of a sequence one by one."""
+    """accelerate's hooks on a module, with those of a sequence one by one."""
     hook = module.__dict__.get(HOOK)
     return [] if hook is None else [*getattr(hook, "hooks", (hook,))]
 
 
 def held_elsewhere(model: Module) -> Elsewhere:
-    """Where the parameters and buffers are that accelerate brings into the modules of a model for a call; without those
-    that are in their module right now."""
+    """Where accelerate holds the offloaded parameters and buffers of a model, without those that are loaded now."""
     found: Elsewhere = {}
     for module in model.modules():
         for hook in _offloading(module):
@@ -32,19 +31,19 @@ def held_elsewhere(model: Module) -> Elsewhere:
 
 
 def read_elsewhere(elsewhere: Elsewhere, module: Module, name: str) -> Tensor | None:
-    """A parameter or buffer of a module as accelerate holds it; None of one that it does not hold."""
+    """A parameter or buffer of a module as accelerate holds it; None if it does not."""
     place = elsewhere.get((id(module), name))
     if place is None:
         return None
     try:
         value: Tensor = place[0][place[1]]
-    except KeyError:  # accelerate would fail in the same way in the call
+    except KeyError:  # accelerate fails the same way in the call
         return None
     return value
 
 
 def with_data(module: Module, *, recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and buffers of a module by name, with the data of those that accelerate holds elsewhere."""
+    """The parameters and buffers of a module by name, with the data of those that accelerate offloads."""
     known = held_elsewhere(module)
     for named in ("named_parameters", "named_buffers"):
         for name, tensor in getattr(module, named)(recurse=recurse):
@@ -56,7 +55,7 @@ def with_data(module: Module, *, recurse: bool = True) -> Iterator[tuple[str, Te
 
 
 def without_data(model: Module) -> dict[str, Tensor]:
-    """The parameters and buffers, by name, that are on the meta device and that nothing brings in for a call."""
+    """The parameters and buffers, by name, that are on the meta device and that nothing loads for a call."""
     known = held_elsewhere(model)
     held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     found = {}
@@ -68,14 +67,14 @@ def without_data(model: Module) -> dict[str, Tensor]:
 
 
 def without_weights(model: Module) -> Iterator[Tensor]:
-    """The parameters that are on the meta device, and that nothing brings in for a call."""
+    """The parameters that are on the meta device and that nothing loads for a call."""
     parameters = {id(parameter) for parameter in model.parameters()}
     return (tensor for tensor in without_data(model).values() if id(tensor) in parameters)
 
 
 def updates_lost(model: Module) -> list[str]:
-    """The names of the buffers of modules in training mode that accelerate reads from disk for each call, so that what
-    the call makes of them is lost."""
+    """The names of buffers whose updates are lost: accelerate reads them from disk for each call, and their modules are
+    in train mode."""
     known = held_elsewhere(model)
     return [
         f"{path}.{name}".lstrip(".")
@@ -87,8 +86,8 @@ def updates_lost(model: Module) -> list[str]:
 
 @contextmanager
 def lent(module: Module, values: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """A block in which accelerate brings these values, by name, into a module and those in it. Gives the values of what
-    accelerate does not bring in."""
+    """A block in which accelerate loads these values, by name, into a module and those in it. Yields the values that
+    accelerate does not load."""
     known = {id(each): path for path, each in module.named_modules()}
     left, hooks = dict(values), [(each, hook) for each in module.modules() for hook in _offloading(each)]
     before = [(hook, hook.weights_map, hook.tied_params_map, hook.tied_params_names) for _, hook in hooks]
@@ -106,14 +105,14 @@ def lent(module: Module, values: Mapping[str, Tensor]) -> Iterator[dict[str, Ten
 
 
 def _offloading(module: Module) -> Iterator[Any]:
-    """The hooks on a module that bring in weights for a call."""
+    """The hooks on a module that load weights for a call."""
     for hook in hooks_of(module):
         if getattr(hook, "offload", False) and getattr(hook, "weights_map", None) is not None:
             yield hook
 
 
 def _named(module: Module, hook: Any) -> Iterator[tuple[Module, str, str, Tensor]]:
-    """What a hook brings in: the module that holds it, its key in the weights map, its name and what is there now."""
+    """The tensors that a hook loads: their module, key in the weights map, name, and the tensor there now."""
     recurse = bool(getattr(hook, "place_submodules", False))
     held: list[tuple[str, Tensor]] = [*module.named_parameters(recurse=recurse, remove_duplicate=False)]
     if getattr(hook, "offload_buffers", False):
@@ -126,7 +125,7 @@ def _named(module: Module, hook: Any) -> Iterator[tuple[Module, str, str, Tensor
 
 
 def execution_devices(model: Module) -> Iterator[torch.device]:
-    """The devices on which modules run whose weights are brought in."""
+    """The devices on which modules with offloaded weights run."""
     for module in model.modules():
         for hook in hooks_of(module):
             device = getattr(hook, "execution_device", None)
@@ -135,12 +134,12 @@ def execution_devices(model: Module) -> Iterator[torch.device]:
 
 
 def hooks_left_out(model: Module) -> dict[int, None]:
-    """A memo for `copy.deepcopy` by which a copy has none of accelerate's hooks, nor the weights in them."""
+    """A memo for `copy.deepcopy` that leaves out accelerate's hooks and the weights in them."""
     return {id(hook): None for module in model.modules() if (hook := module.__dict__.get(HOOK)) is not None}
 
 
 def take_own_forward(model: Module) -> None:
-    """Let each module of such a copy have the forward that it had before accelerate's hook."""
+    """Restore the forward that each module of such a copy had before accelerate's hook."""
     for module in model.modules():
         own = module.__dict__.pop(FORWARD, None)
         module.__dict__.pop(HOOK, None)

@@ -7,18 +7,18 @@ from torch.nn import Module
 
 from hookline.errors import ArgumentTypeError
 
-# What wrappers put before the names of the model that they wrap: DistributedDataParallel and DataParallel,
-# torch.compile, FullyShardedDataParallel, activation checkpointing of torch.distributed.
+# The names under which wrappers hold the wrapped model: DistributedDataParallel and DataParallel, torch.compile,
+# FullyShardedDataParallel, activation checkpointing of torch.distributed.
 WRAPPED_AS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 DATA_PARALLEL = frozenset({"DistributedDataParallel", "DataParallel"})
 
 
 def walk(model: Module) -> Iterator[tuple[str, Module]]:
-    """Every (path, module) below and with `model`, parents first, a shared module once for each of its paths.
+    """Every (path, module) in `model`, itself included, parents first; a shared module once for each of its paths.
 
-    Paths are those of `Module.named_modules`, less the names that wrappers add (`module.` of DistributedDataParallel,
+    Paths are those of `Module.named_modules` without the names that wrappers add (`module.` of DistributedDataParallel,
     `_orig_mod.` of torch.compile, `_fsdp_wrapped_module.`), so that a wrapped model has the paths of the bare one. The
-    model itself has the path "". A module that contains itself is entered once on each way down.
+    model itself has the path "". A module that contains itself is entered once on each path.
 
     >>> from torch import nn
     >>> [path for path, _ in walk(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU())))]
@@ -40,10 +40,10 @@ def walk(model: Module) -> Iterator[tuple[str, Module]]:
 
 
 def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
-    """Every module of `model` once, with its paths, in the order of `walk`; the first of several paths is its name.
+    """Every module of `model` once with all its paths, in the order of `walk`; the first path is its name.
 
-    Modules are told apart by identity, because a class may say that two of them are equal, or have no hash. Raises
-    ArgumentTypeError for what is no module.
+    Modules are compared by identity, because a class may define equality or have no hash. Raises ArgumentTypeError if
+    `model` is not a module.
 
     >>> from torch import nn
     >>> shared = nn.ReLU()
@@ -51,7 +51,7 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
     [(ReLU(), ('0', '2')), (Flatten(start_dim=1, end_dim=-1), ('1',))]
     """
     if not isinstance(model, Module):
-        raise ArgumentTypeError(f"a torch.nn.Module is needed, not {type(model).__name__}")
+        raise ArgumentTypeError(f"expected a torch.nn.Module, not {type(model).__name__}")
     found: dict[int, tuple[Module, tuple[str, ...]]] = {}
     for path, module in walk(model):
         key = id(module)
@@ -63,8 +63,10 @@ def paths(model: Module) -> list[tuple[Module, tuple[str, ...]]]:
 
 
 class PathTable:
-    """The paths of modules as a tool selected them, and of the other modules of their model where that is given. It
-    refers to them weakly: a module may be deleted from its model while it is watched."""
+    """The paths of the modules that a tool selected, and of the other modules of `model` if it is passed.
+
+    It refers to modules weakly, since a module may be deleted from its model while it is watched.
+    """
 
     __slots__ = ("_known", "_others", "model", "paths", "references")
 
@@ -75,7 +77,7 @@ class PathTable:
         for path, module in modules:
             self.paths.append(path)
             self.references.append(weakref.ref(module))
-        self._known: dict[int, tuple[weakref.ref[Module], str]] | None = None  # made when a path is first asked for
+        self._known: dict[int, tuple[weakref.ref[Module], str]] | None = None  # built on first use
         self._others: PathTable | None = None  # likewise
 
     def __iter__(self) -> Iterator[Module]:
@@ -98,7 +100,7 @@ class PathTable:
         return known.get(id(module), (lambda: None, ""))
 
     def path_of(self, module: Module, otherwise: str) -> str:
-        """The path of a module; the other one where it is not among them, such as a replica.
+        """The path of a module, or `otherwise` for a module that is not in the model, such as a replica.
 
         >>> from torch import nn
         >>> model = nn.Sequential(nn.ReLU())
@@ -118,7 +120,7 @@ class PathTable:
 
 
 def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:
-    """The modules of a kind that are not inside another of that kind, the model itself included.
+    """The wanted modules that are not inside another wanted module, the model itself included.
 
     >>> from torch import nn
     >>> outermost(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU())), lambda module: isinstance(module, nn.ReLU))
@@ -138,5 +140,5 @@ def outermost(model: Module, wanted: Callable[[Module], bool]) -> list[Module]:
 
 
 def _wraps(parent: Module, name: str) -> bool:
-    """Whether a child of one of these names is the model that its parent only wraps."""
+    """Whether a child with one of these names is a wrapped model."""
     return name != "module" or type(parent).__name__ in DATA_PARALLEL

@@ -1,4 +1,4 @@
-"""Imports torch without its warning that NumPy is missing, which hookline does not need. To be imported first."""
+"""Import torch without its warning that NumPy is missing, which hookline does not need. Must be imported first."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""restored: a block in which a model may run, after which it and the random generators are what they were."""
+"""A block in which a model may run, and which restores the model and the random generators at its end."""
 
 import random
 import sys
@@ -20,8 +20,13 @@ from hookline.model.unregistered import unregistered
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A tensor that a forward may change in place: the path of its module, what it is held by under which name, itself,
-    and copies of the parts that hold its data (of a plain one, of itself)."""
+    """A tensor that a forward may change in place.
+
+    - `path`: the path of its module;
+    - `holder`, `name`: the dict that holds it, and its key there;
+    - `tensor`: the tensor itself;
+    - `copies`: copies of the tensors that hold its data, which for a plain tensor is one.
+    """
 
     path: str
     holder: Any
@@ -31,16 +36,16 @@ class Held:
 
     @property
     def now(self) -> Tensor | None:
-        """What is held in its place now; a scripted module makes a new tensor each time it is asked."""
+        """The tensor in its place now. A scripted module returns a new one each time."""
         return self.holder.get(self.name) if isinstance(self.holder, dict) else self.tensor
 
     @property
     def changed(self) -> bool:
-        """Whether that is another tensor, or has other elements; not all that changes a tensor counts its version."""
+        """Whether it was replaced or its elements changed. The version does not show every change."""
         return self.now is not self.tensor or any(True for _ in self.changes())
 
     def changes(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The parts that are not as they were, each with its copy. What has no data has none."""
+        """The parts whose elements changed, each with its copy. A part without data never changes."""
         for part, copy in zip(parts_of_wrapped(self.tensor), self.copies, strict=True):
             if not copy.is_meta and not torch.equal(part, copy):
                 yield part, copy
@@ -48,8 +53,9 @@ class Held:
 
 @contextmanager
 def restored(model: Module, inputs: Any) -> Iterator[list[Held]]:
-    """A block after which buffers, gradients and the state of random generators are what they were before it; inside
-    it the weights and the inputs have no gradients yet. Gives what a forward may change.
+    """A block that restores buffers, gradients and the state of random generators at its end.
+
+    Inside it weights and inputs start without gradients. Yields the tensors that a forward may change.
 
     >>> model, x = torch.nn.BatchNorm1d(1), torch.ones(4, 1)
     >>> with restored(model, x):
@@ -82,7 +88,7 @@ def restored(model: Module, inputs: Any) -> Iterator[list[Held]]:
 
 
 def _changed_by_a_forward(model: Module) -> Iterator[Held]:
-    """What a forward may change in place: buffers, and the weights of embeddings that bound the norm of their rows."""
+    """The tensors that a forward may change in place: buffers, and weights of embeddings with `max_norm`."""
     elsewhere = held_elsewhere(model)
     for path, module in walk(model):
         held: list[tuple[Any, str, Tensor]] = [(module._buffers, *each) for each in module.named_buffers(recurse=False)]
@@ -90,15 +96,15 @@ def _changed_by_a_forward(model: Module) -> Iterator[Held]:
             held += [(module._parameters, *each) for each in module.named_parameters(recurse=False)]
         for holder, name, tensor in held:
             stored = read_elsewhere(elsewhere, module, name) if elsewhere and not is_lazy(tensor) else None
-            if stored is not None:  # accelerate brings in what it holds, and puts an empty one in its place afterwards
-                if stored is read_elsewhere(elsewhere, module, name):  # from disk it is another one each time
+            if stored is not None:  # accelerate loads it for a call, and replaces it by an empty one afterwards
+                if stored is read_elsewhere(elsewhere, module, name):  # read from disk it is a new tensor each time
                     yield Held(path, None, name, stored, copies_of(stored))
             elif not is_lazy(tensor):
                 yield Held(path, holder, name, tensor, copies_of(tensor))
 
 
 def copies_of(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Copies of the parts of a tensor; a wrapper class need not let itself be copied."""
+    """Copies of the parts of a tensor, since a wrapper class may not support copying."""
     return tuple(part.detach().clone() for part in parts_of_wrapped(tensor))
 
 
@@ -109,7 +115,7 @@ def _put_back(held: Held) -> None:
 
 
 def random_states(value: Any) -> tuple[Any, ...]:
-    """The states of Python's, numpy's and torch's generators, on the devices of a value's tensors too."""
+    """The states of the generators of Python, numpy and torch, including those of the devices of a value's tensors."""
     devices = {tensor.device for _, tensor in tensors(value) if tensor.device.type == "cuda"}
     numpy = sys.modules.get("numpy")
     numbers = numpy.random.get_state() if numpy is not None else None
@@ -117,7 +123,7 @@ def random_states(value: Any) -> tuple[Any, ...]:
 
 
 def set_random_states(states: tuple[Any, ...]) -> None:
-    """Put the generators back to these states."""
+    """Restore the generators to these states."""
     python, numbers, cpu, others = states
     random.setstate(python)
     if numbers is not None:

@@ -1,4 +1,4 @@
-"""Selection: which modules of a model, as a value that can be narrowed, counted and shown before it is used."""
+"""Selection: some modules of a model, as a value that can be narrowed, counted and shown before it is used."""
 
 import difflib
 import re
@@ -15,13 +15,16 @@ from hookline.model.uncalled import warn_of_uncalled
 if TYPE_CHECKING:
     from hookline.model.console import Console
 
-Named: TypeAlias = list[tuple[Module, tuple[str, ...]]]  # what `paths` gives
+Named: TypeAlias = list[tuple[Module, tuple[str, ...]]]  # the result of `paths`
 WILDCARD = re.compile(r"(\*|\?|\[[^\]]+\])")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """Some modules of one model, each once, in the model's order, by path."""
+    """Some modules of one model by path, each once, in the order of the model.
+
+    `a & b`, `a | b` and `a - b` combine two selections, or a selection and anything that `select` takes.
+    """
 
     model: Module
     modules: dict[str, Module]
@@ -52,17 +55,17 @@ class Selection:
 
     @property
     def paths(self) -> list[str]:
-        """The dotted paths, in the model's order; the model itself is ""."""
+        """The dotted paths in the order of the model; the model itself is ""."""
         return [*self.modules]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many modules of each class, the most frequent first."""
+        """The number of modules of each class, the most frequent first."""
         names = [type(module).__name__ for module in self.modules.values()]
         return dict(sorted(((name, names.count(name)) for name in dict.fromkeys(names)), key=lambda pair: -pair[1]))
 
     def show(self, *, console: "Console | None" = None) -> "Selection":
-        """Print the selected paths with their classes and parameter counts; gives back the selection itself."""
+        """Print the selected paths with their classes and parameter counts; returns the selection itself."""
         from hookline.model.console import (
             Column,
             Console,  # costs more to import than all of this file
@@ -104,26 +107,26 @@ Where: TypeAlias = (
     | tuple[Any, ...]
     | Selection
 )
-"""Which modules of a model: a glob over their paths, a compiled regex, a class of modules, a module, a predicate of
-path and module, a Selection, or several of these in a list or tuple. `select` says how each is read."""
+"""Modules of a model: a glob over their paths, a compiled regex, a module class, a module, a predicate of path and
+module, a Selection, or several of these in a list or tuple. `select` describes each."""
 
 
 def select(model: Module, *where: Where) -> Selection:
-    """The modules of `model` that any of `where` picks; all of them when none is given.
+    """Select the modules of `model` that any of `where` picks; without `where`, all of them.
 
     Each `where` is
-    - a glob over dotted paths: `*` stands for one name or a part of one, `**` for any number of names, "" for the model
-      itself, and `?`, `[ab]`, `[!ab]` for one character;
+    - a glob over dotted paths: `*` matches a name or part of one, `**` any number of names, "" the model itself, and
+      `?`, `[ab]`, `[!ab]` one character;
     - a compiled regular expression, which must match the whole path;
-    - a module class (its instances, subclasses included);
+    - a module class, which picks its instances and those of subclasses;
     - a module of the model;
     - a predicate `(path, module) -> bool`;
     - a list of these, or another Selection of the same model.
 
-    A shared module is selected once, under its first path, whichever of its paths was matched.
+    A shared module is selected once, under its first path, whichever of its paths matches.
 
-    Raises SelectionError where one of them picks nothing, naming the nearest paths, or cannot be read. Warns where all
-    that one picks is never called, as the `out_proj` of `nn.MultiheadAttention`.
+    Raises SelectionError if one of them picks nothing (with the nearest paths) or cannot be read. Warns if one picks
+    only modules that are never called, such as the `out_proj` of `nn.MultiheadAttention`.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
@@ -146,24 +149,24 @@ def select(model: Module, *where: Where) -> Selection:
 
 
 def refuse_path_as_input(tool: str, model: Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """ArgumentError where a tool was given a path or glob of modules as the only input: that is meant as `where`."""
+    """Raise ArgumentError if the only input is a path or glob of modules, which was meant as `where`."""
     if len(args) != 1 or kwargs or not isinstance(args[0], str):
         return
     own = [path for _, known in paths(model) for path in known]
     expression = glob_to_regex(args[0])
     if any(path and expression.fullmatch(path) for path in own):
         raise ArgumentError(
-            f"{args[0]!r} is a path of modules, and {tool} takes the model's inputs there: write where={args[0]!r}, "
+            f"{args[0]!r} is a path of modules, but {tool} takes the model's inputs there: write where={args[0]!r}, "
             f"after the inputs: {tool}(model, x, where={args[0]!r})"
         )
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """The regular expression for a path glob: `*` a name or a part of one, `?` one character, `[ab]` and `[!ab]` one
-    that is or is not in a set, `**` any number of names.
+    """The regular expression for a path glob: `*` is a name or part of one, `?` one character, `[ab]` and `[!ab]` one
+    character that is or is not in a set, and `**` any number of names.
 
-    Any number is also none: "layer.**" is `layer` and all below it. Raises SelectionError for a set that is none, as
-    "[9-0]".
+    Any number includes none: "layer.**" matches `layer` and everything below it. Raises SelectionError for an invalid
+    set, such as "[9-0]".
 
     >>> glob = glob_to_regex("layer.**.query")
     >>> [bool(glob.fullmatch(path)) for path in ("layer.query", "layer.0.self.query", "layer.0")]
@@ -191,7 +194,7 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
 
 
 def _name_regex(name: str) -> str:
-    """The expression for one name of a glob. A name has at least one character, also where it is "*"."""
+    """The expression for one name of a glob. A name has at least one character, even if it is "*"."""
     return "(?=[^.])" + "".join(map(_part_regex, WILDCARD.split(name))) if name else ""
 
 
@@ -206,7 +209,7 @@ def _part_regex(part: str) -> str:
 
 
 def _parameter_count(module: Module) -> int:
-    """How many elements the parameters of a module have, each counted once."""
+    """The number of elements of the parameters of a module, each counted once."""
     found = {id(parameter): parameter for _, part in walk(module) for parameter in part._parameters.values()}
     return sum(parameter.numel() for parameter in found.values() if parameter is not None)
 
@@ -217,14 +220,14 @@ def _selection(model: Module, named: Named, chosen: set[str]) -> Selection:
 
 
 def _picked(model: Module, named: Named, where: Any) -> set[str]:
-    """First paths of what one `where` picks; an error where that is nothing."""
+    """The first paths of the modules that one `where` picks; an error if there are none."""
     if isinstance(where, list | tuple):
         if not where:
             raise SelectionError(f"an empty {type(where).__name__} picks nothing; leave it out to pick every module")
         return set().union(*(_picked(model, named, item) for item in where))
     if isinstance(where, Selection):
         if where.model is not model:
-            raise SelectionError("this Selection is of another model; call select() on the model that you hook")
+            raise SelectionError("this Selection is of another model; call select() on this model")
         return set(where.modules)
 
     if isinstance(where, str) and where == "**":
@@ -252,8 +255,8 @@ def _matcher(where: Any) -> Callable[[str, Module], bool]:
     if callable(where):
         return lambda path, module: bool(where(path, module))
     raise ArgumentTypeError(
-        f"cannot select by {where!r}, a {type(where).__name__}: give a glob such as 'encoder.*', a compiled regex, "
-        "a module class, a module, a predicate (path, module), or a list of these"
+        "where must be a glob such as 'encoder.*', a compiled regex, a module class, a module, a predicate "
+        f"(path, module), or a list of these, not {where!r}"
     )
 
 
@@ -268,9 +271,9 @@ def _nothing_picked(model: Module, named: Named, where: Any) -> str:
         return f"{name} has no module of class {where.__name__}; it has {', '.join(classes)}"
     if isinstance(where, Module):
         this = type(where).__name__
-        return f"this {this} is not a module of {name}; select by path, or put the hook on the model that holds it"
+        return f"this {this} is not a module of {name}; select by path, or pass the model that holds it"
     predicate = getattr(where, "__qualname__", where)
-    return f"the predicate {predicate} holds for none of the {len(named)} modules of {name}"
+    return f"the predicate {predicate} is true for none of the {len(named)} modules of {name}"
 
 
 def _near(pattern: str, every: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Distributed tensors: which part of one this process holds."""
+"""Distributed tensors: the part of one that this process holds."""
 
 import sys
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ PER_RANK = "PerRank()"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one process holds of a distributed tensor (a DTensor).
+    """The part of a distributed tensor (a DTensor) in one process.
 
-    - `shape`: of what it holds; `placement`: for each dimension of the device mesh how the tensor lies along it, as
-      "Shard(0)", "Replicate()", "Partial(sum)"; in a gathered run also "PerRank()", a plain tensor of each rank's own;
-    - `mesh`: how many processes there are in each dimension of the mesh; `ranks`: which they are, row by row;
-    - `place`: where in the mesh this process stands, None where it is not in it.
+    - `shape`: the shape of the part;
+    - `placement`: the placement along each dimension of the device mesh, as "Shard(0)", "Replicate()" or
+      "Partial(sum)"; in a gathered run also "PerRank()", for a plain tensor that differs between ranks;
+    - `mesh`: the number of processes in each dimension of the mesh;
+    - `ranks`: the ranks of these processes, row by row;
+    - `place`: the position of this process in the mesh, None if it is not in it.
     """
 
     shape: tuple[int, ...]
@@ -28,7 +30,7 @@ class Part:
 
 
 def part_of(tensor: Tensor) -> Part | None:
-    """Which part of a distributed tensor is here; None for any other tensor. No process is asked."""
+    """The part of a distributed tensor in this process; None for a plain tensor. It needs no communication."""
     if not is_distributed(tensor):
         return None
     mesh: Any = tensor.device_mesh  # type: ignore[attr-defined]
@@ -43,7 +45,7 @@ def part_of(tensor: Tensor) -> Part | None:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What of a distributed tensor is in this process, without a gradient; any other tensor as it is.
+    """The local tensor of a distributed tensor, without a gradient; a plain tensor unchanged.
 
     >>> import torch
     >>> local_part(torch.ones(2))
@@ -57,8 +59,8 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def copy_of(tensor: Tensor) -> Tensor:
-    """A copy without a gradient. Of a distributed tensor the part here is copied: `clone` would have the processes
-    exchange what is Partial."""
+    """A copy without a gradient. Of a distributed tensor only the local part is copied, since `clone` of a Partial one
+    would communicate."""
     if not is_distributed(tensor):
         return tensor.detach().clone()
     with torch.no_grad():
@@ -76,13 +78,13 @@ def copy_of(tensor: Tensor) -> Tensor:
 
 
 def is_distributed(tensor: Tensor) -> bool:
-    """Whether it is a DTensor. While nobody has imported them there are none."""
+    """Whether a tensor is a DTensor, which it cannot be before torch.distributed.tensor is imported."""
     distributed = None if type(tensor) is Tensor else sys.modules.get("torch.distributed.tensor")
     return distributed is not None and isinstance(tensor, distributed.DTensor)
 
 
 def rank_and_world() -> tuple[int | None, int | None]:
-    """This process' rank and how many there are; None and None where torch.distributed is not initialized."""
+    """The rank and world size of this process; None and None if torch.distributed is not initialized."""
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
         return None, None

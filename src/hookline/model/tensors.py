@@ -1,4 +1,4 @@
-"""The only walker over tensors in nested values: arguments, outputs, gradients."""
+"""Walk over tensors in nested values: arguments, outputs, gradients. No other code does."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +13,11 @@ DEEPEST = 64
 
 
 class Fields(dict[str, Any]):
-    """Named parts of a value that had a class of its own: a named tuple, a dataclass, a `ModelOutput`.
+    """The parts of a recorded named tuple, dataclass or `ModelOutput`, by name.
 
-    It reads by name, by attribute and by position, and knows the name of the class that it stands for. As an attribute
-    a part comes before a method of dict: `.values` of what `torch.max(x, 1)` gave is its values. A part called `type`
-    is read as `["type"]`.
+    Parts are read by name, by attribute and by position; `type` is the name of the original class. As an attribute a
+    part comes before a method of dict: `.values` of a recorded `torch.max(x, 1)` is its values. A part called `type` is
+    read as `["type"]`.
 
     >>> pair = Fields("Pair", {"left": 1, "right": 2})
     >>> pair.left, pair["right"], pair[0]
@@ -48,8 +48,7 @@ class Fields(dict[str, Any]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Opaque:
-    """A value that is neither a tensor, nor a number or text, nor a container that is looked into: its class, without a
-    reference to it."""
+    """A recorded value that is not a tensor, number, text or known container: only the name of its class."""
 
     type: str
 
@@ -61,12 +60,12 @@ PLAIN = (*SCALARS, Opaque)
 
 
 def mirror(value: Any, leaf: Callable[..., Any], *also: Any, kind: type = Tensor, within: tuple[int, ...] = ()) -> Any:
-    """`value` as plain data: its nesting kept, each tensor (or whatever is of `kind`) replaced by `leaf` of it
-    (and of what is `also` given), nothing else of it referred to.
+    """`value` as plain data in the same nesting, with each tensor (or value of `kind`) replaced by `leaf` of it, which
+    also receives the arguments in `also`.
 
-    Lists, tuples and dicts stay what they are; named tuples, structseqs (`torch.max(x, 1)`), `PackedSequence`,
-    dataclasses and `ModelOutput`s become `Fields`; numbers, text and None stay; anything else becomes `Opaque`, as does
-    a value inside itself. `within` is the ids of the containers around the value.
+    Lists, tuples and dicts stay lists, tuples and dicts. Named tuples, structseqs (`torch.max(x, 1)`),
+    `PackedSequence`, dataclasses and `ModelOutput`s become `Fields`. Numbers, text and None stay. Anything else becomes
+    `Opaque`, as does a value inside itself. `within` has the ids of the containers around the value.
 
     >>> import torch
     >>> mirror({"a": (torch.zeros(2), 3), "b": object()}, lambda tensor: tuple(tensor.shape))
@@ -102,16 +101,16 @@ def mirror(value: Any, leaf: Callable[..., Any], *also: Any, kind: type = Tensor
     return Opaque(type(value).__name__)
 
 
-Change: TypeAlias = tuple[Any, Any, Any, Any]  # a container, the key or name of a part, what stood there, what does now
+Change: TypeAlias = tuple[Any, Any, Any, Any]  # a container, the key or name of a part, the old part, the new part
 
 
 def exchange(
     value: Any, other: Callable[[Tensor], Tensor], changes: list[Change], *, within: tuple[int, ...] = ()
 ) -> Any:
-    """`value` with other tensors in the places of its own: tuples are made anew, lists, dicts and dataclasses stay the
-    objects that they are and are changed. `changes` gathers what `exchange_back` undoes.
+    """`value` with each tensor replaced by `other` of it. Tuples are new; lists, dicts and dataclasses are changed in
+    place. `changes` collects the changes for `exchange_back`.
 
-    It looks into what `mirror` looks into, sets apart. What does not let itself be changed stays as it is.
+    It descends into the same values as `mirror`, except for sets. Values that cannot be changed stay as they are.
 
     >>> import torch
     >>> parts, changes = {"a": (torch.ones(2), 3)}, []
@@ -141,7 +140,7 @@ def exchange(
 
 
 def exchange_back(changes: list[Change]) -> None:
-    """Put back what stood in the changed places, where nobody has put something else since."""
+    """Undo the changes of `exchange`, except in places that were changed again since."""
     for container, key, before, part in reversed(changes):
         now = dict(parts_of(container)).get(key)
         if now is part:
@@ -150,7 +149,7 @@ def exchange_back(changes: list[Change]) -> None:
 
 
 def parts_of(value: Any) -> list[tuple[Any, Any]]:
-    """What a container holds, by key, name or place; nothing of what is no container."""
+    """The parts of a container by key, name or index; empty for any other value."""
     if isinstance(value, Mapping):
         return [*value.items()]
     named = _named_parts(value)
@@ -160,12 +159,12 @@ def parts_of(value: Any) -> list[tuple[Any, Any]]:
 
 
 def put_part(container: Any, key: Any, part: Any) -> bool:
-    """Put a part into a container that can be changed; whether it let that be done."""
+    """Set a part of a container; returns whether that was possible."""
     try:
         if isinstance(container, Mapping | list):
             container[key] = part  # type: ignore[index]  # a `ModelOutput` sets its attributes too
         else:
-            object.__setattr__(container, key, part)  # a dataclass, frozen perhaps
+            object.__setattr__(container, key, part)  # a dataclass, which may be frozen
     except (TypeError, AttributeError):
         return False
     return True
@@ -174,7 +173,7 @@ def put_part(container: Any, key: Any, part: Any) -> bool:
 def tuple_like(value: tuple[Any, ...], parts: list[Any]) -> Any:
     """A tuple of the same class, with these parts."""
     kind = type(value)
-    if hasattr(kind, "n_sequence_fields"):  # a structseq, as `torch.max(x, 1)` gives
+    if hasattr(kind, "n_sequence_fields"):  # a structseq, such as the result of `torch.max(x, 1)`
         return kind(parts)
     twin = tuple.__new__(kind, parts)
     if hasattr(value, "__dict__"):
@@ -193,7 +192,7 @@ def tensors(value: Any) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:
 
 
 def leaves(data: Any, *, kind: type) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Every part of mirrored data that is of `kind`, with the keys that lead to it."""
+    """Every part of `kind` in mirrored data, with the keys that lead to it."""
     if isinstance(data, kind):
         yield (), data
     elif isinstance(data, dict):
@@ -205,7 +204,7 @@ def leaves(data: Any, *, kind: type) -> Iterator[tuple[tuple[str | int, ...], An
 
 
 def memory_of(tensor: Tensor) -> int | None:
-    """What tells the memory of a tensor from others'; None where it has none of its own."""
+    """An identifier of the storage of a tensor; None if it has none of its own."""
     try:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse tensor, a wrapper class, a transform's
@@ -213,7 +212,7 @@ def memory_of(tensor: Tensor) -> int | None:
 
 
 def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
-    """The tensors that hold the data of one of a wrapper class, such as a jagged one; of any other, itself."""
+    """The inner tensors of a wrapper class, such as a jagged tensor; for any other tensor, itself."""
     if not is_wrapper_subclass(tensor):
         yield tensor
         return
@@ -224,12 +223,12 @@ def parts_of_wrapped(tensor: Any) -> Iterator[Tensor]:
 
 
 def type_name(value: Any) -> str:
-    """The name of the class that a value has, or that its Fields stand for."""
+    """The name of a value's class, or of the original class of Fields."""
     return value.type if isinstance(value, Fields) else type(value).__name__
 
 
 def _named_parts(value: Any) -> Any:
-    """The (name, part) pairs of a value whose class names its parts; None for any other."""
+    """The (name, part) pairs of a value whose class names its parts; None for any other value."""
     kind = type(value)
     if kind is Fields:
         return dict.items(value)

@@ -9,7 +9,7 @@ from hookline.messages import outside
 
 
 def warn_of_uncalled(named: Iterable[tuple[Module, tuple[str, ...]]], picked: Collection[str]) -> None:
-    """A warning where every module that was picked is one that is never called: somebody wanted to see it at work."""
+    """Warn if every picked module is never called, since its hooks would never run."""
     attentions = [(module, own[0]) for module, own in named if _reads_weights(module)]
     uncalled = {f"{path}.out_proj".removeprefix("."): path for _, path in attentions}
     if not all(path in uncalled for path in picked):
@@ -17,8 +17,8 @@ def warn_of_uncalled(named: Iterable[tuple[Module, tuple[str, ...]]], picked: Co
     path = next(iter(picked))
     around = uncalled[path] or "the model"
     warnings.warn(
-        f"{path} is never called: MultiheadAttention reads its weights and does the rest itself, so that no hook on it "
-        f"fires; take {around} instead",
+        f"{path} is never called: MultiheadAttention only reads its weights, so no hook on it runs; "
+        f"use {around} instead",
         stacklevel=outside()[1],
     )
 

@@ -1,4 +1,4 @@
-"""Modules and parameters that a model holds where PyTorch does not look: in plain lists, dicts and other containers."""
+"""Find modules and parameters that are not registered, in plain lists, dicts and other containers."""
 
 import dataclasses
 from collections import deque
@@ -13,9 +13,9 @@ from torch.nn import Module, Parameter
 
 from hookline.model.paths import paths
 
-MOST_ITEMS = 10_000  # of one attribute that are looked at
+MOST_ITEMS = 10_000  # items of one attribute that are searched
 DEEPEST = 8
-OF_MODULES = frozenset(Module().__dict__)  # where PyTorch keeps what is registered, and hooks
+OF_MODULES = frozenset(Module().__dict__)  # attributes in which PyTorch keeps registered values and hooks
 
 
 NO_CONTAINERS = frozenset((bool, int, float, str, bytes, type(None), type, FunctionType, BuiltinFunctionType))
@@ -23,10 +23,12 @@ NO_CONTAINERS = frozenset((bool, int, float, str, bytes, type(None), type, Funct
 
 @dataclass(frozen=True, slots=True)
 class Unregistered:
-    """A module or a parameter that the model does not know of.
+    """A module or parameter that is not registered in the model.
 
-    - `path`: of the module that holds it; `name`: how it is reached from there, as "layers[0]"; `value`: itself;
-    - `parameters`: the parameters in it that the model does not know.
+    - `path`: the module that holds it;
+    - `name`: the expression that leads to it from there, such as "layers[0]";
+    - `value`: the module or parameter;
+    - `parameters`: the parameters in it that are not registered.
     """
 
     path: str
@@ -36,8 +38,8 @@ class Unregistered:
 
 
 def unregistered(model: Module) -> list[Unregistered]:
-    """What is in lists, dicts, sets, dataclasses and partials among the attributes of a model's modules, and of which
-    the model has not all parameters. A module that holds the model itself is left out.
+    """Find modules and parameters in lists, dicts, sets, dataclasses and partials among the attributes of a model's
+    modules, if they have parameters that are not registered. A module that holds the model itself is left out.
 
     >>> class Stack(Module):
     ...     def __init__(self):
