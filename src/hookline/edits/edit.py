@@ -130,8 +130,10 @@ class apply(Edit):
         """The tensor that the function returns."""
         new = self.function(tensor)
         if not isinstance(new, Tensor):
-            got = "None" if new is None else with_article(type(new).__name__)
-            raise EditError(f"{self} returned {got}; it must return the new tensor")
+            raise EditError(
+                f"{self} returned {'None' if new is None else with_article(type(new).__name__)}; it must return the new "
+                "tensor"
+            )
         return new
 
     def __repr__(self) -> str:
