@@ -131,8 +131,8 @@ class apply(Edit):
         new = self.function(tensor)
         if not isinstance(new, Tensor):
             raise EditError(
-                f"{self} returned {'None' if new is None else with_article(type(new).__name__)}; it must return the new "
-                "tensor"
+                f"{self} returned {'None' if new is None else with_article(type(new).__name__)}; "
+                "it must return the new tensor"
             )
         return new
 

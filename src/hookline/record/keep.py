@@ -21,16 +21,16 @@ from hookline.torch_private import get_tracing_state, is_tracing, set_tracing_st
 Keep: TypeAlias = (
     Literal["shape", "stats", "histogram", "tensor", "copy"] | Callable[[Tensor], Any] | Callable[[Tensor, Call], Any]
 )
-"""What to keep of each tensor: one of these words, which `watch` explains, or a function of the tensor, or of the tensor
-and its Call."""
+"""What to keep of each tensor: one of these words, which `watch` explains, or a function of the tensor, or of the
+tensor and its Call."""
 CHOICES = ("'shape'", "'stats'", "'histogram'", "'tensor'", "'copy'", "a function of the tensor")
 
 
 class Leaf(Protocol):
-    """Makes the TensorInfo of a tensor of a call."""
+    """A function that turns a tensor of a call into a TensorInfo."""
 
     def __call__(self, tensor: Tensor, call: Call | None = None, /) -> TensorInfo:
-        """What is kept of the tensor."""
+        """The record of the tensor."""
         ...
 
 
@@ -58,8 +58,9 @@ def keeper(keep: Keep, pending: Pending, *, name: str = "keep") -> Leaf:
 
 
 def takes_call(keep: Keep, *, name: str = "keep") -> bool:
-    """Whether a `keep` is a function of the tensor and its call; ArgumentTypeError for one that takes neither the
-    tensor alone nor both.
+    """Whether a `keep` is a function of the tensor and its call, not of the tensor alone.
+
+    Raises ArgumentTypeError for a function that takes neither.
 
     >>> takes_call(lambda tensor, call: tensor[0]), takes_call(torch.mean), takes_call("stats")
     (True, False, False)
@@ -68,7 +69,7 @@ def takes_call(keep: Keep, *, name: str = "keep") -> bool:
         return False
     try:
         bind = inspect.signature(keep).bind
-    except (TypeError, ValueError):  # a builtin that does not say
+    except (TypeError, ValueError):  # a builtin without a signature
         return False
     for given in (("tensor",), ("tensor", "call")):
         with suppress(TypeError):
