@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from hookline.tools.summary import summary
     from hookline.tools.sweep import Metric, sweep
 
-ON_DEMAND = {  # what is imported when it is first asked for, so that importing hookline costs little
+ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
     "hookline.checking": (
         "Evidence",
         "Finding",
@@ -122,7 +122,7 @@ ON_DEMAND = {  # what is imported when it is first asked for, so that importing 
 }
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # with this function a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name == "edits":

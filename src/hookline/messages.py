@@ -1,4 +1,4 @@
-"""What messages share: cut lists, names with their article, figures, and where the code outside of this package is."""
+"""Pieces of text that messages share: shortened lists, names with an article, numbers, and the caller's frame."""
 
 import contextlib
 import math
@@ -40,7 +40,7 @@ def either(choices: Sequence[str]) -> str:
 
 
 def wrong_choice(name: str, value: object, choices: Sequence[str]) -> str:
-    """The message of an error about an argument that is none of its choices, which are written as in code.
+    """The message of an error about an argument that is not one of its choices, which are written as in code.
 
     >>> wrong_choice("grads", "inputs", ["True", "False", "'input'"])
     "grads must be True, False or 'input', not 'inputs'"
@@ -58,14 +58,14 @@ def counted(number: int, thing: str) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A number in four digits; nothing where there is none."""
+    """A number with four digits; "" for None."""
     if value is None or math.isnan(value):
         return "" if value is None else "nan"
     return f"{value:.4g}"
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds with three digits or so."""
+    """Seconds as milliseconds with about three digits."""
     value = seconds * 1e3
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
@@ -83,8 +83,8 @@ def engineering(number: float) -> str:
 
 
 def outside() -> tuple[FrameType, int]:
-    """The innermost frame outside of this package and of contextlib, which runs `with` blocks for it; and the
-    `stacklevel` of a warning of whoever asks that is to name it."""
+    """The innermost frame outside this package and contextlib, which runs its `with` blocks; and the `stacklevel` for a
+    warning from the caller that names this frame."""
     frame, level = sys._getframe(1), 1
     while frame.f_code.co_filename.startswith((PACKAGE, CONTEXTLIB)) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1

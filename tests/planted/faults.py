@@ -120,14 +120,14 @@ def log_of_a_negative_number() -> Findings:
 
 @planted("nonfinite-output", "1")
 def log_of_zero() -> Findings:
-    """The logarithm of what a rectifier gave is -Inf, and NaN two layers on."""
+    """The logarithm of a ReLU's output is -Inf, and NaN two layers later."""
     model = nn.Sequential(nn.ReLU(), Applies(torch.log), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4))
     return hookline.check(model, torch.randn(16, 8))
 
 
 @planted("nonfinite-output", "1", also=("alike-rows",))
 def overflow_in_a_half_precision_matmul() -> Findings:
-    """A float16 matrix product leaves the range of the dtype."""
+    """A float16 matrix product overflows."""
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.LayerNorm(8)).half()
     with torch.no_grad():
         model[1].weight.fill_(9e3)
@@ -136,14 +136,14 @@ def overflow_in_a_half_precision_matmul() -> Findings:
 
 @planted("nonfinite-output", "1")
 def division_by_zero_in_a_containers_own_code() -> Findings:
-    """A block divides 0 by 0, after the layer in it."""
+    """A block divides 0 by 0 in its own code, after its layer."""
     model = nn.Sequential(nn.Linear(8, 8), Around(lambda x: (x - x) / (x - x)), nn.Linear(8, 4))
     return hookline.check(model, torch.randn(4, 8))
 
 
 @planted("nonfinite-output", "softmax")
 def a_row_that_is_masked_altogether() -> Findings:
-    """An attention mask of -Inf over a whole row: the softmax gives NaN."""
+    """An attention mask of -Inf over a whole row: the softmax returns NaN."""
 
     class Masked(nn.Module):
         def __init__(self) -> None:
@@ -168,7 +168,7 @@ def weight_norm_of_a_zero_row() -> Findings:
 
 @planted("nonfinite-parameter", "2")
 def a_weight_that_is_nan() -> Findings:
-    """One element of a weight was NaN before anything ran."""
+    """One element of a weight is NaN before the first call."""
     model = perceptron()
     with torch.no_grad():
         model[2].weight[1, 1] = math.nan
@@ -177,7 +177,7 @@ def a_weight_that_is_nan() -> Findings:
 
 @planted("nonfinite-parameter", "0")
 def a_weight_that_a_step_makes_inf() -> Findings:
-    """A learning rate at which the first step leaves float32."""
+    """A learning rate at which the first training step overflows float32."""
     model = perceptron()
     optimizer = SGD(model.parameters(), lr=3e38)
     with hookline.check(model) as findings:
@@ -226,7 +226,7 @@ def the_derivative_of_a_root_at_zero() -> Findings:
 
 @planted("nonfinite-gradient", "1")
 def a_root_at_zero_in_a_containers_own_code() -> Findings:
-    """The same in the code of a block, after the layer in it."""
+    """The same in the own code of a block, after its layer."""
     model = nn.Sequential(nn.Linear(8, 8), Around(lambda x: (x - x.detach()).sqrt()), nn.Linear(8, 4))
     return hookline.check(model, torch.randn(4, 8))
 
@@ -321,13 +321,13 @@ def attention_without_its_scale() -> Findings:
 
 @planted("constant-output", "1")
 def a_softmax_over_one_class() -> Findings:
-    """A softmax over a dimension of one gives 1 whatever comes in."""
+    """A softmax over a dimension of size 1 returns 1 for every input."""
     return hookline.check(nn.Sequential(nn.Linear(8, 1), nn.Softmax(dim=-1)), torch.randn(16, 8))
 
 
 @planted("constant-output", "")
 def a_model_that_ignores_its_input() -> Findings:
-    """Every sample of the batch gets the same, since features are averaged over the batch."""
+    """Every sample of the batch has the same output, since features are averaged over the batch."""
 
     class Averages(nn.Module):
         def __init__(self) -> None:
@@ -345,14 +345,14 @@ def a_model_that_ignores_its_input() -> Findings:
 
 @planted("vanishing-gradient", "0", also=("constant-output",))
 def a_deep_network_of_sigmoids() -> Findings:
-    """Twelve layers with a sigmoid each: a fourth of the gradient passes each, at best."""
+    """Twelve layers with a sigmoid each: each passes at most a fourth of the gradient."""
     model = nn.Sequential(*(layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Sigmoid())))
     return hookline.check(model, torch.randn(8, 16))
 
 
 @planted("exploding-gradient", "cell", also=("exploding-activation",))
 def a_recurrent_network_that_explodes() -> Findings:
-    """A recurrent weight with a norm far above 1, over 24 steps."""
+    """A recurrent weight with a norm far above 1, over 24 time steps."""
 
     class Recurrent(nn.Module):
         def __init__(self) -> None:
@@ -396,14 +396,14 @@ def a_deep_network_with_weights_too_large() -> Findings:
 
 @planted("no-gradient", "branch")
 def a_detached_branch() -> Findings:
-    """What a branch gives is detached before it is added."""
+    """The output of a branch is detached before it is added."""
     model = Branches(lambda self, x: self.head(x) + self.last(self.branch(x).detach()))
     return hookline.check(model, torch.randn(8, 8))
 
 
 @planted("no-gradient", "branch")
 def a_branch_without_gradients() -> Findings:
-    """A branch runs under torch.no_grad(), and its parameters ask for gradients."""
+    """A branch runs under torch.no_grad(), and its parameters require gradients."""
 
     def join(self: Any, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -415,7 +415,7 @@ def a_branch_without_gradients() -> Findings:
 
 @planted("no-gradient", "branch")
 def an_output_that_the_loss_leaves_out() -> Findings:
-    """A branch is called, and nothing that the loss is made of depends on it."""
+    """A branch is called, but the loss does not depend on it."""
 
     def join(self: Any, x: Tensor) -> Tensor:
         self.branch(x)
@@ -426,13 +426,13 @@ def an_output_that_the_loss_leaves_out() -> Findings:
 
 @planted("no-gradient", "")
 def a_model_whose_output_is_detached() -> Findings:
-    """The model detaches what it gives, so that nothing of it can be trained."""
+    """The model detaches its output, so that it cannot be trained."""
     return hookline.check(nn.Sequential(perceptron(), Applies(Tensor.detach)), torch.randn(8, 8))
 
 
 @planted("no-gradient", "1")
 def a_weight_that_a_layer_does_not_use() -> Findings:
-    """A layer holds a second weight, and its forward uses the first alone."""
+    """A layer has a second weight, but its forward uses only the first."""
 
     class Forgets(nn.Linear):
         def __init__(self) -> None:
@@ -444,7 +444,7 @@ def a_weight_that_a_layer_does_not_use() -> Findings:
 
 @planted("frozen-parameter", "2")
 def a_layer_that_was_left_frozen() -> Findings:
-    """One of five layers alike asks for no gradient; those before and after it do."""
+    """One of five equal layers requires no gradient; those before and after it do."""
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
     model[2].weight.requires_grad_(False)
     return hookline.check(model, torch.randn(8, 8))
@@ -468,7 +468,7 @@ def training_in_evaluation_mode() -> Findings:
 
 @planted("wrong-mode", "1")
 def batch_norm_in_training_inside_of_evaluation() -> Findings:
-    """A batch norm was put back to training in a model that is in evaluation."""
+    """A batch norm was set to train mode in a model in eval mode."""
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Linear(16, 4)).eval()
     model[1].train()
     return hookline.check(model, torch.randn(8, 8))
@@ -529,20 +529,20 @@ def batch_norm_of_one_sample() -> Findings:
 
 @planted("one-value-norm", "1")
 def layer_norm_of_one_feature() -> Findings:
-    """A layer norm over a dimension of one gives its bias whatever comes in."""
+    """A layer norm over a dimension of size 1 returns its bias for every input."""
     return hookline.check(nn.Sequential(nn.Linear(8, 1), nn.LayerNorm(1)), torch.randn(16, 8))
 
 
 @planted("one-value-norm", "1")
 def group_norm_of_one_pixel() -> Findings:
-    """A group norm with as many groups as channels, on pictures of one pixel."""
+    """A group norm with as many groups as channels, on images of one pixel."""
     model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.GroupNorm(4, 4), nn.Flatten(), nn.Linear(4, 2))
     return hookline.check(model, torch.randn(4, 3, 8, 8))
 
 
 @planted("dtype-changed", "1")
 def float64_from_numpy() -> Findings:
-    """A module multiplies by a float64 tensor, as numpy gives them."""
+    """A module multiplies by a float64 tensor, as numpy creates them."""
     scale = torch.linspace(0, 1, 8, dtype=torch.float64)
     return hookline.check(nn.Sequential(nn.Linear(8, 8), Applies(lambda x: x * scale)), torch.randn(4, 8))
 
@@ -555,7 +555,7 @@ def a_cast_to_half_precision() -> Findings:
 
 @planted("device-changed", "1", also=("no-gradient",))
 def a_tensor_on_another_device() -> Findings:
-    """A module gives a tensor on a device that nothing else is on (the meta device, which every machine has)."""
+    """A module returns a tensor on a device that nothing else is on (the meta device, which every machine has)."""
     model = nn.Sequential(nn.Linear(8, 8), Applies(lambda x: torch.zeros(len(x), 8, device="meta")))
     with hookline.check(model) as findings:
         model(torch.randn(4, 8))
@@ -564,7 +564,7 @@ def a_tensor_on_another_device() -> Findings:
 
 @planted("raised", "1.linear")
 def a_shape_that_does_not_fit() -> Findings:
-    """A layer is given eight features and takes nine."""
+    """A layer receives eight features and expects nine."""
     model = nn.Sequential(nn.Linear(8, 8), Around(torch.tanh))
     model[1].linear = nn.Linear(9, 8)
     return hookline.check(model, torch.randn(4, 8))
@@ -582,7 +582,7 @@ def a_learning_rate_that_is_too_large() -> Findings:
 
 @planted("unchanged-weight", "")
 def an_optimizer_of_a_copy() -> Findings:
-    """The optimizer was made of a copy of the model."""
+    """The optimizer was created for a copy of the model."""
     model = perceptron()
     twin = copy.deepcopy(model)
     return trained(model, SGD(twin.parameters(), lr=0.1))
@@ -590,7 +590,7 @@ def an_optimizer_of_a_copy() -> Findings:
 
 @planted("unchanged-weight", "2")
 def an_optimizer_that_misses_a_layer() -> Findings:
-    """The optimizer was made before the last layer was replaced."""
+    """The optimizer was created before the last layer was replaced."""
     model = perceptron()
     optimizer = SGD(model.parameters(), lr=0.1)
     model[2] = nn.Linear(16, 4)
@@ -606,7 +606,7 @@ def a_learning_rate_of_zero() -> Findings:
 
 @planted("unchanged-weight", "0")
 def steps_that_are_lost_in_rounding() -> Findings:
-    """bfloat16 weights and a learning rate so small that no weight moves."""
+    """bfloat16 weights and a learning rate so small that no weight changes."""
     model = perceptron().bfloat16()
     optimizer = SGD(model.parameters(), lr=1e-7)
     with hookline.check(model) as findings:
@@ -632,7 +632,7 @@ def a_backward_pass_that_was_forgotten() -> Findings:
 
 @planted("unchanged-weight", "")
 def a_loss_that_is_detached_from_the_model() -> Findings:
-    """What the model gave is detached before the loss, and asked for a gradient again."""
+    """The output is detached before the loss, and set to require a gradient again."""
     model = perceptron()
     optimizer = SGD(model.parameters(), lr=0.1)
     with hookline.check(model) as findings:
@@ -657,7 +657,7 @@ def a_step_that_was_forgotten() -> Findings:
 
 @planted("changed-in-place", "1", also=("raised",))
 def an_output_changed_in_place() -> Findings:
-    """What a sigmoid gave is added to in place, and its backward needs it."""
+    """The output of a sigmoid is changed in place, and its backward needs it."""
 
     def add(x: Tensor) -> Tensor:
         x += 1
@@ -698,14 +698,14 @@ def classified(model: nn.Module, optimizer: torch.optim.Optimizer, *, count: int
 
 @planted("no-zero-grad", "")
 def gradients_that_are_never_set_to_zero() -> Findings:
-    """optimizer.zero_grad() was forgotten: each step is made of all gradients so far"""
+    """optimizer.zero_grad() was forgotten: each step uses the sum of all gradients so far"""
     model = perceptron()
     return classified(model, SGD(model.parameters(), lr=0.01), zero=False)
 
 
 @planted("unregistered", "")
 def layers_in_a_plain_list() -> Findings:
-    """Layers stand in a Python list, so that no optimizer is given their parameters"""
+    """Layers are in a Python list, so that no optimizer has their parameters"""
 
     class Stack(nn.Module):
         def __init__(self) -> None:
@@ -723,7 +723,7 @@ def layers_in_a_plain_list() -> Findings:
 
 @planted("unregistered", "0")
 def parameters_in_a_plain_dict() -> Findings:
-    """Parameters stand in a Python dict"""
+    """Parameters are in a Python dict"""
 
     class Scaled(nn.Module):
         def __init__(self) -> None:
@@ -742,7 +742,7 @@ def with_softmax() -> nn.Sequential:
 
 @planted("loss-of-probabilities", "3")
 def a_softmax_before_the_cross_entropy() -> Findings:
-    """The model ends in a softmax, and the loss given to the check is a cross entropy, which has its own"""
+    """The model ends in a softmax, and the loss passed to the check is a cross entropy, which has its own"""
     labels = torch.randint(4, (16,))
     loss = lambda output: nn.functional.cross_entropy(output, labels)  # noqa: E731
     return hookline.check(with_softmax(), torch.randn(16, 8), loss=loss)
@@ -750,7 +750,7 @@ def a_softmax_before_the_cross_entropy() -> Findings:
 
 @planted("loss-of-probabilities", "3")
 def a_softmax_before_the_cross_entropy_of_a_training_loop() -> Findings:
-    """The same in a training loop, where the loss is seen by its gradient alone"""
+    """The same in a training loop, where only the gradient of the loss is seen"""
     model = with_softmax()
     return classified(model, SGD(model.parameters(), lr=0.01))
 
@@ -767,7 +767,7 @@ def a_frozen_trunk_whose_statistics_move() -> Findings:
 
 @planted("random-in-evaluation", "0")
 def a_dropout_that_does_not_know_the_mode() -> Findings:
-    """F.dropout without training=self.training drops in evaluation too"""
+    """F.dropout without training=self.training drops in eval mode too"""
 
     class Drops(nn.Module):
         def __init__(self) -> None:
@@ -782,7 +782,7 @@ def a_dropout_that_does_not_know_the_mode() -> Findings:
 
 @planted("exploding-activation", "rnn", also=("exploding-gradient",))
 def a_recurrent_layer_that_explodes_forward() -> Findings:
-    """A recurrent layer with a rectifier and a recurrent weight of twice the identity, over 60 steps"""
+    """A recurrent layer with a ReLU and a recurrent weight of twice the identity, over 60 time steps"""
     model = last_step_of(nn.RNN(8, 16, nonlinearity="relu", batch_first=True), gain=2.0)
     return hookline.check(model, torch.randn(4, 60, 8), loss=lambda output: output.square().mean())
 
@@ -844,7 +844,7 @@ def a_schedule_that_ends_too_early() -> Findings:
 
 @planted("lost-updates", "0")
 def bfloat16_weights_that_barely_move() -> Findings:
-    """bfloat16 weights and a small learning rate: few of the elements move at all"""
+    """bfloat16 weights and a small learning rate: few of the elements change at all"""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(8, 256), nn.GELU(), nn.Linear(256, 4)).bfloat16()
     optimizer = SGD(model.parameters(), lr=2e-3)
@@ -873,7 +873,7 @@ def a_constant_initialization() -> Findings:
 
 @planted("dead-units", "first")
 def dead_units_behind_a_function() -> Findings:
-    """A bias of -100 before torch.relu, which is no module"""
+    """A bias of -100 before torch.relu, which is not a module"""
 
     class Functional(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The tables of docs/explain/check.md, made by running what they tell of: `PYTHONPATH=src:tests python -m planted.table`."""
+"""The tables of docs/explain/check.md, made by running what they show: `PYTHONPATH=src:tests python -m planted.table`."""
 
 import re
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def hits() -> str:
     """Every planted fault, and what was found of it."""
     rows = [_hit(fault) for fault in FAULTS]
     found = sum(row[3] == "yes" for row in rows)
-    return _table(("planted", "rule", "module", "found", "also told of"), rows) + (
+    return _table(("planted", "rule", "module", "found", "also reported"), rows) + (
         f"\n\n{found} of {len(rows)} are found, by rule and module."
     )
 
@@ -48,8 +48,8 @@ def false_alarms() -> str:
     with expected(()):
         runs = [run().found for run in HEALTHY.values()]
     rows = [
-        _count(f"{len(HEALTHY_MODELS)} models of tests/zoo, in training and in evaluation", models),
-        _count("training runs that look like a fault from some side (tests/planted/healthy.py)", runs),
+        _count(f"{len(HEALTHY_MODELS)} models of tests/zoo, in train and in eval mode", models),
+        _count("training runs that resemble a fault (tests/planted/healthy.py)", runs),
     ]
     return _table(("healthy", "checks", "errors", "warnings", "notes"), rows)
 

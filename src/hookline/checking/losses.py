@@ -1,4 +1,4 @@
-"""The rule on losses that take logits and are given probabilities."""
+"""The rule on losses that take logits but receive probabilities."""
 
 from collections.abc import Iterator
 

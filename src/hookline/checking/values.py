@@ -177,7 +177,7 @@ def _spots(evidence: Evidence, call: CallRecord, part: int | str) -> str:
 
 
 def _first_broken_pass(run: Run) -> tuple[int, list[CallRecord]]:
-    """The number and calls of the first outermost call with NaN or Inf in an output; no calls where there is none."""
+    """The number and calls of the first outermost call with NaN or Inf in an output; no calls without any."""
     for number, calls in enumerate(passes(run)):
         if any(broken(info) for call in calls for info in call.outputs):
             return number, calls

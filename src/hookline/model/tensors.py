@@ -88,7 +88,7 @@ def mirror(value: Any, leaf: Callable[..., Any], *also: Any, kind: type = Tensor
     try:
         named = _named_parts(value)
         items = [*value.items()] if named is None and isinstance(value, Mapping) else None
-    except Exception:  # a class of the user's that does not let itself be looked into
+    except Exception:  # a user's class that cannot be inspected
         return Opaque(type(value).__name__)
     if named is not None:
         return Fields(type_name(value), {name: inside(part) for name, part in named})
@@ -126,7 +126,7 @@ def exchange(
         return value
     try:
         old = parts_of(value)
-    except Exception:  # a class of the user's that does not let itself be looked into
+    except Exception:  # a user's class that cannot be inspected
         return value
     around = (*within, id(value))
     new = [exchange(part, other, changes, within=around) for _, part in old]

@@ -101,5 +101,5 @@ def _items(value: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.keywords[{key!r}]", part) for key, part in value.keywords.items())
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from ((f"{name}.{each.name}", getattr(value, each.name, None)) for each in dataclasses.fields(value))
-    except Exception:  # a class of the user's that does not let itself be looked into
+    except Exception:  # a user's class that cannot be inspected
         return

@@ -1,4 +1,4 @@
-"""The one door to PyTorch's private names.
+"""The only place that imports PyTorch's private names.
 
 Each line ends with a PyTorch release that had the name ("2.6" means 2.6 or earlier, "2.12" that 2.6 did not have it)
 and with what hookline uses it for. The names that load PyTorch's compiler are in `torch_private.compiler`. Tests assert
@@ -18,7 +18,7 @@ from torch._C._autograd import _top_saved_tensors_default_hooks as saved_tensor_
 from torch._C._dynamo.eval_frame import _FrameAction as FrameAction  # 2.12: has dynamo leave a frame alone
 from torch._C._dynamo.eval_frame import _FrameExecStrategy as FrameExecStrategy  # 2.12: and what it calls
 from torch._C._dynamo.eval_frame import set_code_exec_strategy as set_code_exec_strategy  # 2.12: of a code object
-from torch._C._functorch import TransformType as TransformType  # 2.6: recognises torch.vmap
+from torch._C._functorch import TransformType as TransformType  # 2.6: recognizes torch.vmap
 from torch._C._functorch import get_interpreter_stack as get_interpreter_stack  # 2.6: the torch.func transforms
 from torch._C._functorch import is_functorch_wrapped_tensor as is_functorch_wrapped_tensor  # 2.6: no values to read
 from torch._C._functorch import peek_interpreter_stack as peek_interpreter_stack  # 2.6: the innermost of them
