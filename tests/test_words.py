@@ -1,21 +1,37 @@
 """The worst of stilted language does not come back: words and phrases that no text of the project uses."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 INSTEAD = {  # what is not written: what is
+    "as far as is known": "as far as known",
+    "as it should be": "correct, valid",
+    "before anything ran": "before the first call",
+    "cannot be told": "is unknown",
+    "costliest": "the most expensive",
+    "dearest": "the most expensive",
+    "gives back": "returns",
     "inside of": "inside",
+    "is no edit": "is not an edit",
+    "is no glob": "is not a glob",
     "let go of": "drop, remove, forget",
     "lets go of": "drops, removes, forgets",
-    "dearest": "the most expensive",
-    "costliest": "the most expensive",
+    "lets itself": "can be",
     "makes the difference": "is the culprit",
     "MAKES IT": "CULPRIT",
-    "is told of": "is recorded, is reported",
+    "next to nothing": "almost nothing",
+    "puts back": "restores",
     "takes back": "undoes, removes",
+    "takes off": "removes",
+    "to be looked at": "to look at",
+    "told of": "recorded, reported",
+    "went on by": "advanced by",
+    "what it gave": "its output",
 }
 TEXTS = sorted(
     path
@@ -42,6 +58,36 @@ def found_in(text: str) -> list[str]:
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_text_uses_plain_words(path: Path) -> None:
     assert {phrase: INSTEAD[phrase] for phrase in found_in(path.read_text())} == {}
+
+
+def messages_of(tree: ast.AST) -> Iterator[str]:
+    """The texts in a program that are not docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+WRONG_CHOICE = re.compile(r"\bis not known[;:] it is\b|=\.\.\. is not known\b")
+
+
+def test_wrong_choices_are_worded_the_same_way() -> None:
+    sources = sorted((ROOT / "src").rglob("*.py"))
+    texts = [(path.name, text) for path in sources for text in messages_of(ast.parse(path.read_text()))]
+
+    assert [each for each in texts if WRONG_CHOICE.search(each[1])] == []
+    assert ("messages.py", "... must be ..., not ...") in texts
+
+
+def test_message_of_the_old_form_is_found() -> None:
+    program = 'raise ValueError(f"keep={keep!r} is not known; it is {choices}")'
+    assert [text for text in messages_of(ast.parse(program)) if WRONG_CHOICE.search(text)]
 
 
 def test_phrase_over_a_line_break_is_found() -> None:

@@ -12,7 +12,7 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def few(names: Sequence[str], most: int = 5) -> str:
-    """The first of these, and how many more there are.
+    """The first names, and how many more there are.
 
     >>> few(["a", "b", "c"], most=2)
     'a, b and 1 more'
