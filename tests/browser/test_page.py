@@ -172,7 +172,7 @@ def test_details_show_figures_and_a_histogram_of_each_tensor_and_gradient(opened
     assert page.locator("#details .histogram").count() == 3  # of the output, its gradient, and that of the input
 
 
-def test_a_call_that_checkpointing_made_again_says_so_in_its_row_as_in_the_terminal(opened: Any) -> None:
+def test_row_of_a_recomputed_call_says_so(opened: Any) -> None:
     run = checkpointed()
 
     rows = opened(run).locator(f"{ROWS} .cell.name").all_text_contents()
@@ -303,7 +303,7 @@ def test_details_that_are_scrolled_are_reached_by_tab(opened: Any, run: hookline
     assert page.evaluate("document.activeElement.id") == "details"
 
 
-def test_a_call_that_goes_out_of_sight_leaves_the_choice_to_the_one_around_it(opened: Any, run: hookline.Run) -> None:
+def test_hidden_call_passes_the_choice_to_the_call_around_it(opened: Any, run: hookline.Run) -> None:
     page = opened(run, hash="#call-3")
     assert chosen(page) != "(the model)"
 

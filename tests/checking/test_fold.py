@@ -49,7 +49,7 @@ def test_parameters_that_one_step_spoiled_are_one_finding() -> None:
     assert found.rule in ("nonfinite-parameter", "nonfinite-gradient")
 
 
-def test_parameter_whose_own_gradient_is_bad_is_named_before_what_the_step_makes_of_it() -> None:
+def test_bad_gradient_of_a_parameter_comes_before_its_consequences() -> None:
     class Rooted(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -58,7 +58,7 @@ def test_parts_of_other_ranges_have_no_histogram_together(gathered):
     assert up["stats"]["histogram"] is None
 
 
-def test_batches_of_each_rank_are_marked_and_their_figures_are_of_all_elements(gathered):
+def test_batches_of_the_ranks_are_marked_and_measured_together(gathered):
     up = next(call for call in gathered["ddp"]["calls"] if call["path"] == "blocks.0.up")
     assert (up["shape"], up["placement"], up["stats"]["count"]) == ([6, 10], ["PerRank()"], 120)
 

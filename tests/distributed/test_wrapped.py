@@ -17,7 +17,7 @@ def test_the_losses_are_bit_for_bit_those_without_a_watch(trainings, way, when):
 
 @each_way
 @each_time
-def test_every_call_of_every_step_is_recorded_under_the_path_of_the_bare_model(trainings, way, when):
+def test_calls_have_the_paths_of_the_bare_model(trainings, way, when):
     for own in trainings:
         assert [call["path"] for call in own[way][when]["calls"]] == 3 * PATHS
 

@@ -111,7 +111,7 @@ def test_generations_of_one_step_are_each_step_0():
     assert edited(model, lambda: [generate(model, 4, steps=1) for _ in range(3)], 0) == [0, 1, 2]
 
 
-def test_generations_of_one_step_from_one_token_without_a_cache_are_each_step_0():
+def test_one_step_generations_without_a_cache_are_step_0():
     model = t5()
     assert edited(model, lambda: [generate(model, 4, steps=1, use_cache=False) for _ in range(3)], 0) == [0, 1, 2]
 

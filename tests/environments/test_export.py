@@ -168,7 +168,7 @@ def test_make_fx_gives_the_same_graph(model, grads):
     assert watched.code == plain.code
 
 
-def test_with_gradients_of_inputs_make_fx_records_the_aliases_and_computes_the_same(model):
+def test_make_fx_records_the_aliases_of_input_gradients(model):
     plain = make_fx(model)(X)
     with hookline.watch(model, grads="input"):
         watched = make_fx(model)(X)

@@ -195,7 +195,7 @@ EXACTLY = {
     ],
     ids=["select", "watch", "on"],
 )
-def test_picking_exactly_the_out_proj_of_an_attention_warns_that_it_cannot_fire(where, pick):
+def test_selecting_only_out_proj_of_an_attention_warns(where, pick):
     model = nn.TransformerEncoderLayer(8, 2, 16)
     with pytest.warns(UserWarning, match=r"self_attn\.out_proj is never called: .*; use self_attn instead") as caught:
         pick(model, where(model))

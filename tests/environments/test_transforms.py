@@ -60,7 +60,7 @@ def test_vmap_of_a_watched_model_gives_the_same_bits(model, grads):
         assert torch.equal(torch.vmap(model)(X), plain)
 
 
-def test_inside_of_vmap_a_tensor_is_recorded_as_one_sample_without_statistics(model):
+def test_inside_vmap_a_tensor_is_one_sample_without_statistics(model):
     with hookline.watch(model) as run:
         torch.vmap(model)(X)
     assert (run["0"].output.shape, run["0"].output.stats) == ((8,), None)
@@ -83,7 +83,7 @@ def test_grad_records_the_gradients_that_arrive(model):
     assert all(call.output.grad is not None for call in run)
 
 
-def test_a_tensor_that_was_kept_inside_of_a_transform_is_not_saved_and_the_error_says_why(model, tmp_path):
+def test_tensor_kept_inside_a_transform_cannot_be_saved(model, tmp_path):
     with hookline.watch(model, keep="copy") as run:
         torch.vmap(model)(X)
     with pytest.raises(hookline.StoreError, match=r"this is one of a transform of torch\.func"):

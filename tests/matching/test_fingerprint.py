@@ -102,9 +102,7 @@ def test_what_is_finite_beside_infinity_counts(keep: object) -> None:
 
 @pytest.mark.parametrize("keep", ["copy", "stats", fingerprint], ids=["copy", "stats", "fingerprint"])
 @pytest.mark.parametrize("tensor", [torch.full((300,), math.nan), torch.zeros(0)], ids=["NaN", "empty"])
-def test_two_without_a_finite_element_are_identical_and_have_no_figures_whatever_is_kept(
-    keep: object, tensor: Tensor
-) -> None:
+def test_equal_tensors_without_finite_elements_have_no_figures(keep: object, tensor: Tensor) -> None:
     found = compare_infos(*(keeper(keep, Pending())(each) for each in (tensor, tensor.clone())))
 
     assert (found.differs, found.identical) == (False, True)
@@ -128,7 +126,7 @@ def test_it_is_small_and_its_size_is_fixed() -> None:
     assert int(places.max()) < 10**6
 
 
-def test_a_difference_that_samples_do_not_show_is_seen_by_the_moments_or_the_digest() -> None:
+def test_moments_and_digest_show_what_samples_miss() -> None:
     tensor = torch.randn(10_000)
     place = next(each for each in range(10_000) if each not in positions(10_000, tensor.device).tolist())
     large, small = tensor.clone(), tensor.clone()

@@ -138,7 +138,7 @@ def test_a_mapping_counts_before_the_places() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the second wraps", "the first wraps"])
-def test_a_model_that_a_list_of_modules_wraps_is_compared_with_what_is_wrapped(first: bool) -> None:
+def test_model_wrapped_in_a_list_is_compared_with_the_bare_one(first: bool) -> None:
     model = nn.Sequential(*layers(2), nn.ReLU())
     wrapped = nn.Sequential(nn.Identity(), copy.deepcopy(model))
     other = copy.deepcopy(wrapped)

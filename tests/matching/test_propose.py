@@ -34,7 +34,7 @@ def branches() -> tuple[Branches, Branches]:
     return Branches(nn.Linear(8, 8), a=a, b=b, c=c), copy.deepcopy(Branches(nn.Linear(8, 8), z=c, x=a, y=b))
 
 
-def test_weights_tell_apart_what_is_called_in_another_order_and_gave_other_values() -> None:
+def test_weights_match_modules_called_in_another_order() -> None:
     assert hookline.diff(*branches(), X).proposed == {"a": "x", "b": "y", "c": "z"}
 
 

@@ -113,7 +113,7 @@ def figures_of(found: Difference) -> list[float]:
 
 
 @pytest.mark.parametrize("pair", NOTHING_FINITE.values(), ids=NOTHING_FINITE)
-def test_where_nothing_is_finite_two_that_are_equal_do_not_differ_and_have_no_figures(
+def test_equal_tensors_without_finite_elements_do_not_differ(
     pair: tuple[Tensor, Tensor],
 ) -> None:
     found = compare(*pair)
@@ -124,7 +124,7 @@ def test_where_nothing_is_finite_two_that_are_equal_do_not_differ_and_have_no_fi
 
 
 @pytest.mark.parametrize("pair", ON_ONE_SIDE.values(), ids=ON_ONE_SIDE)
-def test_where_nothing_is_finite_in_both_two_that_are_not_equal_differ_and_have_no_figures(
+def test_unequal_tensors_without_finite_pairs_have_no_figures(
     pair: tuple[Tensor, Tensor],
 ) -> None:
     found = compare(*pair)
@@ -141,7 +141,7 @@ def test_one_finite_element_is_enough_to_have_figures_wherever_it_is() -> None:
     assert figures_of(compare(a, a.clone())) == [0.0, 0.0, 0.0, 1.0, math.inf, 0.0]
 
 
-def test_infinite_in_both_and_one_finite_element_have_the_figures_of_that_element() -> None:
+def test_figures_are_of_the_one_finite_element() -> None:
     a = torch.tensor([math.inf] * 5 + [1.0])
 
     assert figures_of(compare(a, a.clone())) == [0.0, 0.0, 0.0, 1.0, math.inf, 0.0]

@@ -114,7 +114,7 @@ def test_a_module_that_contains_itself_is_entered_once() -> None:
     assert dict(paths(model))[model] == ("", "me")
 
 
-def test_two_modules_that_contain_each_other_are_entered_once_on_each_way_down() -> None:
+def test_modules_that_contain_each_other_are_entered_once_per_path() -> None:
     left, right = nn.Module(), nn.Module()
     left.right, right.left = right, left
 

@@ -109,7 +109,7 @@ def test_a_set_that_is_no_set_is_a_selection_error_that_shows_the_glob(model: Mo
         select(model, "layer.[9-0]")
 
 
-def test_what_is_special_in_a_set_of_a_regular_expression_is_plain_in_a_set_of_a_glob() -> None:
+def test_regex_characters_are_plain_in_a_set_of_a_glob() -> None:
     model = nn.ModuleDict({name: nn.ReLU() for name in ("^", "0", "!", "[", "\\", "d")})
 
     assert select(model, "[^]").paths == ["^"]

@@ -240,7 +240,7 @@ def test_a_list_that_contains_itself_is_opaque_in_itself() -> None:
     assert shapes(own) == ["shape (1,)", Opaque("list"), Opaque("list")]
 
 
-def test_nodes_that_refer_to_each_other_are_looked_into_once_on_each_way_down() -> None:
+def test_nodes_that_refer_to_each_other_are_visited_once_per_path() -> None:
     root = Node(ONE)
     root.children += [Node(TWO, root) for _ in range(3)]
 

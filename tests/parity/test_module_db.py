@@ -106,8 +106,6 @@ def test_under_install_hooks_of_pytorchs_api_change_what_they_change_without(inf
 
 @modes
 @cases
-def test_with_backward_steps_a_module_gives_the_same_and_gradients_that_are_as_close_as_sums_in_another_order(
-    info, training
-):
+def test_with_backward_hooks_only_the_order_of_sums_differs(info, training):
     close = lambda left, right: left.shape == right.shape and torch.allclose(left, right, rtol=1e-4, atol=1e-5)
     assert_same(outcomes(info, training, hooked=backward_steps), outcomes(info, training), close)

@@ -66,7 +66,7 @@ def test_what_a_count_fails_on_does_not_hide_the_models_own_error():
     assert caught.value.__context__ is None
 
 
-def test_flops_are_not_known_of_a_model_that_calls_modules_in_threads_of_its_own():
+def test_flops_are_unknown_for_modules_called_in_other_threads():
     class Threaded(Uncountable):
         def forward(self, x):
             with ThreadPoolExecutor(1) as pool:

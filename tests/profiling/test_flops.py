@@ -135,7 +135,7 @@ def test_a_model_without_fused_operations_has_what_pytorchs_counter_says(model, 
     assert ours(program) == pytorchs(program)
 
 
-def test_a_profile_finds_the_flops_of_an_lstm_and_of_attention_in_their_modules():
+def test_profile_counts_flops_of_lstm_and_attention():
     class Reader(nn.Module):
         def __init__(self):
             super().__init__()

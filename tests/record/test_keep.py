@@ -297,7 +297,7 @@ def test_a_run_knows_how_it_was_kept() -> None:
     assert (run.settings["inputs"], run.settings["grads"]) == ("copy", True)
 
 
-def test_what_a_keep_function_raises_ends_the_call_and_the_model_is_left_clean() -> None:
+def test_error_in_a_keep_function_ends_the_call_and_leaves_no_hook() -> None:
     def broken(tensor: Tensor) -> None:
         raise ZeroDivisionError("of the function")
 

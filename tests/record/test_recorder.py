@@ -186,7 +186,7 @@ def places(run: Run) -> list[tuple[str, int]]:
     return [(call.path, call.index) for call in run]
 
 
-def test_a_module_that_had_hooks_before_is_recorded_by_the_path_and_the_count_of_the_run() -> None:
+def test_module_hooked_before_has_path_and_count_of_the_run() -> None:
     model = network()
     with hookline.on(model[1], "1", before=lambda call: None):
         model(torch.ones(1, 4))
@@ -710,7 +710,7 @@ def test_watching_with_every_keep_gives_the_same_elements() -> None:
         assert all(torch.equal(left, right) for left, right in zip(bare, watched, strict=True))
 
 
-def test_a_parameter_that_a_module_gives_gets_the_gradient_of_its_own_call_and_keeps_no_hook():
+def test_returned_parameter_has_its_calls_gradient_and_no_hook():
     class Gives(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -766,7 +766,7 @@ def test_a_function_mode_of_the_callers_sees_nothing_of_the_watch():
         assert count() == plain
 
 
-def test_a_value_that_does_not_let_itself_be_looked_into_is_recorded_by_its_class():
+def test_value_that_cannot_be_inspected_is_recorded_by_class():
     class Secret(dict):
         def items(self):
             raise RuntimeError("no")
@@ -791,7 +791,7 @@ def test_a_failing_keep_function_is_blamed_on_the_line_that_watches():
     assert f"added at {__file__}" in caught.value.__notes__[0]
 
 
-def test_a_container_that_gives_on_its_childs_output_puts_no_second_hook_on_it():
+def test_container_adds_no_second_hook_to_its_childs_output():
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
     with hookline.watch(module, grads=True) as run:
         output = module(torch.ones(1, 2))

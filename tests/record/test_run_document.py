@@ -245,7 +245,7 @@ def test_a_kept_tensor_comes_back_with_every_bit(keep: str, dtype: torch.dtype, 
     assert torch.equal(loaded.value, tensor)
 
 
-def test_one_tensor_kept_by_several_calls_is_stored_once_and_comes_back_as_one(tmp_path: Path) -> None:
+def test_tensor_kept_by_several_calls_is_stored_once(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Sequential(nn.Tanh()))
     with hookline.watch(model, keep="tensor") as run:
         model(torch.ones(2))
@@ -324,7 +324,7 @@ def test_saving_names_the_call_whose_tensor_was_changed_since(tmp_path: Path) ->
         run.save(tmp_path / "run")
 
 
-def test_saving_names_the_model_where_it_is_its_tensor_that_was_changed_since(tmp_path: Path) -> None:
+def test_saving_names_the_model_whose_tensor_was_changed(tmp_path: Path) -> None:
     model = nn.Linear(2, 2).requires_grad_(False)
     with hookline.watch(model, keep="tensor") as run:
         model(torch.ones(2)).add_(1)

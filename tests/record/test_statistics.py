@@ -86,9 +86,7 @@ def test_the_figures_are_those_of_float64_arithmetic(dtype: torch.dtype, array: 
 @pytest.mark.parametrize("dtype", DIGITS, ids=str)
 @given(array=arrays(math.nan, math.inf, -math.inf))
 @settings(max_examples=60, deadline=None)
-def test_nan_and_inf_are_counted_and_do_to_the_figures_what_they_do_in_float64(
-    dtype: torch.dtype, array: np.ndarray
-) -> None:
+def test_nan_and_inf_are_counted_with_the_figures_of_float64(dtype: torch.dtype, array: np.ndarray) -> None:
     tensor = torch.from_numpy(array).to(dtype)
 
     assert_close(at_once(tensor), reference(tensor), DIGITS[dtype])

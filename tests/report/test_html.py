@@ -88,7 +88,7 @@ def test_every_row_has_a_cell_for_each_column() -> None:
     assert [len(row) for row in parsed.rows] == [5] * 4
 
 
-def test_rows_stand_in_the_order_of_the_calls_indented_by_the_call_around_them() -> None:
+def test_rows_are_in_call_order_indented_by_depth() -> None:
     parsed = table(recorded(nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())))
 
     assert [row[0] for row in parsed.rows[1:]] == ["Sequential", "0", "0", "1"]

@@ -169,7 +169,7 @@ def test_paths_and_errors_that_look_like_markup_are_shown_as_they_are() -> None:
     assert f"raised ValueError: {EVIL}" in text
 
 
-def test_a_name_that_looks_like_markup_and_was_never_called_is_shown_as_it_is() -> None:
+def test_never_called_name_with_markup_is_shown_unchanged() -> None:
     with hookline.watch(nn.ModuleDict({EVIL: nn.ReLU()})) as run:
         pass
 

@@ -431,7 +431,7 @@ def test_the_tensors_file_is_safetensors(saved: Path) -> None:
         assert sorted(file.keys()) == ["a", "b"]
 
 
-def test_another_kind_has_a_document_of_its_own_name_and_is_not_replaced_by_a_run(tmp_path: Path) -> None:
+def test_document_of_another_kind_is_not_replaced_by_a_run(tmp_path: Path) -> None:
     write(tmp_path / "edit", DOCUMENT_DATA, SAVED, kind="edit")
     assert names(tmp_path / "edit") == ["edit.json", TENSORS]
     with pytest.raises(StoreError, match="not a saved run"):

@@ -117,7 +117,7 @@ def test_a_run_whose_replacement_was_killed_is_read(tmp_path: Path) -> None:
     assert read(tmp_path / "run")[0]["name"] == 1
 
 
-def test_a_run_whose_replacement_was_killed_is_put_back_before_a_save_that_fails(tmp_path: Path) -> None:
+def test_failing_save_restores_a_run_whose_replacement_was_killed(tmp_path: Path) -> None:
     write(tmp_path / "run", {"name": 1}, {})
     interrupted(tmp_path / "run")
 

@@ -183,7 +183,7 @@ def test_a_gradient_may_lie_in_another_way_than_its_tensor(tmp_path: Path) -> No
     assert dict(zip(data["columns"]["kind"], data["kinds"][kind], strict=True))["placement"] == ["Partial(sum)"]
 
 
-def test_in_a_gathered_run_a_tensor_tells_how_it_lies_and_no_process_of_its_own(tmp_path: Path) -> None:
+def test_tensor_of_a_gathered_run_has_placement_but_no_process(tmp_path: Path) -> None:
     output = output_of(data_of(written(merged([spread(0), spread(1)]), tmp_path)))
 
     assert output["placement"] == ["Shard(0)"]
