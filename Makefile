@@ -8,7 +8,7 @@ VENV := $(if $(filter $(PINNED),$(TORCH)),.venv,.venv-torch-$(TORCH))
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
-.PHONY: demo docs pictures test test-latest check bench lock clean
+.PHONY: demo docs pictures test test-fast test-latest check bench lock clean
 
 demo: $(VENV)/demo  ## watch the bundled model on the bundled images, forward and backward, save the run, and write its page
 	mkdir -p out
@@ -25,6 +25,9 @@ pictures: $(VENV)/docs  ## the pictures that are checked in, anew
 
 test: $(VENV)/dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/dev  ## the tests that take no graph, no browser and no long time: under three minutes
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not graph and not browser and not slow"
 
 test-latest:  ## all tests with the newest release of everything, in an environment made anew
 	rm -rf .venv-torch-latest

@@ -11,12 +11,14 @@ from hookline.engine.traced import graphs
 
 
 @pytest.fixture(autouse=True)
-def _no_graphs_left() -> Iterator[None]:
-    """Graphs with our hooks in them end with the test: from the first on, hooked modules tell their real class."""
+def _no_graphs_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Graphs with our hooks in them end with the test: from the first on, hooked modules tell their real class. A test
+    that makes one has the mark for it, so that `make test-fast` leaves it out."""
     yield
     if graphs.made:
         torch._dynamo.reset()
         graphs.made = False
+        assert request.node.get_closest_marker("graph"), "mark this test with @pytest.mark.graph: it makes a graph"
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def without_figures(text):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_examples_run(path, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
@@ -51,6 +52,7 @@ def test_examples_run(path, monkeypatch, tmp_path, capsys):
 LESSONS = [path for folder in ("tutorial", "guides") for path in sorted((ROOT / "docs" / folder).glob("*.md"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_programs_of_lessons_and_guides_print_what_these_say(path, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

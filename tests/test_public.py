@@ -7,6 +7,8 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
+
 import hookline
 
 IMPORT = """
@@ -57,6 +59,7 @@ def test_all_is_what_can_be_imported():
     assert hookline.__all__ == sorted(hookline.__all__)
 
 
+@pytest.mark.slow
 def test_importing_hookline_changes_nothing_anywhere():
     result = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=False)
     assert result.stdout == "quiet\n", result.stderr
@@ -72,6 +75,7 @@ def test_every_type_alias_is_on_the_page_of_types():
     assert {*re.findall(r"^::: hookline\.(\w+)$", page, re.MULTILINE)} == ALIASES
 
 
+@pytest.mark.slow
 def test_importing_hookline_without_numpy_warns_of_nothing(tmp_path):
     (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('no numpy here', name='numpy')")
     path = os.pathsep.join([str(tmp_path), *sys.path])

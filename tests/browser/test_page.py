@@ -16,6 +16,8 @@ from hookline.report.text import call_name, figure, tensor_text
 
 from .conftest import EVIL, SCREENSHOTS, network
 
+pytestmark = pytest.mark.browser
+
 KINDS = ("run", "check", "diff", "profile")
 ROWS = ".tree .body .row"
 SIZES = {"laptop": (1366, 900), "phone": (390, 844)}

@@ -130,6 +130,7 @@ def expect_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: li
     assert "not expected here" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -146,6 +147,8 @@ def test_unwritable_file_exits_2_with_one_line(
     expect_one_line(folder, monkeypatch, [NAMES[name] if part == "IT" else part for part in WRITING[command]])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_closed_pipe_does_not_exit_as_a_difference(folder: Path) -> None:
     program = [sys.executable, "-m", "hookline", "diff", "run", "run", "--json"]
     with subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:

@@ -433,6 +433,7 @@ def test_a_transformers_folder_is_watched(folder: Path) -> None:
 # As a process
 
 
+@pytest.mark.slow
 def test_python_m_hookline_runs_the_command_line() -> None:
     result = process("watch", "--json", "--where", "head")
 
@@ -441,6 +442,7 @@ def test_python_m_hookline_runs_the_command_line() -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_wrong_input_leaves_no_traceback_in_a_process() -> None:
     result = process("watch", "nosuch.module:x")
 
@@ -453,6 +455,7 @@ def listen_to_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_a_process_with_130() -> None:
     arguments = ["watch", "net.py:Slow", "--inputs", "net.py:batch"]
@@ -634,7 +637,7 @@ def test_a_diff_gives_one_json_document() -> None:
         (["saved", "saved", "--grads"], "saved runs are not run again"),
         (["saved", "nowhere"], "saved is a saved run and nowhere is not"),
         (["demo", "demo", "--map", "first"], "--map must be FROM=TO, such as 'layers.*=h.*', not 'first'"),
-        (["demo", "demo", "--map", "stem=nowhere"], "it has no 'nowhere"),
+        (["demo", "demo", "--map", "stem=nowhere"], "leads to 'nowhere', which the second does not have"),
         (["demo", "demo", "--where", "nowhere"], "'nowhere' matches none of the"),
         (["net.py:Net", "net.py:Net"], "net.py:Net needs inputs: --inputs"),
     ],

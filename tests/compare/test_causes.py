@@ -143,6 +143,7 @@ def test_transposed_weight_in_another_dtype_is_told(dtype: torch.dtype) -> None:
     assert relation(a, a.t().to(dtype)) == "transposed"
 
 
+@pytest.mark.graph
 def test_stand_in_class_is_not_told() -> None:
     watched, other = (nn.Sequential(nn.Linear(2, 2)) for _ in range(2))
     watched.compile(backend="eager")

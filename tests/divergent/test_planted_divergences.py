@@ -8,6 +8,7 @@ from divergent import moved  # noqa: F401  # puts more on the list
 from divergent.pairs import PAIRS, Planted, found_in, readers
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("planted", PAIRS, ids=lambda planted: planted.name)
 def test_the_culprit_of_a_planted_divergence_is_named(planted: Planted) -> None:
     found = found_in(planted)
@@ -40,6 +41,7 @@ def test_without_the_fault_there_is_no_difference() -> None:
     assert found.first is found.culprit is None
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("planted", PAIRS, ids=lambda planted: planted.name)
 def test_fingerprints_name_the_same_culprit(planted: Planted) -> None:
     model, other, inputs = planted.plant()

@@ -381,6 +381,7 @@ def test_a_module_dies_though_a_handle_on_it_lives():
     handle.remove()
 
 
+@pytest.mark.graph
 def test_compiling_a_hooked_model_gives_the_same(model, x):
     plain = model(x)
     torch._dynamo.reset()

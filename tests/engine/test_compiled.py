@@ -44,6 +44,7 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ONCE)
 def test_a_tool_says_that_it_runs_a_compiled_model_uncompiled(tool: str, model: nn.Module) -> None:
     with pytest.warns(UserWarning, match="^the model is compiled: .*ed uncompiled, since") as told:
@@ -81,6 +82,7 @@ def test_a_tool_names_the_parts_that_are_compiled(tool: str, model: nn.Module) -
         ONCE[tool](model)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("tool", ONCE)
 @pytest.mark.parametrize("used", [True, False])
 def test_afterwards_the_graph_runs_as_before(used: bool, tool: str, model: nn.Module) -> None:
@@ -120,6 +122,7 @@ class Half(nn.Module):
         return x / (x > 0)
 
 
+@pytest.mark.graph
 def test_a_block_of_check_sees_the_figures_inside_of_a_graph_and_says_what_it_does_not_see(model: nn.Module) -> None:
     model[1][0] = Half()  # type: ignore[index,operator]
     left_out = pytest.warns(UserWarning, match=f"do not run in a graph.*added at {__file__}")

@@ -70,6 +70,7 @@ def recorded(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(zip(VALUES, run[""].output, strict=True))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", VALUES)
 def test_the_figures_of_a_graph_are_those_of_the_tensor(name: str, recorded: dict[str, Any]) -> None:
     expected, found = measure(VALUES[name], Pending()), recorded[name].stats
@@ -92,14 +93,17 @@ def written(**watching: Any) -> int:
     return int(code.count("empty_strided_cpu((64, 100)"))
 
 
+@pytest.mark.graph
 def test_for_shapes_a_graph_writes_no_tensor_more() -> None:
     assert written(keep="shape") == written() == 1
 
 
+@pytest.mark.graph
 def test_for_figures_a_graph_does_not_write_every_tensor() -> None:
     assert written(keep="stats") < written(keep="copy")
 
 
+@pytest.mark.graph
 def test_with_a_watch_the_compilers_caches_are_used_still() -> None:
     model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
     with fresh_cache():
@@ -113,6 +117,7 @@ def test_with_a_watch_the_compilers_caches_are_used_still() -> None:
     assert run["1"].output.norm == pytest.approx(model(BIG).norm().item())
 
 
+@pytest.mark.graph
 def test_where_one_watch_wants_tensors_and_another_figures_both_get_theirs() -> None:
     model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
     with hookline.watch(model) as figures, hookline.watch(model, keep="copy") as copies:
@@ -121,6 +126,7 @@ def test_where_one_watch_wants_tensors_and_another_figures_both_get_theirs() -> 
     assert figures["1"].output.norm == pytest.approx(copies["1"].output.value.norm().item())
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("keep", ["tensor", "copy", lambda tensor: tensor])
 def test_what_is_kept_of_a_graph_is_not_overwritten_by_it(keep: Any) -> None:
     model = nn.Sequential(nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 100))
@@ -134,6 +140,7 @@ def test_what_is_kept_of_a_graph_is_not_overwritten_by_it(keep: Any) -> None:
         torch.testing.assert_close(call.output.value, value)
 
 
+@pytest.mark.graph
 def test_figures_of_gradients_are_those_of_the_eager_run() -> None:
     model = nn.Sequential(nn.Linear(100, 10), nn.ReLU())
     norms = []
@@ -156,6 +163,7 @@ class Doubled(nn.Module):
         return x * self.factor
 
 
+@pytest.mark.graph
 def test_what_overflows_or_vanishes_in_half_is_counted_as_in_the_eager_run() -> None:
     values = torch.tensor([1.0, 100.0, -200.0, 1e-3, math.nan]).half()
     for model in (nn.Sequential(Doubled(1e3), Doubled(1.0)), nn.Sequential(Doubled(1e-4), Doubled(1e-4))):
@@ -175,6 +183,7 @@ class Positive(nn.Module):
         return x[x[:, 0] > 0]
 
 
+@pytest.mark.graph
 def test_a_size_that_the_data_tell_breaks_no_graph() -> None:
     model = nn.Sequential(Positive(), nn.ReLU())
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True), hookline.watch(model) as run:  # type: ignore[attr-defined]

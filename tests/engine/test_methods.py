@@ -294,6 +294,7 @@ def test_where_one_of_the_methods_cannot_be_put_on_none_is(model):
     assert "encode" not in model.closed.__dict__
 
 
+@pytest.mark.graph
 def test_after_a_watched_model_was_compiled_a_pickle_is_still_the_plain_model(model, x):
     with hookline.watch(model):
         torch.compile(model, backend="eager")(x)

@@ -61,6 +61,7 @@ def test_a_class_has_no_new_subclass_while_hooked():
         assert Own.__subclasses__() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Makes, OwnCall])
 def test_a_class_of_a_hooked_module_is_freed(kind):
     def use():
@@ -101,6 +102,7 @@ def test_a_stand_in_equals_its_original_in_tables_of_types():
         assert type(module) != Makes  # noqa: E721
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps], ids=["deepcopy", "pickle"])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "known to a graph"])
 def test_a_model_is_hooked_while_another_thread_copies_it(copied, compiled):
@@ -131,6 +133,7 @@ def test_a_copy_of_a_module_with_a_stand_in_is_plain(copied):
         assert [*twin.__dict__] == [*OwnCall().__dict__]
 
 
+@pytest.mark.graph
 def test_a_module_compiled_while_hooked_keeps_its_hooks():
     module, seen = nn.Linear(3, 3), []
     with hookline.on(module, "", after=lambda call: seen.append(call.path), compiled="callback"):
@@ -142,6 +145,7 @@ def test_a_module_compiled_while_hooked_keeps_its_hooks():
     assert seen == ["", ""]
 
 
+@pytest.mark.graph
 def test_a_module_compiled_before_it_is_hooked_runs_its_hooks():
     module, seen = nn.Linear(3, 3), []
     module.compile(backend="eager")
@@ -151,6 +155,7 @@ def test_a_module_compiled_before_it_is_hooked_runs_its_hooks():
     assert seen == [""]
 
 
+@pytest.mark.graph
 def test_a_graph_of_another_model_does_not_swap_classes():
     torch.compile(nn.Sequential(nn.Linear(3, 3)), backend="eager")(X)
     with hookline.on(nn.GELU(), "", before=ignore) as _, hookline.on(module := nn.Softplus(), "", before=ignore):

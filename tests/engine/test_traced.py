@@ -121,6 +121,7 @@ def told(run: Run) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_compiled_model_is_recorded_as_the_eager_one_on_every_call(backend: str, model: nn.Module) -> None:
     with hookline.watch(model, grads=True) as eager:
@@ -137,6 +138,7 @@ def test_a_compiled_model_is_recorded_as_the_eager_one_on_every_call(backend: st
     ]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_model_compiled_before_the_watch_gives_the_same_during_and_after_it(backend: str, model: nn.Module) -> None:
     compiled = torch.compile(model, backend=backend, fullgraph=True)
@@ -152,6 +154,7 @@ def test_a_model_compiled_before_the_watch_gives_the_same_during_and_after_it(ba
         assert all(map(torch.equal, other[1], gradients))
 
 
+@pytest.mark.graph
 def test_watching_again_compiles_nothing_anew(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     step(compiled, model)
@@ -163,6 +166,7 @@ def test_watching_again_compiles_nothing_anew(model: nn.Module) -> None:
     assert counters["stats"]["unique_graphs"] == 2
 
 
+@pytest.mark.graph
 def test_there_is_no_graph_break(model: nn.Module) -> None:
     with hookline.watch(model, grads=True):
         found = torch._dynamo.explain(model)(X)
@@ -170,6 +174,7 @@ def test_there_is_no_graph_break(model: nn.Module) -> None:
     assert (found.graph_break_count, found.graph_count) == (0, 1)
 
 
+@pytest.mark.graph
 def test_a_model_that_is_compiled_while_it_is_watched_is_recorded(model: nn.Module) -> None:
     with hookline.watch(model) as run:
         torch.compile(model, backend="eager", fullgraph=True)(X)
@@ -177,6 +182,7 @@ def test_a_model_that_is_compiled_while_it_is_watched_is_recorded(model: nn.Modu
     assert [call.path for call in run][:3] == ["", "blocks.0", "blocks.0.linear"]
 
 
+@pytest.mark.graph
 def test_the_compiled_model_itself_can_be_watched(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with hookline.watch(compiled, grads=True) as run:
@@ -187,6 +193,7 @@ def test_the_compiled_model_itself_can_be_watched(model: nn.Module) -> None:
     assert run["head"].output.grad is not None
 
 
+@pytest.mark.graph
 def test_a_model_compiled_in_place_is_recorded(model: nn.Module) -> None:
     model.compile(backend="eager", fullgraph=True)
     with hookline.watch(model, grads=True) as run:
@@ -196,6 +203,7 @@ def test_a_model_compiled_in_place_is_recorded(model: nn.Module) -> None:
     assert run["head"].parent is run[""]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("way", ["in place", "wrapped"])
 def test_a_model_with_compiled_parts_is_recorded(way: str, model: nn.Module) -> None:
     for place, block in enumerate(model.blocks):
@@ -214,6 +222,7 @@ def test_a_model_with_compiled_parts_is_recorded(way: str, model: nn.Module) -> 
     assert run["blocks.1.norm", 1].output.grad is not None
 
 
+@pytest.mark.graph
 def test_parts_of_one_kind_share_a_graph_still(model: nn.Module) -> None:
     for block in model.blocks:
         block.compile(backend="eager", fullgraph=True)
@@ -224,6 +233,7 @@ def test_parts_of_one_kind_share_a_graph_still(model: nn.Module) -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.graph
 def test_sizes_that_change_are_recorded_without_compiling_for_each(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     with hookline.watch(model) as run:
@@ -234,6 +244,7 @@ def test_sizes_that_change_are_recorded_without_compiling_for_each(model: nn.Mod
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("keep", ["shape", "tensor", "copy", "histogram"])
 def test_whatever_is_kept_is_kept(keep: Any, model: nn.Module) -> None:
     with hookline.watch(model, keep=keep) as eager:
@@ -248,6 +259,7 @@ def test_whatever_is_kept_is_kept(keep: Any, model: nn.Module) -> None:
                 torch.testing.assert_close(info.value, theirs.named_outputs[name].value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.graph
 def test_without_gradients_a_forward_is_recorded_too(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="inductor", fullgraph=True)
     with torch.no_grad(), hookline.watch(model, grads=True) as run:
@@ -257,6 +269,7 @@ def test_without_gradients_a_forward_is_recorded_too(model: nn.Module) -> None:
     assert run["head"].output.grad is None
 
 
+@pytest.mark.graph
 def test_gradients_of_two_forwards_go_to_their_own_calls(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with hookline.watch(model, grads=True) as run:
@@ -278,6 +291,7 @@ class GivesItsWeight(nn.Module):
         return self.weight, x * self.weight
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_parameter_that_a_call_gives_keeps_no_hook_of_it(backend: str) -> None:
     model = GivesItsWeight()
@@ -303,6 +317,7 @@ class Beside(nn.Module):
         return self.inner(found[0] + found[1]) + found[2] * found[3]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_calls_that_do_not_depend_on_each_other_are_recorded_in_the_order_of_the_code(backend: str) -> None:
     model, ids = Beside().eval(), torch.tensor([[0, 1], [2, 3]])
@@ -400,6 +415,7 @@ def tree(run: Run) -> list[Any]:
     return [(call.path, call.index, call.parent and call.parent.number) for call in run]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", [Itself, EachOther, BrokenItself])
 def test_a_module_that_calls_itself_is_the_parent_of_those_calls(
@@ -417,6 +433,7 @@ def test_a_module_that_calls_itself_is_the_parent_of_those_calls(
     assert tree(run) == tree(eager)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_after_an_error_that_the_model_handles_itself_calls_are_nested_as_ever(backend: str) -> None:
     model = Excepting()
@@ -428,6 +445,7 @@ def test_after_an_error_that_the_model_handles_itself_calls_are_nested_as_ever(b
     assert tree(run) == tree(eager)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_module_that_calls_itself_by_a_checkpoint_is_the_parent_of_what_is_recomputed(backend: str) -> None:
     model = Recomputed()
@@ -453,6 +471,7 @@ class Takes(nn.Module):
         return x * 2, anything
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "value", [Colour.RED, np.ones(2), torch.Generator(), "it's"], ids=["enum", "array", "generator", "text"]
 )
@@ -464,6 +483,7 @@ def test_a_watched_graph_takes_what_the_model_takes(value: Any) -> None:
     assert run[""].args[1] == run[""].output[1]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("values", [[2**63], [-(2**63) - 1], [3, 2**64, -(2**70), 4]], ids=["large", "small", "both"])
 def test_a_watched_graph_takes_whole_numbers_of_any_size(values: list[int]) -> None:
     model = Takes()
@@ -475,6 +495,7 @@ def test_a_watched_graph_takes_whole_numbers_of_any_size(values: list[int]) -> N
     assert [(call.args[1], call.output[1]) for call in run] == [(value, value) for value in values]
 
 
+@pytest.mark.graph
 def test_whole_numbers_that_change_are_recorded_without_compiling_for_each() -> None:
     model = Takes()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -486,6 +507,7 @@ def test_whole_numbers_that_change_are_recorded_without_compiling_for_each() -> 
     assert counters["stats"]["unique_graphs"] == 2
 
 
+@pytest.mark.graph
 def test_each_text_is_a_graph_of_its_own() -> None:
     model = Takes()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -497,6 +519,7 @@ def test_each_text_is_a_graph_of_its_own() -> None:
     assert counters["stats"]["unique_graphs"] == 2
 
 
+@pytest.mark.graph
 def test_parts_of_a_dict_are_recorded_whatever_their_keys_are() -> None:
     model = Takes()
     with hookline.watch(model) as run:
@@ -524,6 +547,7 @@ class Regions(nn.Module):
         return x
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_model_with_nested_regions_runs_while_it_is_watched(backend: str) -> None:
     model = Regions()
@@ -546,6 +570,7 @@ class Chooses(nn.Module):
         return torch.cond(x.sum() > 0, self.one, self.other, (x,))  # type: ignore[no-any-return]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("within", ["cond", "vmap"])
 def test_where_a_graph_has_no_room_for_taps_the_model_runs_and_a_warning_says_so(within: str) -> None:
     model = Chooses() if within == "cond" else nn.Linear(8, 8)
@@ -568,6 +593,7 @@ class Looks(nn.Module):
         return self.inner(x)  # type: ignore[no-any-return]
 
 
+@pytest.mark.graph
 def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
     model = Looks()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -581,6 +607,7 @@ def test_a_graph_that_raises_leaves_nothing_for_the_next_watch() -> None:
     assert not graph_calls.open
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("breaks", [False, True], ids=["whole", "broken"])
 def test_what_runs_after_a_graph_that_raised_is_nested_as_ever(backend: str, breaks: bool, nested: bool) -> None:
@@ -603,6 +630,7 @@ def test_what_runs_after_a_graph_that_raised_is_nested_as_ever(backend: str, bre
             assert above == [found.parent and found.parent.number for found in eager]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_runs_while_the_error_of_a_graph_is_handled_is_nested_as_ever(backend: str) -> None:
     model = Looks()
@@ -617,6 +645,7 @@ def test_what_runs_while_the_error_of_a_graph_is_handled_is_nested_as_ever(backe
     assert not graph_calls.open
 
 
+@pytest.mark.graph
 def test_outermost_calls_of_a_graph_are_not_nested_in_one_that_an_error_ended() -> None:
     model = Excepting()
     with hookline.watch(model, ["raising", "other"]) as run:
@@ -626,6 +655,7 @@ def test_outermost_calls_of_a_graph_are_not_nested_in_one_that_an_error_ended() 
     assert [(call.path, call.parent) for call in run] == [("raising", None), ("other", None)] * 2
 
 
+@pytest.mark.graph
 def test_a_call_that_an_error_ended_keeps_nothing_once_the_call_around_it_has_ended() -> None:
     given: list[Any] = []
     model = Excepting()
@@ -638,6 +668,7 @@ def test_a_call_that_an_error_ended_keeps_nothing_once_the_call_around_it_has_en
         assert [reference() for reference in given] == [None] * len(given)
 
 
+@pytest.mark.graph
 def test_an_error_of_a_graph_is_recorded_with_the_calls_that_it_ended() -> None:
     model = Looks()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -651,6 +682,7 @@ def test_an_error_of_a_graph_is_recorded_with_the_calls_that_it_ended() -> None:
     ]
 
 
+@pytest.mark.graph
 def test_a_call_that_an_earlier_callback_ends_does_not_count(model: nn.Module) -> None:
     def refuse(call: hookline.Call) -> None:
         if call.index == 1:
@@ -667,6 +699,7 @@ def test_a_call_that_an_earlier_callback_ends_does_not_count(model: nn.Module) -
     assert [call.index for call in run.calls_of("")] == [0, 1, 2]
 
 
+@pytest.mark.graph
 def test_a_callback_that_calls_another_compiled_model_leaves_the_gradients_of_its_own() -> None:
     model, other = nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))
     both = nn.ModuleDict({"model": model, "other": other})
@@ -692,6 +725,7 @@ class Overthrown(nn.Module):
         return checkpoint(self.inner, x, use_reentrant=False).sin()  # type: ignore[no-any-return]
 
 
+@pytest.mark.graph
 def test_a_backward_pass_that_raises_leaves_the_next_call_with_its_own_parent() -> None:
     def refuse(gradient: Tensor) -> None:
         raise RuntimeError("not this time")
@@ -711,6 +745,7 @@ def test_a_backward_pass_that_raises_leaves_the_next_call_with_its_own_parent() 
     assert not graph_calls.open
 
 
+@pytest.mark.graph
 def test_a_graph_says_that_it_does_not_see_calls_of_methods() -> None:
     class Encoder(nn.Module):
         def encode(self, x: Tensor) -> Tensor:
@@ -726,6 +761,7 @@ def test_a_graph_says_that_it_does_not_see_calls_of_methods() -> None:
     assert [call.path for call in run] == [""]
 
 
+@pytest.mark.graph
 def test_a_list_inside_of_itself_and_one_of_many_levels_go_through_a_watched_graph() -> None:
     deep: Any = 1
     for _ in range(150):
@@ -753,6 +789,7 @@ class Checkpointed(nn.Module):
         return self.last(checkpoint(self.first, x, use_reentrant=False))  # type: ignore[no-any-return]
 
 
+@pytest.mark.graph
 def test_after_a_graph_that_recomputes_calls_the_next_are_nested_as_ever() -> None:
     model = Checkpointed()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -769,6 +806,7 @@ def test_after_a_graph_that_recomputes_calls_the_next_are_nested_as_ever() -> No
 # Steps
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_a_step_is_traced_into_the_graph_and_changes_the_call(backend: str, model: nn.Module) -> None:
     def double(call: hookline.Call) -> None:
@@ -784,6 +822,7 @@ def test_a_step_is_traced_into_the_graph_and_changes_the_call(backend: str, mode
     assert not torch.allclose(compiled(X), expected, atol=1e-5)
 
 
+@pytest.mark.graph
 def test_an_edit_is_traced_into_the_graph(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
 
@@ -792,6 +831,7 @@ def test_an_edit_is_traced_into_the_graph(model: nn.Module) -> None:
         assert torch.equal(compiled(X), expected)
 
 
+@pytest.mark.graph
 def test_a_callback_is_called_whenever_the_graph_runs(model: nn.Module) -> None:
     seen: list[Any] = []
 
@@ -806,6 +846,7 @@ def test_a_callback_is_called_whenever_the_graph_runs(model: nn.Module) -> None:
     assert seen == [(path, index, above, (4, 2)) for index in (0, 1) for path, above in (("head", ""), ("", None))]
 
 
+@pytest.mark.graph
 def test_a_graph_says_which_steps_it_leaves_out(model: nn.Module) -> None:
     def look(call: hookline.Call) -> None: ...
 
@@ -837,6 +878,7 @@ class Raises(Looks):
         self.inner.insert(1, Breaks())
 
 
+@pytest.mark.graph
 def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_what_it_gives(nested: bool) -> None:
     model = nn.Sequential(Breaks(), nn.Linear(8, 8))
     told = pytest.warns(UserWarning, match="breaks the graph, the gradient of what it gives is not told")
@@ -860,6 +902,7 @@ def tried(model: nn.Module, x: Tensor) -> Tensor | None:
         return None
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("backend", "make", "function", "values"),
     [
@@ -884,6 +927,7 @@ def test_what_taps_run_between_graphs_is_not_compiled(
     assert ours <= {"traced.py", "site.py"}  # what is to become part of a graph
 
 
+@pytest.mark.graph
 def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.Module) -> None:
     told = pytest.warns(UserWarning, match="under compiled autograd a graph does not tell gradients")
     with told, torch._dynamo.config.patch(compiled_autograd=True), hookline.watch(model, grads=True) as run:
@@ -893,6 +937,7 @@ def test_with_compiled_autograd_calls_are_recorded_without_gradients(model: nn.M
     assert not [call for call in run for info in call.outputs if info.grad is not None]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("first", ["with hooks", "without"])
 @pytest.mark.parametrize("fullgraph", [False, True])
 @pytest.mark.parametrize(
@@ -920,6 +965,7 @@ def test_what_is_compiled_for_other_processes_is_one_clear_error(
     assert not graph_calls.open
 
 
+@pytest.mark.graph
 def test_what_is_compiled_for_this_process_alone_is_recorded_whatever_is_set_later(model: nn.Module) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch._dynamo.config.patch(caching_precompile=True), hookline.watch(model) as run:
@@ -928,6 +974,7 @@ def test_what_is_compiled_for_this_process_alone_is_recorded_whatever_is_set_lat
     assert run["head"].parent is run[""]
 
 
+@pytest.mark.graph
 def test_an_error_in_a_graph_leaves_the_next_call_with_its_own_parent(model: nn.Module) -> None:
     failing = [True]
 
@@ -960,6 +1007,7 @@ class Numbered(nn.Module):
         return x + self.number  # type: ignore[no-any-return]
 
 
+@pytest.mark.graph
 def test_once_a_graph_was_made_a_hooked_module_is_pickled_and_copied_by_its_own_new() -> None:
     model = Numbered()
     with hookline.watch(model):
@@ -969,6 +1017,7 @@ def test_once_a_graph_was_made_a_hooked_module_is_pickled_and_copied_by_its_own_
         assert copy.copy(model).number == 7
 
 
+@pytest.mark.graph
 def test_once_a_graph_was_made_a_hooked_module_tells_its_real_class(model: nn.Module) -> None:
     with hookline.watch(model):
         torch.compile(model, backend="eager")(X)
@@ -1012,6 +1061,7 @@ class MakesAnother(nn.Module):
         return x + 1 if self.depth else type(self)(1)(x) * 2
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("kind", [Middle, Lowest, MakesAnother])
 @pytest.mark.parametrize("when", ["before", "inside"])
 def test_super_in_a_compiled_hooked_module_goes_on_as_without(kind, when):
@@ -1025,6 +1075,7 @@ def test_super_in_a_compiled_hooked_module_goes_on_as_without(kind, when):
     assert [call.path for call in run] == [""]
 
 
+@pytest.mark.graph
 def test_a_compiled_hooked_module_equals_its_class_in_the_graph():
     class Asks(nn.Module):
         def forward(self, x):

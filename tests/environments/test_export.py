@@ -96,6 +96,7 @@ def exported(model, strict):
         return torch.export.export(model, (X,), strict=strict)
 
 
+@pytest.mark.graph
 @each_grads
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
 def test_torch_export_gives_the_same_program(model, grads, strict):
@@ -108,6 +109,7 @@ def test_torch_export_gives_the_same_program(model, grads, strict):
     assert torch.equal(watched.module()(X), plain.module()(X))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
 def test_an_exported_program_is_saved_and_loaded_as_one_of_the_bare_model(model, strict, tmp_path):
     with hookline.watch(model, grads=True):
@@ -211,6 +213,7 @@ def bare_onnx(exported):
 exporters = pytest.mark.parametrize("exported", [onnx_of, older_onnx_of], ids=["from export", "from trace"])
 
 
+@pytest.mark.slow
 @exporters
 def test_two_onnx_exports_of_a_bare_model_are_the_same_bytes(model, exported):
     assert exported(model) == bare_onnx(exported)
@@ -244,6 +247,7 @@ def test_what_a_step_changes_is_in_the_onnx(model, exported):
         assert exported(model).count(b"Tanh") > bare_onnx(exported).count(b"Tanh")
 
 
+@pytest.mark.slow
 def test_an_onnx_export_is_recorded_by_shape(model):
     with hookline.watch(model) as run:
         onnx_of(model)

@@ -174,6 +174,7 @@ run.save(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_runs_that_two_processes_saved_are_compared(tmp_path: object) -> None:
     folders = [f"{tmp_path}/{name}" for name in ("plain", "again", "changed")]
     for folder in folders:

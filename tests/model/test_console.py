@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import random, sys
 import torch, hookline
@@ -32,6 +34,7 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("use", USES.values(), ids=USES)
 
 
+@pytest.mark.slow
 def test_the_first_use_of_a_process_moves_no_generator(use, tmp_path):
     program = PROGRAM.format(use=use.format(folder=str(tmp_path)))
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)

@@ -27,6 +27,7 @@ class Holds(nn.Module):
         return self.closed(x) + torch.arange(8) + torch.ones(8, device=x.device)
 
 
+@pytest.mark.slow
 def test_a_model_that_holds_plain_tensors_counts_what_it_does_with_data():
     model = Holds()
     real, counted = hookline.profile(model, X, repeat=1), hookline.profile(model, X, meta=True)
@@ -54,6 +55,7 @@ def test_copies_share_what_the_originals_share():
         assert inputs[0] is inputs[1]
 
 
+@pytest.mark.slow
 def test_gradients_of_a_module_of_several_outputs_are_in_its_backward():
     real, counted = (hookline.profile(nn.Sequential(nn.LSTM(8, 4)), X, repeat=1, meta=meta) for meta in (False, True))
     assert counted["0"].backward_flops == real["0"].backward_flops > 0
@@ -76,6 +78,7 @@ def test_a_model_that_asks_for_numbers_is_told_of_with_its_module(ask, what):
     assert "in 1 (Asks, call 0)" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_copied_is_named_with_its_module():
     class Stubborn:
         def __deepcopy__(self, memo):
@@ -92,6 +95,7 @@ def test_a_parameter_that_the_first_call_makes_is_named():
         hookline.profile(nn.Sequential(nn.LazyLinear(8)), X, meta=True)
 
 
+@pytest.mark.slow
 def test_the_fast_path_of_transformers_is_afterwards_what_it_was():
     layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
     model = nn.TransformerEncoder(layer, 1).eval()

@@ -15,6 +15,7 @@ def hook(where, kind, doing="see"):
     return Register(where, kind, doing, 0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(shapes=TENSORS, program=[hook("left", "full"), CALL, Remove(0), BACKWARD])

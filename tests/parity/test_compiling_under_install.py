@@ -51,6 +51,7 @@ def height(request):
     torch._dynamo.reset()
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("fullgraph", [False, True], ids=["breaks", "whole"])
 @pytest.mark.parametrize("function", [makes_one, makes_several, makes_its_own])
 def test_code_that_makes_a_module_is_compiled(height, function, fullgraph):
@@ -63,11 +64,13 @@ def test_code_that_clears_hooks_runs(height):
     assert torch.equal(torch.compile(clears_hooks, backend="eager")(X), clears_hooks(X))
 
 
+@pytest.mark.graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_code_that_makes_a_parameter_runs(height):
     assert torch.equal(torch.compile(makes_a_parameter, backend="eager")(X), makes_a_parameter(X))
 
 
+@pytest.mark.graph
 def test_a_module_made_in_a_graph_has_hooks_that_are_seen_to_change(height):
     made = []
 
@@ -82,6 +85,7 @@ def test_a_module_made_in_a_graph_has_hooks_that_are_seen_to_change(height):
     assert torch.equal(made[0](X), X)
 
 
+@pytest.mark.slow
 def test_strict_export_gives_the_same_program(height):
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     assert "linear" in torch.export.export(model, (X,), strict=True).graph_module.code

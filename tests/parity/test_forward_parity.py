@@ -52,6 +52,7 @@ STASHED_CHANGED_AND_RESTORED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(program=REMOVES_ONE_THAT_TAKES_KWARGS)

@@ -91,12 +91,14 @@ cases = pytest.mark.parametrize("info", module_db, ids=[info.formatted_name for 
 modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
+@pytest.mark.slow
 @modes
 @cases
 def test_under_install_a_module_gives_what_it_gives_without(info, training):
     assert_same(outcomes(info, training, around=hookline.install), outcomes(info, training))
 
 
+@pytest.mark.slow
 @modes
 @cases
 def test_under_install_hooks_of_pytorchs_api_change_what_they_change_without(info, training):
@@ -104,6 +106,7 @@ def test_under_install_hooks_of_pytorchs_api_change_what_they_change_without(inf
     assert_same(outcomes(info, training, around=hookline.install, hooked=pytorchs_hooks), plain)
 
 
+@pytest.mark.slow
 @modes
 @cases
 def test_with_backward_hooks_only_the_order_of_sums_differs(info, training):

@@ -21,6 +21,7 @@ def test_there_is_a_fault_for_every_rule() -> None:
     assert {fault.rule for fault in FAULTS} == {rule.name for rule in hookline.RULES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_above_a_note_is_found_in_healthy_training(name: str) -> None:
     findings = HEALTHY[name]()

@@ -1,8 +1,11 @@
 """The tables in docs/explain/check.md say what is found today."""
 
+import pytest
+
 from planted.table import PAGE, in_place, tables
 
 
+@pytest.mark.slow
 def test_the_page_holds_what_the_runs_give() -> None:
     page = PAGE.read_text()
 

@@ -1,5 +1,6 @@
 """Backward hooks that do nothing, on random programs of views and in-place operations: the loss and gradients of the model alone."""
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,7 @@ after = st.sets(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(programs, st.lists(st.sampled_from(sorted(FORMS)), min_size=1, max_size=2), st.integers(1, 2), after)
 def test_loss_and_gradients_are_what_they_are_without(program, forms, outputs, afterwards):

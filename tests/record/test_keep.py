@@ -237,6 +237,7 @@ def test_function_of_two_gets_the_call_of_a_gradient() -> None:
     assert [call.args[0].grad.value[:2] for call in run.calls if call.path == "0"] == [("0", 0), ("0", 1)]
 
 
+@pytest.mark.graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which dynamo reads
 def test_function_of_two_gets_the_call_in_a_graph() -> None:
     torch._dynamo.reset()

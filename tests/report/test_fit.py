@@ -79,6 +79,7 @@ def test_lines_are_no_wider_than_they_may_be() -> None:
     assert max(map(len, render(watched().__rich__(), width=60).splitlines())) <= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("command", ["watch", "profile"])
 def test_the_command_line_prints_in_any_encoding(command: str, encoding: str) -> None:
@@ -89,6 +90,7 @@ def test_the_command_line_prints_in_any_encoding(command: str, encoding: str) ->
     assert "convolution" in done.stdout.decode(encoding)
 
 
+@pytest.mark.slow
 def test_a_result_is_printed_in_latin_1() -> None:
     program = "import torch, hookline\nprint(hookline.profile(torch.nn.Linear(2, 2), torch.ones(1, 2)))"
     known = {**os.environ, "PYTHONIOENCODING": "latin-1"}

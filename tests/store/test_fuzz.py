@@ -146,6 +146,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_member_is_refused_at_load_or_does_no_harm(tmp_path: Path, case: str) -> None:
     kind, save, use = CASES[case]

@@ -45,6 +45,7 @@ def unable(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
         monkeypatch.setattr(place, "exchange", lambda one, other: False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_killed_save_leaves_a_whole_run(tmp_path: Path, way: str) -> None:
     for _ in range(3):
@@ -55,6 +56,7 @@ def test_a_killed_save_leaves_a_whole_run(tmp_path: Path, way: str) -> None:
         expect_whole(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_next_save_sweeps_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     for _ in range(2):
@@ -67,6 +69,7 @@ def test_the_next_save_sweeps_what_killed_ones_left(tmp_path: Path, monkeypatch:
     assert os.listdir(tmp_path) == ["run"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_several_processes_save_to_one_folder(tmp_path: Path, way: str) -> None:
     with ExitStack() as stack:

@@ -160,6 +160,7 @@ def test_a_run_that_ended_in_an_error_differs() -> None:
     assert found.culprit.why == "raised ValueError: no"
 
 
+@pytest.mark.graph
 def test_a_compiled_model_is_compared_inside() -> None:
     model = toy()
     found = hookline.diff(model, torch.compile(copy.deepcopy(model), backend="eager"), X)
@@ -170,6 +171,7 @@ def test_a_compiled_model_is_compared_inside() -> None:
     assert found.notes == ("compiled Sequential is compiled: to find the culprit, its modules are run uncompiled",)
 
 
+@pytest.mark.graph
 def test_the_module_of_a_compiled_model_that_differs_is_named() -> None:
     model = toy()
     found = hookline.diff(model, torch.compile(with_another_bias(model), backend="eager"), X)
@@ -495,6 +497,7 @@ def test_module_that_returns_nan_gradient_is_culprit(count: int) -> None:
     assert [pair.path for pair in hookline.diff(*runs).culprits] == ["1"]
 
 
+@pytest.mark.slow
 def test_module_that_sums_small_gradients_is_not_blamed() -> None:
     model = hookline.demo.model()
     port = copy.deepcopy(model)

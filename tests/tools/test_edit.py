@@ -617,6 +617,7 @@ def test_a_pattern_that_picks_nothing_is_an_error(model):
     assert_unhooked(model)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "asked",
     [
@@ -651,6 +652,7 @@ def test_what_a_graph_cannot_do_is_refused_inside_of_a_compiled_model(model, ask
     assert_unhooked(model)
 
 
+@pytest.mark.graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo's, from 2.14 on
 def test_a_compiled_module_itself_is_edited_from_outside(model, x):
     model[1].compile(backend="eager")

@@ -824,6 +824,7 @@ class Spoil(nn.Module):
         return x * NAN
 
 
+@pytest.mark.graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which dynamo reads
 @pytest.mark.parametrize("compiled", ["the model", "a part", "a wrapper"])
 def test_what_a_compiled_module_gives_is_looked_at_and_nothing_inside(compiled: str) -> None:

@@ -162,6 +162,7 @@ def test_an_error_names_the_hook_that_raised_by_its_own_model() -> None:
     assert "in encoder.0 (Linear, call 0)" in caught.value.__notes__[0]
 
 
+@pytest.mark.graph
 def test_compiled_hooks_see_paths_under_their_own_model() -> None:
     model, seen = Inner(), []
     with (
@@ -172,6 +173,7 @@ def test_compiled_hooks_see_paths_under_their_own_model() -> None:
     assert seen == ["encoder.0"]
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("earlier", [False, True])
 def test_hooks_traced_into_a_graph_see_paths_under_their_own_model(earlier: bool) -> None:
     def replace(call: hookline.Call) -> None:

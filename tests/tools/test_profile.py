@@ -71,6 +71,7 @@ def test_parameters_and_moved_bytes_are_counted():
     assert found[""].parameters == sum(parameter.numel() for parameter in network().parameters())
 
 
+@pytest.mark.slow
 def test_what_a_forward_lets_go_is_not_kept():
     class Wasteful(nn.Module):
         def __init__(self, waste):
@@ -86,6 +87,7 @@ def test_what_a_forward_lets_go_is_not_kept():
     assert kept == [2 * 4 * 64 * 64] * 2
 
 
+@pytest.mark.slow
 def test_classes_and_parts_count_the_parameters_of_each_module_once():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 100))
     found = hookline.profile(model, torch.ones(2, 8), repeat=1)

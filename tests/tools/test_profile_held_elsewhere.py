@@ -39,6 +39,7 @@ OFFLOADED = pytest.mark.parametrize("make", [to_memory, to_disk, some_to_disk])
 pytestmark = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
 
 
+@pytest.mark.slow
 @OFFLOADED
 @pytest.mark.parametrize("options", [{}, {"backward": False}, {"meta": True}], ids=str)
 def test_an_offloaded_model_costs_what_it_does_in_place(
@@ -54,6 +55,7 @@ def test_an_offloaded_model_costs_what_it_does_in_place(
     assert found.repeat == (0 if options.get("meta") else 1)
 
 
+@pytest.mark.slow
 @OFFLOADED
 def test_an_offloaded_model_is_afterwards_as_it_was(tmp_path: Path, make: Callable[[Path], nn.Module]) -> None:
     model = make(tmp_path)
@@ -68,6 +70,7 @@ def test_an_offloaded_model_is_afterwards_as_it_was(tmp_path: Path, make: Callab
     assert [vars(module).get("forward") for module in model.modules()] == [each.get("forward") for each in before[2]]
 
 
+@pytest.mark.slow
 def test_a_model_without_weights_is_counted_and_not_timed() -> None:
     found = hookline.profile(network().to("meta"), X)
 

@@ -197,6 +197,7 @@ class Interrupted(nn.Module):
         return Interrupts.apply(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, 7))  # counted, warm; then plain and read by turns
 @pytest.mark.parametrize("phase", ["forward", "backward"])
 def test_ctrl_c_in_any_step_leaves_the_model_as_it_was(phase, number):

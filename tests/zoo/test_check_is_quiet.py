@@ -46,6 +46,7 @@ def above_notes(found: Iterable[hookline.Finding]) -> list[str]:
     return [str(finding) for finding in found if finding.severity != "note"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("specimen", HEALTHY, ids=lambda specimen: specimen.name)
 def test_nothing_above_a_note_is_found_in_a_healthy_model(specimen: Specimen, train: bool) -> None:
@@ -72,6 +73,7 @@ def test_nothing_is_found_in_the_demo(train: bool) -> None:
     assert list(hookline.check(model, images[:32], loss=lambda output: cross_entropy(output, labels[:32]))) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_found_while_the_demo_is_trained() -> None:
     images, labels = hookline.demo.digits()
     model = hookline.demo.model().train()

@@ -24,11 +24,13 @@ def checked(model: nn.Module) -> Iterator[None]:
     assert_unhooked(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
 def test_what_runs_in_a_checks_block_is_bit_for_bit_what_it_is_without(specimen: Specimen) -> None:
     assert_identical(run(specimen, train=True), run(specimen, train=True, around=checked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "specimen",
     [each for each in ZOO if each.name not in MADE_BY_A_FORWARD + WITHOUT_INPUTS],

@@ -27,6 +27,7 @@ def twins(specimen: Specimen, *, train: bool) -> tuple[nn.Module, nn.Module]:
     return model, specimen.build().train(train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("specimen", COMPARED, ids=lambda specimen: specimen.name)
 def test_identical_models_have_no_difference(specimen: Specimen, train: bool) -> None:

@@ -21,6 +21,7 @@ WITHOUT_GRADIENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
 def test_two_runs_from_the_same_seeds_are_identical(specimen: Specimen, train: bool) -> None:
