@@ -252,7 +252,7 @@ def test_a_profile_without_times_marks_by_flops(model: nn.Module, tmp_path: Path
     data = data_of(written(hookline.profile(model, torch.ones(2, 4), meta=True), tmp_path))
 
     assert not data["timed"]
-    assert data["marks"][0]["text"].startswith("100% of the FLOPs")
+    assert data["marks"][0]["text"].startswith("100% self FLOPs")
 
 
 def test_a_page_grows_by_as_much_for_each_call(tmp_path: Path) -> None:

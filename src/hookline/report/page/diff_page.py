@@ -38,7 +38,7 @@ def _row(pair: Pair, names: Names, kinds: Names) -> Iterator[Any]:
     """The values of one pair for each of CALL and PARTS."""
     yield from (names(pair.path_a), pair.index, names(pair.type_a), pair.parent)
     yield from (names(pair.path_b), names(pair.type_b), pair.ended)
-    yield "makes it" if pair.makes_it else "differs" if pair.differs else pair.excused or "same"
+    yield "culprit" if pair.makes_it else "differs" if pair.differs else pair.excused or "same"
     yield from (number(pair.amplification), pair.why, verdict(pair))
     yield from ([*_tensors(getattr(pair, part), kinds)] for part in PARTS)
 
@@ -57,7 +57,7 @@ def _marks(diff: Diff) -> Iterator[dict[str, Any]]:
     """Marks for the culprits, for the first call that differs if it is not a culprit, and for the weights."""
     first, culprits = diff.first, diff.culprits
     for pair in culprits[:MOST_MARKS]:
-        yield mark("culprit", pair.number, f"is the culprit: {pair.why or 'of itself'}", path=pair.path_a)
+        yield mark("culprit", pair.number, pair.why or "differs by itself", path=pair.path_a)
     if first is not None and first not in culprits:
         yield mark("differs", first.number, f"the first call that differs: {first.worst}", path=first.path_a)
     calls = {pair.path_a: pair.number for pair in reversed(diff.pairs)}

@@ -51,5 +51,5 @@ def _marks(profile: Profile) -> Iterator[dict[str, Any]]:
         share = getattr(row, name) / whole if whole else 0.0
         if share >= LEAST_SHARE:
             times = f" in {row.calls:,} calls" if row.calls > 1 else ""
-            text = f"{share:.0%} of the {unit} is its own{times} ({row.type})"
+            text = f"{share:.0%} self {unit}{times} ({row.type})"
             yield mark("costly", first[row.path], text, path=row.path)

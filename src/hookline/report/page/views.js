@@ -69,7 +69,7 @@ const COMPARED = [["max abs", "absolute"], ["max rel", "relative"], ["error", "e
 const EXCUSED = { shape: "≈ other shape, not compared", rounding: "≈ explained by rounding" };
 
 // The words for the rows of a diff, each with its states.
-const STATES = [["≠ differs", "differs", "makes it"], ...Object.entries(EXCUSED).map(([state, words]) => [words, state]), ["the same", "same"]];
+const STATES = [["≠ differs", "differs", "culprit"], ...Object.entries(EXCUSED).map(([state, words]) => [words, state]), ["the same", "same"]];
 
 function styleOf(state) {
   return EXCUSED[state] ? "same excused" : state === "same" ? "same" : "differs";
@@ -97,7 +97,7 @@ function diffView(data, calls) {
     flow: {
       title: "Error by call order", label: "Relative error of the outputs and gradients by call order, log axis. Arrow keys go from call to call, Enter goes to one.",
       series: [{ name: "error of the output, as a share of its norm", value: outputError }, ...(calls.some((call) => gradError(call) !== null) ? [{ name: "error of its gradient", value: gradError }] : [])],
-      calls: calls.filter((call) => !call.children.length || call.state === "makes it"),
+      calls: calls.filter((call) => !call.children.length || call.state === "culprit"),
       marked: data.marks.filter(({ level, call }) => level === "culprit" && call !== null).slice(0, 8).map(({ call }) => ({ call: calls[call], word: `◆ ${calls[call].path || "the model"}` })),
     },
     details: (call) => [
@@ -153,7 +153,7 @@ function profileView(data, calls) {
       facts([
         ["forward", data.timed ? `${times("forward")(call)} ms, ${times("forward_self")(call)} self, ± ${times("forward_spread")(call)}` : ""],
         ["backward", data.timed && data.backward ? `${times("backward")(call)} ms, ${times("backward_self")(call)} self, ± ${times("backward_spread")(call)}` : ""],
-        ["share", data.timed && whole ? `${percent(self(call) / whole)} of the time is its own` : ""],
+        ["share", data.timed && whole ? `${percent(self(call) / whole)} self time` : ""],
         ["FLOPs", call.flops === "nan" ? "unknown" : `${engineering(call.flops)}FLOP forward${data.backward ? `, ${engineering(call.backward_flops)}FLOP backward` : ""}${flops ? `; ${percent(call.flops / flops)} of all` : ""}`],
         ["intensity", isFiniteNumber(call.intensity) ? `${figure(call.intensity, 3)} FLOP for each byte moved` : ""],
         ["kept", data.backward ? `${engineering(call.kept)}B saved for backward, ${engineering(call.kept_self)}B self` : ""],
