@@ -33,7 +33,7 @@ def test_running_statistics_updated_differently_differ() -> None:
     assert {name: part.differs for name, part in found["1"].buffers.items()} == {
         **{"running_mean": True, "running_var": True, "num_batches_tracked": False}
     }
-    assert not found["1"].gives_other
+    assert not found["1"].output_differs
     assert found.first is found.culprit is found["1"]
     assert found.culprit.why == "momentum is 0.1 against 0.2"
 
@@ -78,8 +78,8 @@ def test_buffers_after_other_inputs_are_passed_on() -> None:
 
     found = hookline.diff(model, other, X)
 
-    assert found["1"].updates_other
-    assert found["1"].makes_it is None
+    assert found["1"].buffers_differ
+    assert found["1"].is_culprit is None
     assert [pair.path for pair in found.culprits] == ["0"]
 
 

@@ -25,7 +25,7 @@ def test_one_that_passes_a_difference_on_makes_none() -> None:
 
     found = hookline.diff(model, other, X)
 
-    assert [pair.makes_it for pair in found] == [False, True, False, False]
+    assert [pair.is_culprit for pair in found] == [False, True, False, False]
 
 
 def test_several_culprits_stand_in_call_order() -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_gradients_are_compared_from_ones_own_loss() -> None:
     found = hookline.diff(model, other, X, loss=lambda output: output.sum(), grads=True)
 
     assert not found["3"].grads[""].differs
-    assert found["0"].backs_other
+    assert found["0"].gradients_differ
     assert model[0].weight.grad is None
 
 
@@ -221,6 +222,16 @@ def test_it_is_saved_and_loaded_whole(tmp_path: object) -> None:
     assert repr(loaded) == repr(found)
     assert loaded.to_dict() == found.to_dict()
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["culprit"] == found.culprit.number
+
+
+def test_diff_of_version_1_is_read(tmp_path: Path) -> None:
+    found = parted()
+    found.save(tmp_path)
+    file = tmp_path / "diff.json"
+    text = file.read_text()
+    assert '"version": 2' in text
+    file.write_text(text.replace('"version": 2', '"version": 1').replace('"is_culprit"', '"makes_it"'))
+    assert hookline.load(tmp_path).pairs == found.pairs
 
 
 def test_to_pandas_has_a_row_for_each_pair() -> None:
@@ -433,7 +444,7 @@ def test_a_module_of_a_run_that_was_given_another_number_passes_it_on() -> None:
 
     found = hookline.diff(*runs)
 
-    assert found["s"].makes_it is None
+    assert found["s"].is_culprit is None
     assert str(found["s"].inputs["0"]) == "2.0 against 4.0"
     assert [pair.path for pair in found.culprits] == [""]
     assert "gives s 0 = 2.0 against 4.0" in found.culprit.why

@@ -88,7 +88,7 @@ def _with_apart(pairs: list[Pair]) -> list[Pair]:
     given = {pair.number for pair in pairs if _of_other_shape(pair) and _has_other(pair.inputs.values())}
     own = [pair for pair in pairs if pair.own]
     compared = [pair for pair in own if pair.number not in given]
-    agree = bool(compared) and not any(pair.gives_other for pair in compared)
+    agree = bool(compared) and not any(pair.output_differs for pair in compared)
     return [replace(pair, excused="shape") if _is_apart(pair, given, compared, agree=agree) else pair for pair in pairs]
 
 

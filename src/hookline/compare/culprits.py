@@ -23,7 +23,9 @@ def judge_models(pairs: list[Pair], verdicts: Mapping[int, bool | None], limits:
     }
     pairs = judge(pairs, words)
     pairs = with_rounding(pairs, {number for number in limits if words.get(number) is False})
-    return judge(pairs, {number: word for number, word in words.items() if pairs[number].gives_other})  # backward too
+    return judge(
+        pairs, {number: word for number, word in words.items() if pairs[number].output_differs}
+    )  # backward too
 
 
 def judge_runs(pairs: list[Pair], coarser: torch.dtype | None) -> list[Pair]:
@@ -35,7 +37,7 @@ def judge_runs(pairs: list[Pair], coarser: torch.dtype | None) -> list[Pair]:
 
 
 def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
-    """The pairs with `makes_it` set: whether each is a culprit, by the verdict on its number or else by what was
+    """The pairs with `is_culprit` set: whether each is a culprit, by the verdict on its number or else by what was
     recorded. A pair that contains a culprit is not one."""
     holding: set[int] = set()
     received: dict[str, float] = {}
@@ -48,9 +50,9 @@ def judge(pairs: list[Pair], verdicts: Mapping[int, bool | None]) -> list[Pair]:
             continue
         word = verdicts.get(pair.number)
         told = _by_record(pair, agreeing=pair.path_a not in elsewhere, received=received[pair.path_a])
-        makes_it = False if pair.number in holding else told if word is None else word
-        found[pair.number] = replace(pair, makes_it=makes_it)
-        if (makes_it or pair.number in holding) and pair.parent is not None:
+        is_culprit = False if pair.number in holding else told if word is None else word
+        found[pair.number] = replace(pair, is_culprit=is_culprit)
+        if (is_culprit or pair.number in holding) and pair.parent is not None:
             holding.add(pair.parent)
     return [*found.values()]
 
@@ -63,9 +65,9 @@ def _by_record(pair: Pair, *, agreeing: bool, received: float) -> bool | None:
     Small gradients agree within their tolerance though each is off by a percent, and their sum does not agree. So the
     gradients returned must be further off than those any call of the module `received`, as shares of their norms.
     """
-    if pair.gives_other:
+    if pair.output_differs:
         return True if _agree(pair.inputs) else None
-    if pair.updates_other:
+    if pair.buffers_differ:
         return True if agreeing else None
     if not pair.grad_inputs:
         return None

@@ -59,10 +59,17 @@ PAIR = Schema(
         **dict.fromkeys(("path_a", "path_b", "type_a", "type_b"), text),
         **dict.fromkeys(("index", "number", "ended"), count),
         **dict.fromkeys(("inputs", "outputs", "buffers", "grads", "grad_inputs"), mapped(DIFFERENCE.read)),
-        **{"parent": maybe(count), "failed": flag, "makes_it": maybe(flag), "causes": listed(CAUSE.read)},
+        **{"parent": maybe(count), "failed": flag, "is_culprit": maybe(flag), "causes": listed(CAUSE.read)},
         "excused": one_of("", "shape", "rounding"),
     },
 )
+
+
+def _pair(data: Any) -> Pair:
+    """A pair; version 1 has `makes_it` for `is_culprit`."""
+    if isinstance(data, dict) and "makes_it" in data and "is_culprit" not in data:
+        data = {"is_culprit" if name == "makes_it" else name: value for name, value in data.items()}
+    return PAIR.read(data)
 
 
 def _weight(data: Any) -> Weight:
@@ -75,7 +82,7 @@ def _weight(data: Any) -> Weight:
 DIFF = Schema(
     Diff,
     {
-        **{"names": _both(text), "pairs": listed(PAIR.read), "weights": listed(_weight)},
+        **{"names": _both(text), "pairs": listed(_pair), "weights": listed(_weight)},
         **{"only_a": listed(_unmatched), "only_b": listed(_unmatched), "mapping": mapped(text)},
         **{"proposed": mapped(text), "notes": listed(text), "every_call": flag},
     },

@@ -60,7 +60,7 @@ class Pair:
     - `grads`, `grad_inputs`: the same for the gradients of the outputs and of the inputs, if they were recorded;
     - `error`: the largest error of the outputs, as a share of their norm; `amplification`: that error over the error of
       the inputs;
-    - `makes_it`: whether the module is a culprit, if it differs; None if that is not known;
+    - `is_culprit`: whether the module is a culprit, if it differs; None if that is not known;
     - `causes`: why, if it is one;
     - `excused`: why a difference does not count: "shape" for a call with other shapes, "rounding" if the models compute
       in other dtypes and rounding explains it; "" if it counts.
@@ -80,7 +80,7 @@ class Pair:
     grads: Differences = field(default_factory=dict)
     grad_inputs: Differences = field(default_factory=dict)
     failed: bool = False
-    makes_it: bool | None = None
+    is_culprit: bool | None = None
     causes: tuple[Cause, ...] = ()
     excused: str = ""
 
@@ -95,17 +95,17 @@ class Pair:
         return self.path_a
 
     @property
-    def gives_other(self) -> bool:
+    def output_differs(self) -> bool:
         """Whether the outputs differ, or only one of the two raised."""
         return self.failed or (not self.excused and any(found.differs for found in self.outputs.values()))
 
     @property
-    def updates_other(self) -> bool:
+    def buffers_differ(self) -> bool:
         """Whether a buffer differs after the forward."""
         return any(found.differs for found in self.buffers.values())
 
     @property
-    def backs_other(self) -> bool:
+    def gradients_differ(self) -> bool:
         """Whether a gradient differs."""
         found = (each for part in (self.grads, self.grad_inputs) for each in part.values())
         return self.excused != "shape" and any(each.differs for each in found)
@@ -119,14 +119,14 @@ class Pair:
     @property
     def differs(self) -> bool:
         """Whether the outputs, an updated buffer or a gradient differ by more than the tolerance."""
-        return self.gives_other or self.updates_other or self.backs_other
+        return self.output_differs or self.buffers_differ or self.gradients_differ
 
     @property
     def worst(self) -> Difference | None:
         """The output that differs most; if the outputs agree, the buffer or else the gradient; None for a module
         without outputs."""
-        backward = {**self.grads, **self.grad_inputs} if self.backs_other else self.outputs
-        shown = self.outputs if self.gives_other else self.buffers if self.updates_other else backward
+        backward = {**self.grads, **self.grad_inputs} if self.gradients_differ else self.outputs
+        shown = self.outputs if self.output_differs else self.buffers if self.buffers_differ else backward
         return max(shown.values(), key=_size, default=None)
 
     @property
@@ -160,7 +160,7 @@ class Pair:
 FIGURES = ("absolute", "relative", "error", "cosine", "snr", "ulps", "nan", "beyond", "count")
 COLUMNS = (
     *("path_a", "path_b", "index", "type_a", "type_b", "number", "parent", "differs"),
-    *("makes_it", "amplification", *FIGURES, "why"),
+    *("is_culprit", "amplification", *FIGURES, "why"),
 )
 
 
@@ -203,13 +203,13 @@ class Diff(Result[Pair]):
         inside may still differ, as `summary` and `first` say; weights may differ without any effect."""
         if self.every_call or self.outputs_agree is None:
             return not any(pair.differs for pair in self.pairs)
-        return self.outputs_agree and not any(pair.updates_other or pair.backs_other for pair in self.pairs)
+        return self.outputs_agree and not any(pair.buffers_differ or pair.gradients_differ for pair in self.pairs)
 
     @property
     def outputs_agree(self) -> bool | None:
         """Whether the models' own outputs agree; None if the models' own calls are not among the pairs."""
         own = [pair for pair in self.pairs if pair.own]
-        return not any(pair.gives_other for pair in own) if own else None
+        return not any(pair.output_differs for pair in own) if own else None
 
     @property
     def apart(self) -> tuple[Pair, ...]:
@@ -226,20 +226,20 @@ class Diff(Result[Pair]):
     def first(self) -> Pair | None:
         """The first call to end with an output that differs; if outputs agree, with buffers that differ; if those agree
         too, the first call of the backward pass with a gradient that differs. None if nothing differs."""
-        updated = [pair for pair in self.pairs if pair.updates_other]
-        given = [pair for pair in self.pairs if pair.gives_other] or updated
+        updated = [pair for pair in self.pairs if pair.buffers_differ]
+        given = [pair for pair in self.pairs if pair.output_differs] or updated
         if given:
             return min(given, key=lambda pair: pair.ended)
-        return max((pair for pair in self.pairs if pair.backs_other), key=lambda pair: pair.number, default=None)
+        return max((pair for pair in self.pairs if pair.gradients_differ), key=lambda pair: pair.number, default=None)
 
     @property
     def culprits(self) -> tuple[Pair, ...]:
         """The calls that cause a difference: first those whose outputs differ, in the order in which they ended, then
         those whose buffers alone differ, then gradients alone, in the order of the backward pass."""
-        made = sorted((pair for pair in self.pairs if pair.makes_it), key=lambda pair: pair.ended)
-        forward = [pair for pair in made if pair.gives_other]
-        updating = [pair for pair in made if pair.updates_other and not pair.gives_other]
-        backward = [pair for pair in made if not pair.gives_other and not pair.updates_other]
+        made = sorted((pair for pair in self.pairs if pair.is_culprit), key=lambda pair: pair.ended)
+        forward = [pair for pair in made if pair.output_differs]
+        updating = [pair for pair in made if pair.buffers_differ and not pair.output_differs]
+        backward = [pair for pair in made if not pair.output_differs and not pair.buffers_differ]
         return (*forward, *updating, *sorted(backward, key=lambda pair: -pair.number))
 
     @property

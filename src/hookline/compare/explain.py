@@ -77,7 +77,7 @@ def why_records(pair: Pair, matching: Matching, *, rounding: float = 0.0) -> tup
         causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
     if one.type != other.type:
         causes.append(Cause("class", f"is {with_article(one.type)} against {with_article(other.type)}"))
-    if not causes and pair.makes_it:
+    if not causes and pair.is_culprit:
         causes.append(Cause("code", "its outputs differ on the same inputs: look at its weights and its code"))
     return tuple(_in_order(causes))
 
@@ -145,9 +145,9 @@ def _in_order(causes: list[Cause]) -> list[Cause]:
 
 
 def _deed(pair: Pair) -> str:
-    if pair.gives_other:
+    if pair.output_differs:
         return "returns other outputs"
-    return "updates its buffers differently" if pair.updates_other else "returns other gradients"
+    return "updates its buffers differently" if pair.buffers_differ else "returns other gradients"
 
 
 def _concluding(causes: list[Cause], verdict: Verdict | None, deed: str) -> Iterator[Cause]:

@@ -45,12 +45,12 @@ class Suspect:
 class Verdict:
     """The result of running a module alone on the reference's inputs.
 
-    - `makes_it`: whether its outputs differ; None if it could not be run on them, and `reason` says why;
+    - `is_culprit`: whether its outputs differ; None if it could not be run on them, and `reason` says why;
     - `only_weights`: whether its outputs agree with the reference's weights; None if that is not known;
     - `transposed`: the square weights with which its outputs agree once they are transposed.
     """
 
-    makes_it: bool | None
+    is_culprit: bool | None
     only_weights: bool | None = None
     reason: str = ""
     transposed: tuple[str, ...] = ()
@@ -100,9 +100,9 @@ class Trial:
         guilty = inner
         key, arguments, states = self.given.pop(call, (None, None, None))
         if key is not None and call.error is None:
-            verdict = Verdict(makes_it=False) if inner else self.judge(call, self.suspects[key], arguments, states)
+            verdict = Verdict(is_culprit=False) if inner else self.judge(call, self.suspects[key], arguments, states)
             self.verdicts[key] = verdict
-            guilty = guilty or bool(verdict.makes_it)
+            guilty = guilty or bool(verdict.is_culprit)
         self.guilty.discard(call)
         if guilty and call.parent is not None:
             self.guilty.add(call.parent)
@@ -117,15 +117,15 @@ class Trial:
                 return Verdict(None, reason=reason)
             wanted = _wanted(call, suspect, arguments, states)
             if not reason and not _differ(wanted, again, suspect):
-                return Verdict(makes_it=False)
+                return Verdict(is_culprit=False)
             if whole is not None:  # its caller leaves an argument out or adds one, which is not its fault
                 again, unfit = _call(suspect, suspect.module, whole, states)
                 if not unfit and not _differ(wanted, again, suspect):
-                    return Verdict(makes_it=False)
+                    return Verdict(is_culprit=False)
             if reason:
                 return Verdict(None, reason=reason)
             given = wanted, call, suspect, arguments, states
-            return Verdict(makes_it=True, only_weights=_only_weights(*given), transposed=_transposed(*given))
+            return Verdict(is_culprit=True, only_weights=_only_weights(*given), transposed=_transposed(*given))
         finally:
             self.busy = False
 

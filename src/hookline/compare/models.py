@@ -62,7 +62,7 @@ def diff_models(
 
         limits = _limits_of_rounding(pairs, matching, selections, weights, allowed)
         verdicts = _run_alone(pairs, matching, first, second, limits, allowed)
-        pairs = judge_models(pairs, {number: verdict.makes_it for number, verdict in verdicts.items()}, limits)
+        pairs = judge_models(pairs, {number: verdict.is_culprit for number, verdict in verdicts.items()}, limits)
 
         largest = max(limits.values(), default=0.0)
         pairs = [_explained(pair, matching, selections, weights, verdicts.get(pair.number), largest) for pair in pairs]
@@ -128,7 +128,7 @@ def _run_alone(
             limits.get(pair.number, 0.0),
         )
         for pair in pairs
-        if pair.gives_other and pair.path_b in second.modules
+        if pair.output_differs and pair.path_b in second.modules
     }
     if not suspects:
         return {}
@@ -146,6 +146,6 @@ def _explained(
     rounding: float,
 ) -> Pair:
     """The pair with its causes, if it is a culprit."""
-    if not pair.makes_it:
+    if not pair.is_culprit:
         return pair
     return replace(pair, causes=why_modules(pair, matching, selections, weights, verdict, rounding=rounding))

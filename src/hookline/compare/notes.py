@@ -77,7 +77,7 @@ def _on_gradients(
         found = (each for pair in pairs for part in (pair.grads, pair.grad_inputs) for each in part.values())
         if all(each.shapes[place] is None for each in found):
             yield f"no gradient was seen in the {side.which}, so there is none to compare"
-    if any(pair.backs_other for pair in pairs):
+    if any(pair.gradients_differ for pair in pairs):
         yield from held_otherwise(dict(walk(sides[0].model)), dict(walk(sides[1].model)), partners)
 
 

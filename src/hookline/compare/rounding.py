@@ -80,7 +80,7 @@ def words_of_runs(pairs: list[Pair], dtype: torch.dtype) -> dict[int, bool]:
     """Whether each pair of two runs is a culprit beyond rounding, as far as its inputs show: its outputs are off by
     more than a few times the error of its inputs, and by more than its own arithmetic explains."""
     limits = bounds(pairs, dtype)
-    known = {pair.number: largest(pair.inputs) for pair in pairs if pair.inputs and pair.gives_other}
+    known = {pair.number: largest(pair.inputs) for pair in pairs if pair.inputs and pair.output_differs}
     return {
         number: not is_small(pairs[number], limits[number] + FURTHER * received)
         for number, received in known.items()
@@ -95,14 +95,14 @@ def with_rounding(pairs: list[Pair], cleared: set[int]) -> list[Pair]:
     Until the first culprit ends, every difference is rounding; after it a pair may show what the culprit passed on.
     Gradients and buffers are left as they are: see `noise`.
     """
-    made = [pair.ended for pair in pairs if pair.makes_it]
+    made = [pair.ended for pair in pairs if pair.is_culprit]
     first = min(made, default=math.inf)
     holding = _holders(pairs)
     found = []
     for pair in pairs:
-        by_rounding = pair.gives_other and not pair.makes_it and pair.number not in holding and pair.ended < first
+        by_rounding = pair.output_differs and not pair.is_culprit and pair.number not in holding and pair.ended < first
         excused = by_rounding and pair.number in cleared
-        found.append(replace(pair, excused="rounding", makes_it=None) if excused else pair)
+        found.append(replace(pair, excused="rounding", is_culprit=None) if excused else pair)
     return found
 
 
@@ -111,7 +111,7 @@ def _holders(pairs: list[Pair]) -> set[int]:
     around: set[int] = set()
     parents: Mapping[int, int | None] = {pair.number: pair.parent for pair in pairs}
     for pair in pairs:
-        above = pair.parent if pair.makes_it else None
+        above = pair.parent if pair.is_culprit else None
         while above is not None and above not in around:
             around.add(above)
             above = parents[above]

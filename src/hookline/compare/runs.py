@@ -58,6 +58,6 @@ def _narrowed(run: Run, where: Where) -> Run:
 
 def _to_explain(names: tuple[str, str], pairs: list[Pair]) -> set[int]:
     """The numbers of the culprits; if none is known, that of the first pair that differs."""
-    culprits = {pair.number for pair in pairs if pair.makes_it}
+    culprits = {pair.number for pair in pairs if pair.is_culprit}
     first = Diff(names, tuple(pairs)).first
     return culprits or ({first.number} if first is not None else set())

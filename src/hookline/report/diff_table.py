@@ -95,7 +95,7 @@ def _rows(diff: Diff, parent: int | None = None, depth: int = 0) -> Iterator[tup
         if agreeing:
             yield _folded(agreeing, depth)
             agreeing = 0
-        yield _cells(pair, depth, parent, diff), "red" if pair.makes_it else None if pair.differs else "dim"
+        yield _cells(pair, depth, parent, diff), "red" if pair.is_culprit else None if pair.differs else "dim"
         yield from _rows(diff, pair.number, depth + 1)
     if agreeing:
         yield _folded(agreeing, depth)
@@ -148,10 +148,10 @@ def verdict(pair: Pair) -> str:
     if not pair.differs:
         return ""
     worst = pair.worst
-    words = f"CULPRIT: {pair.why}" if pair.makes_it else pair.why
+    words = f"CULPRIT: {pair.why}" if pair.is_culprit else pair.why
     compared = worst is None or not (worst.other_shape or None in worst.shapes or worst.nan or worst.text)
     if worst is None or compared:
-        return words if pair.gives_other or words else "buffer" if pair.updates_other else "gradient"
+        return words if pair.output_differs or words else "buffer" if pair.buffers_differ else "gradient"
     return f"{words}; {worst}" if words else str(worst)
 
 

@@ -22,7 +22,7 @@ from hookline.store.staging import staging
 from hookline.torch_private import FakeTensor, is_functorch_wrapped_tensor, is_wrapper_subclass
 
 FORMAT = "hookline"
-VERSIONS = {"run": 2}  # the newest of each kind, 1 for the others; older ones are read
+VERSIONS = {"run": 2, "diff": 2}  # the newest of each kind, 1 for the others; older ones are read
 TENSORS = "tensors.safetensors"
 BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 

@@ -38,7 +38,7 @@ def _row(pair: Pair, names: Names, kinds: Names) -> Iterator[Any]:
     """The values of one pair for each of CALL and PARTS."""
     yield from (names(pair.path_a), pair.index, names(pair.type_a), pair.parent)
     yield from (names(pair.path_b), names(pair.type_b), pair.ended)
-    yield "culprit" if pair.makes_it else "differs" if pair.differs else pair.excused or "same"
+    yield "culprit" if pair.is_culprit else "differs" if pair.differs else pair.excused or "same"
     yield from (number(pair.amplification), pair.why, verdict(pair))
     yield from ([*_tensors(getattr(pair, part), kinds)] for part in PARTS)
 
