@@ -606,7 +606,7 @@ def test_a_diff_of_two_models_has_exit_code_1_and_names_the_culprit() -> None:
     result = diff("net.py:seeded", "net.py:biased", "--inputs", "net.py:batch", "--grads")
 
     assert result.exit_code == 1
-    assert "made by first (Linear): bias differs" in " ".join(result.stdout.split())
+    assert "culprit first (Linear): bias differs" in " ".join(result.stdout.split())
 
 
 def test_a_diff_of_two_saved_runs(folder: Path) -> None:
@@ -614,10 +614,10 @@ def test_a_diff_of_two_saved_runs(folder: Path) -> None:
         watch(f"net.py:{name}", "--inputs", "net.py:batch", "--keep", "fingerprint", "--save", name)
 
     assert diff("seeded", "seeded").exit_code == 0
-    result = diff("seeded", "biased", "--save", "parted", "--where", "first")
+    result = diff("seeded", "biased", "--save", "found", "--where", "first")
     assert result.exit_code == 1
     assert "1 of 1 calls differ" in result.stdout
-    assert hookline.load(folder / "parted").culprit.path == "first"  # type: ignore[union-attr]
+    assert hookline.load(folder / "found").culprit.path == "first"  # type: ignore[union-attr]
 
 
 def test_a_diff_gives_one_json_document() -> None:

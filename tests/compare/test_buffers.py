@@ -35,7 +35,7 @@ def test_running_statistics_updated_differently_differ() -> None:
     }
     assert not found["1"].output_differs
     assert found.first is found.culprit is found["1"]
-    assert found.culprit.why == "momentum is 0.1 against 0.2"
+    assert found.culprit.why == "momentum 0.1 vs 0.2"
 
 
 @pytest.mark.parametrize("keep", ["stats", "tensor", hookline.fingerprint], ids=["stats", "tensor", "fingerprint"])
@@ -107,7 +107,7 @@ def test_buffer_of_uncalled_module_is_listed_at_its_caller(anew: bool) -> None:
 
     assert list(found["0"].buffers) == ["inner.count"]
     assert found.culprit.path == "0"
-    assert found.culprit.why == "by is 1 against 2"
+    assert found.culprit.why == "by 1 vs 2"
     assert model[0].inner.count == other[0].inner.count == 0
 
 

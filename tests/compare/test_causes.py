@@ -22,21 +22,21 @@ class Holds(nn.Module):
 @pytest.mark.parametrize(
     ("one", "other", "says"),
     [
-        (nn.Dropout(0.1), nn.Dropout(0.2), "p is 0.1 against 0.2"),
-        (nn.GELU(), nn.GELU("tanh"), "approximate is 'none' against 'tanh'"),
-        (nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3, dilation=2), "dilation is (1, 1) against (2, 2)"),
-        (Holds(functional.relu), Holds(functional.silu), "value is relu against silu"),
+        (nn.Dropout(0.1), nn.Dropout(0.2), "p 0.1 vs 0.2"),
+        (nn.GELU(), nn.GELU("tanh"), "approximate 'none' vs 'tanh'"),
+        (nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3, dilation=2), "dilation (1, 1) vs (2, 2)"),
+        (Holds(functional.relu), Holds(functional.silu), "value relu vs silu"),
         (
             Holds(functools.partial(functional.gelu, approximate="none")),
             Holds(functools.partial(functional.gelu, approximate="tanh")),
-            "value is gelu with {'approximate': 'none'} against gelu with {'approximate': 'tanh'}",
+            "value gelu with {'approximate': 'none'} vs gelu with {'approximate': 'tanh'}",
         ),
-        (Holds(torch.ones(2)), Holds(torch.zeros(2)), "value is a tensor against another, by up to 1, 1 of the norm"),
-        (Holds(torch.float32), Holds(torch.float16), "value is torch.float32 against torch.float16"),
-        (nn.Linear(2, 2), nn.Linear(2, 2).double(), "holds float32 against float64"),
-        (nn.ReLU(), nn.GELU(), "is a ReLU against a GELU"),
-        (nn.Identity(), nn.ELU(), "is an Identity against an ELU"),
-        (nn.Dropout().train(), nn.Dropout().eval(), "is in training against evaluation mode"),
+        (Holds(torch.ones(2)), Holds(torch.zeros(2)), "value differs: by up to 1, 1 of the norm"),
+        (Holds(torch.float32), Holds(torch.float16), "value torch.float32 vs torch.float16"),
+        (nn.Linear(2, 2), nn.Linear(2, 2).double(), "dtype float32 vs float64"),
+        (nn.ReLU(), nn.GELU(), "class ReLU vs GELU"),
+        (nn.Identity(), nn.ELU(), "class Identity vs ELU"),
+        (nn.Dropout().train(), nn.Dropout().eval(), "in train mode vs eval mode"),
     ],
 )
 def test_what_two_modules_differ_in_is_told(one: nn.Module, other: nn.Module, says: str) -> None:
@@ -63,13 +63,13 @@ def test_entries_of_a_configuration_are_named() -> None:
 
     found = module_causes(Holds(Configuration(act="gelu", size=4)), Holds(Configuration(act="relu", size=4)))
 
-    assert [str(cause) for cause in found] == ["value.act is 'gelu' against 'relu'"]
+    assert [str(cause) for cause in found] == ["value.act 'gelu' vs 'relu'"]
 
 
 def test_uncalled_inner_module_counts_and_called_does_not() -> None:
     one, other = nn.Sequential(nn.Dropout(0.1)), nn.Sequential(nn.Dropout(0.2))
 
-    assert [str(cause) for cause in module_causes(one, other)] == ["0.p is 0.1 against 0.2"]
+    assert [str(cause) for cause in module_causes(one, other)] == ["0.p 0.1 vs 0.2"]
     assert module_causes(one, other, called=["0"]) == []
 
 
@@ -133,7 +133,7 @@ def test_classes_of_one_name_are_told_apart_by_module() -> None:
 
     says = [str(cause) for cause in module_causes(nn.Linear(2, 2), Linear(2, 2)) if cause.kind == "class"]
 
-    assert says == ["is a torch.nn.Linear against a torch.ao.nn.quantized.Linear"]
+    assert says == ["class torch.nn.Linear vs torch.ao.nn.quantized.Linear"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from divergent.pairs import Inputs, parts_at
+from divergent.pairs import Inputs, differs_at
 
 
 def linear() -> nn.Linear:
@@ -53,7 +53,7 @@ class Holds(nn.Module):
         return getattr(self, self.name)(x)
 
 
-@parts_at("parts.b", "weights", "1 of 64 elements")
+@differs_at("parts.b", "weights", "1 of 64 elements")
 def parts_of_a_dictionary_in_another_order() -> tuple[nn.Module, nn.Module, Inputs]:
     """A ModuleDict has other names in another order, and one weight is another."""
     a, b, c = linear(), linear(), linear()
@@ -63,7 +63,7 @@ def parts_of_a_dictionary_in_another_order() -> tuple[nn.Module, nn.Module, Inpu
     return Sum({"a": a, "b": b, "c": c}), port, batch()
 
 
-@parts_at("parts.a", "weights")
+@differs_at("parts.a", "weights")
 def weights_upstream_of_parts_in_another_order() -> tuple[nn.Module, nn.Module, Inputs]:
     """All weights of a port are a little other in one part, and its parts have another order."""
     a, b, c = linear(), linear(), linear()
@@ -73,7 +73,7 @@ def weights_upstream_of_parts_in_another_order() -> tuple[nn.Module, nn.Module, 
     return Sum({"a": a, "b": b, "c": c}), port, batch()
 
 
-@parts_at("1", "attribute", "eps is 1e-05 against 0.1")
+@differs_at("1", "attribute", "eps 1e-05 vs 0.1")
 def wrapped_three_times() -> tuple[nn.Module, nn.Module, Inputs]:
     """A model lies three wrappers deep, and one eps in it is wrong."""
     model = nn.Sequential(linear(), nn.LayerNorm(8), linear())
@@ -82,14 +82,14 @@ def wrapped_three_times() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, Holds("core", Holds("inner", Holds("model", other))), batch()
 
 
-@parts_at("", "calls", "calls 3, which has no partner")
+@differs_at("", "calls", "calls 3, which has no partner")
 def a_layer_dropped_at_the_end() -> tuple[nn.Module, nn.Module, Inputs]:
     """The last layer was left out."""
     model = nn.Sequential(linear(), nn.ReLU(), linear(), nn.ReLU())
     return model, copy.deepcopy(model)[:3], batch()
 
 
-@parts_at("layers", "calls", "calls 1, which has no partner")
+@differs_at("layers", "calls", "calls 1, which has no partner")
 def a_block_dropped_in_the_middle() -> tuple[nn.Module, nn.Module, Inputs]:
     """A block in the middle was left out: those behind it have moved, and are none of it."""
     blocks = [nn.Sequential(linear(), nn.ReLU()) for _ in range(4)]
@@ -97,7 +97,7 @@ def a_block_dropped_in_the_middle() -> tuple[nn.Module, nn.Module, Inputs]:
     return Holds("layers", nn.Sequential(*blocks)), Holds("layers", nn.Sequential(*other)), batch()
 
 
-@parts_at("2", "weights", "1 of 64 elements")
+@differs_at("2", "weights", "1 of 64 elements")
 def a_weight_behind_an_inserted_dropout() -> tuple[nn.Module, nn.Module, Inputs]:
     """A dropout that does nothing was put in, and a layer behind it has a wrong weight."""
     model = nn.Sequential(linear(), nn.ReLU(), linear(), nn.LayerNorm(8))
@@ -107,7 +107,7 @@ def a_weight_behind_an_inserted_dropout() -> tuple[nn.Module, nn.Module, Inputs]
     return model, nn.Sequential(first, nn.Dropout(0.0), *others), batch()
 
 
-@parts_at("layers.2.1", "attribute", "eps")
+@differs_at("layers.2.1", "attribute", "eps")
 def a_norm_behind_an_inserted_identity() -> tuple[nn.Module, nn.Module, Inputs]:
     """A module that does nothing was put into a ModuleList of blocks, and a norm behind it has a wrong eps."""
     blocks = [nn.Sequential(linear(), nn.LayerNorm(8)) for _ in range(4)]
@@ -116,7 +116,7 @@ def a_norm_behind_an_inserted_identity() -> tuple[nn.Module, nn.Module, Inputs]:
     return Residual(blocks), Residual([first, nn.Identity(), *others]), batch()
 
 
-@parts_at("1", "weights", "bias differs")
+@differs_at("1", "weights", "bias differs")
 def a_layer_that_was_not_loaded_behind_an_inserted_identity() -> tuple[nn.Module, nn.Module, Inputs]:
     """A module that does nothing was put in before a layer of which no weight was loaded."""
     model = nn.Sequential(linear(), linear(), linear())
@@ -125,7 +125,7 @@ def a_layer_that_was_not_loaded_behind_an_inserted_identity() -> tuple[nn.Module
     return model, nn.Sequential(nn.Identity(), *other), batch()
 
 
-@parts_at("0", "weights", "bias differs")
+@differs_at("0", "weights", "bias differs")
 def a_shared_activation_that_became_several() -> tuple[nn.Module, nn.Module, Inputs]:
     """One activation is called twice, in the port there are two, and the first bias is wrong."""
     shared, layers = nn.ReLU(), [linear(), linear(), linear()]
@@ -136,7 +136,7 @@ def a_shared_activation_that_became_several() -> tuple[nn.Module, nn.Module, Inp
     return model, nn.Sequential(own[0], nn.ReLU(), own[1], nn.ReLU(), own[2]), batch()
 
 
-@parts_at("words", "weights", "1 of 240 elements")
+@differs_at("words", "weights", "1 of 240 elements")
 def tied_weights_under_other_names() -> tuple[nn.Module, nn.Module, Inputs]:
     """Embedding and head are one tensor, in the port two, of which the one is wrong."""
 
@@ -159,7 +159,7 @@ def tied_weights_under_other_names() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, port, (torch.arange(6)[None],)
 
 
-@parts_at("norm", "attribute", "momentum is 0.1 against 0.3")
+@differs_at("norm", "attribute", "momentum 0.1 vs 0.3")
 def momentum_in_a_renamed_port() -> tuple[nn.Module, nn.Module, Inputs]:
     """Nothing but what a BatchNorm makes of its running statistics is another, in a port of other names."""
 
@@ -179,7 +179,7 @@ def momentum_in_a_renamed_port() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, port, (torch.randn(2, 3, 6, 6),)
 
 
-@parts_at("layers.1.norm1", "attribute", "eps")
+@differs_at("layers.1.norm1", "attribute", "eps")
 def a_cloned_encoder_in_a_wrapper() -> tuple[nn.Module, nn.Module, Inputs]:
     """Layers that all hold the same weights, as nn.TransformerEncoder clones them, lie in a wrapper; one eps is wrong."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
@@ -189,7 +189,7 @@ def a_cloned_encoder_in_a_wrapper() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, Holds("encoder", other), (torch.randn(2, 4, 8),)
 
 
-@parts_at("1", "attribute", "eps", tolerances=(0.05, 0.05))
+@differs_at("1", "attribute", "eps", tolerances=(0.05, 0.05))
 def a_norm_of_a_model_in_bfloat16() -> tuple[nn.Module, nn.Module, Inputs]:
     """The port is in bfloat16 and is given floats; beyond rounding a wrong eps makes it."""
     model = nn.Sequential(linear(), nn.LayerNorm(8), linear())
@@ -198,7 +198,7 @@ def a_norm_of_a_model_in_bfloat16() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, batch()
 
 
-@parts_at("m.model.layers.1.input_layernorm", "attribute", "variance_epsilon")
+@differs_at("m.model.layers.1.input_layernorm", "attribute", "variance_epsilon")
 def a_norm_of_a_model_that_generates() -> tuple[nn.Module, nn.Module, Inputs]:
     """A model of transformers generates four tokens, and one norm has a wrong eps."""
     model = llama()

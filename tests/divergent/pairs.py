@@ -33,10 +33,10 @@ class Planted:
 PAIRS: list[Planted] = []
 
 
-def parts_at(
+def differs_at(
     culprit: str, cause: str, says: str = "", **options: Any
 ) -> Callable[[Callable[[], tuple[nn.Module, nn.Module, Inputs]]], None]:
-    """Puts a function that plants a divergence on the list; its docstring tells what it is."""
+    """Puts a function that plants a divergence on the list; its docstring says what it is."""
 
     def put(plant: Callable[[], tuple[nn.Module, nn.Module, Inputs]]) -> None:
         def seeded() -> tuple[nn.Module, nn.Module, Inputs]:
@@ -127,7 +127,7 @@ def with_code(module: nn.Module, **methods: Callable[..., Any]) -> None:
 # Settings
 
 
-@parts_at("layers.1.norm", "attribute", "eps is 1e-05 against 0.001")
+@differs_at("layers.1.norm", "attribute", "eps 1e-05 vs 0.001")
 def eps_of_a_layer_norm() -> tuple[nn.Module, nn.Module, Inputs]:
     """A LayerNorm has another eps."""
     model, other, inputs = readers()
@@ -135,7 +135,7 @@ def eps_of_a_layer_norm() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.0.activation", "attribute", "approximate is 'none' against 'tanh'")
+@differs_at("layers.0.activation", "attribute", "approximate 'none' vs 'tanh'")
 def gelu_exact_or_tanh() -> tuple[nn.Module, nn.Module, Inputs]:
     """GELU is approximated by tanh."""
     model, other, inputs = readers()
@@ -144,15 +144,15 @@ def gelu_exact_or_tanh() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.0.activation", "class", "GELU against a SiLU")
+@differs_at("layers.0.activation", "class", "GELU vs SiLU")
 def another_activation() -> tuple[nn.Module, nn.Module, Inputs]:
-    """SiLU stands where GELU did."""
+    """SiLU instead of GELU."""
     model, other, inputs = readers()
     other.layers[0].activation = nn.SiLU()
     return model, other, inputs
 
 
-@parts_at("layers.2.attention", "attribute", "scale is 0.35")
+@differs_at("layers.2.attention", "attribute", "scale 0.35")
 def missing_scale() -> tuple[nn.Module, nn.Module, Inputs]:
     """An attention does not scale its scores."""
     model, other, inputs = readers()
@@ -160,7 +160,7 @@ def missing_scale() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.0.dropout", "mode", "in evaluation against training mode")
+@differs_at("layers.0.dropout", "mode", "in eval mode vs train mode")
 def dropout_left_on() -> tuple[nn.Module, nn.Module, Inputs]:
     """A dropout was left in training mode."""
     model, other, inputs = readers()
@@ -168,7 +168,7 @@ def dropout_left_on() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("1", "mode", "in training against evaluation mode")
+@differs_at("1", "mode", "in train mode vs eval mode")
 def batch_norm_in_evaluation() -> tuple[nn.Module, nn.Module, Inputs]:
     """A BatchNorm takes its running statistics."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
@@ -177,7 +177,7 @@ def batch_norm_in_evaluation() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, (torch.randn(4, 1, 6, 6),)
 
 
-@parts_at("0", "attribute", "stride is (1, 1) against (2, 2)")
+@differs_at("0", "attribute", "stride (1, 1) vs (2, 2)")
 def stride_of_a_convolution() -> tuple[nn.Module, nn.Module, Inputs]:
     """A convolution takes larger steps: its output has another shape."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
@@ -186,7 +186,7 @@ def stride_of_a_convolution() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, (torch.randn(4, 1, 9, 9),)
 
 
-@parts_at("0", "attribute", "padding_mode")
+@differs_at("0", "attribute", "padding_mode")
 def padding_of_a_convolution() -> tuple[nn.Module, nn.Module, Inputs]:
     """A convolution pads by reflection."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
@@ -198,7 +198,7 @@ def padding_of_a_convolution() -> tuple[nn.Module, nn.Module, Inputs]:
 # Weights and buffers
 
 
-@parts_at("layers.1.attention.key", "weights", "1 of 256 elements")
+@differs_at("layers.1.attention.key", "weights", "1 of 256 elements")
 def one_weight_perturbed() -> tuple[nn.Module, nn.Module, Inputs]:
     """One element of one weight is another."""
     model, other, inputs = readers()
@@ -207,7 +207,7 @@ def one_weight_perturbed() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.0.attention.output", "weights", "transposed")
+@differs_at("layers.0.attention.output", "weights", "transposed")
 def transposed_weight() -> tuple[nn.Module, nn.Module, Inputs]:
     """A square weight was copied the other way round."""
     model, other, inputs = readers()
@@ -217,7 +217,7 @@ def transposed_weight() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.1.attention.query", "weights", "the same numbers in another order")
+@differs_at("layers.1.attention.query", "weights", "the same numbers in another order")
 def swapped_heads() -> tuple[nn.Module, nn.Module, Inputs]:
     """The heads of the queries stand in another order."""
     model, other, inputs = readers()
@@ -227,7 +227,7 @@ def swapped_heads() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.2.norm_after", "weights", "2 times as large")
+@differs_at("layers.2.norm_after", "weights", "2 times as large")
 def scaled_weight() -> tuple[nn.Module, nn.Module, Inputs]:
     """The weight of a norm is twice as large."""
     model, other, inputs = readers()
@@ -236,7 +236,7 @@ def scaled_weight() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("head", "weights", "bias differs")
+@differs_at("head", "weights", "bias differs")
 def forgotten_bias() -> tuple[nn.Module, nn.Module, Inputs]:
     """The bias of the head was not loaded."""
     model, other, inputs = readers()
@@ -244,7 +244,7 @@ def forgotten_bias() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("1", "buffers", "running_var")
+@differs_at("1", "buffers", "running_var")
 def other_running_statistics() -> tuple[nn.Module, nn.Module, Inputs]:
     """A BatchNorm's running variance is another."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
@@ -253,7 +253,7 @@ def other_running_statistics() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, (torch.randn(4, 1, 6, 6),)
 
 
-@parts_at("1.inner", "weights", "out_proj.weight differs")
+@differs_at("1.inner", "weights", "out_proj.weight differs")
 def weight_of_a_module_that_is_not_called() -> tuple[nn.Module, nn.Module, Inputs]:
     """The output projection of a MultiheadAttention, which calls it not, is another."""
 
@@ -275,7 +275,7 @@ def weight_of_a_module_that_is_not_called() -> tuple[nn.Module, nn.Module, Input
 # Code
 
 
-@parts_at("layers.0.attention", "arguments", "gives output another argument 0")
+@differs_at("layers.0.attention", "arguments", "passes output another argument 0")
 def heads_joined_in_another_order() -> tuple[nn.Module, nn.Module, Inputs]:
     """An attention forgets to bring the heads back to the end before it joins them."""
     model, other, inputs = readers()
@@ -283,7 +283,7 @@ def heads_joined_in_another_order() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("embeddings", "arguments", "calls positions with 1..6, not 0..5")
+@differs_at("embeddings", "arguments", "calls positions with 1..6, not 0..5")
 def positions_off_by_one() -> tuple[nn.Module, nn.Module, Inputs]:
     """Positions are counted from 1."""
     model, other, inputs = readers()
@@ -295,7 +295,7 @@ def positions_off_by_one() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("", "arguments", "gives layers.0 another argument 1")
+@differs_at("", "arguments", "passes layers.0 another argument 1")
 def another_attention_mask() -> tuple[nn.Module, nn.Module, Inputs]:
     """The mask lets each position look ahead."""
     model, other, inputs = readers()
@@ -303,7 +303,7 @@ def another_attention_mask() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.1", "order", "norm, attention, dropout")
+@differs_at("layers.1", "order", "norm, attention, dropout")
 def norm_after_the_attention() -> tuple[nn.Module, nn.Module, Inputs]:
     """A block normalizes after its attention, and not before."""
     model, other, inputs = readers()
@@ -316,7 +316,7 @@ def norm_after_the_attention() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("layers.2", "code")
+@differs_at("layers.2", "code")
 def missing_residual() -> tuple[nn.Module, nn.Module, Inputs]:
     """A block forgets to add what came in."""
     model, other, inputs = readers()
@@ -329,7 +329,7 @@ def missing_residual() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("1", "attribute", "make is")
+@differs_at("1", "attribute", "make ")
 def softmax_over_another_dimension() -> tuple[nn.Module, nn.Module, Inputs]:
     """A function that a module holds is another."""
     model = nn.Sequential(nn.Linear(4, 4), Gives(lambda x: x.softmax(-1)), nn.Linear(4, 2))
@@ -337,7 +337,7 @@ def softmax_over_another_dimension() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, (torch.randn(4, 4),)
 
 
-@parts_at("1", "code")
+@differs_at("1", "code")
 def not_a_number_for_zero() -> tuple[nn.Module, nn.Module, Inputs]:
     """A module divides by zero where the reference does not."""
 
@@ -351,7 +351,7 @@ def not_a_number_for_zero() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, (torch.randn(4, 4),)
 
 
-@parts_at("layers.0.dropout", "attribute", "p is 0.3 against 0.1")
+@differs_at("layers.0.dropout", "attribute", "p 0.3 vs 0.1")
 def rate_of_a_dropout() -> tuple[nn.Module, nn.Module, Inputs]:
     """In training, from the same random state, a dropout drops fewer."""
     model, other, inputs = readers()
@@ -362,7 +362,7 @@ def rate_of_a_dropout() -> tuple[nn.Module, nn.Module, Inputs]:
 # Precision and compiling
 
 
-@parts_at("layers.1.attention.value", "dtype", "float32 against bfloat16")
+@differs_at("layers.1.attention.value", "dtype", "float32 vs bfloat16")
 def one_layer_in_bfloat16() -> tuple[nn.Module, nn.Module, Inputs]:
     """One projection is computed in bfloat16, and cast back."""
     model, other, inputs = readers()
@@ -371,7 +371,7 @@ def one_layer_in_bfloat16() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("1", "dtype", "float32 against bfloat16", tolerances={"**": (1e-3, 1e-3)})
+@differs_at("1", "dtype", "float32 vs bfloat16", tolerances={"**": (1e-3, 1e-3)})
 def all_in_bfloat16() -> tuple[nn.Module, nn.Module, Inputs]:
     """The model is in bfloat16: with a strict tolerance the first module that computes makes it."""
 
@@ -397,7 +397,7 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-@parts_at("1", "code")
+@differs_at("1", "code")
 def compiled_with_a_wrong_custom_op() -> tuple[nn.Module, nn.Module, Inputs]:
     """A part is compiled by a backend that has a custom operator wrong."""
 
@@ -447,7 +447,7 @@ class Port(nn.Module):
         return self.lm_head(x)
 
 
-@parts_at("layers.1.norm_after", "attribute", "eps")
+@differs_at("layers.1.norm_after", "attribute", "eps")
 def renamed_port() -> tuple[nn.Module, nn.Module, Inputs]:
     """A port with other names has one eps wrong; nobody says which module is which."""
     model, other, inputs = readers()
@@ -469,7 +469,7 @@ MAPPING = {
 }
 
 
-@parts_at("layers.2.attention.query", "weights", "by up to", mapping=MAPPING)
+@differs_at("layers.2.attention.query", "weights", "by up to", mapping=MAPPING)
 def renamed_port_with_a_mapping() -> tuple[nn.Module, nn.Module, Inputs]:
     """A port with other names has one weight wrong; a mapping says which module is which."""
     model, other, inputs = readers()
@@ -493,7 +493,7 @@ class WrongGradient(torch.autograd.Function):
         return 2 * gradient
 
 
-@parts_at("layers.1.activation", "code", grads=True)
+@differs_at("layers.1.activation", "code", grads=True)
 def gradient_of_an_activation() -> tuple[nn.Module, nn.Module, Inputs]:
     """An activation gives the same, and sends back twice the gradient."""
     model, other, inputs = readers()
@@ -502,7 +502,7 @@ def gradient_of_an_activation() -> tuple[nn.Module, nn.Module, Inputs]:
     return model, other, inputs
 
 
-@parts_at("head", "code", grads=True)
+@differs_at("head", "code", grads=True)
 def gradient_of_a_weight() -> tuple[nn.Module, nn.Module, Inputs]:
     """A layer gives the same and sends back the same, and its own weight gets another gradient."""
     model, other, inputs = readers()

@@ -228,4 +228,4 @@ def test_square_weight_used_the_other_way_round_is_said_to_be_transposed() -> No
 
     found = hookline.diff(nn.Sequential(model), nn.Sequential(port), torch.randn(3, 8))
 
-    assert found.culprit.why.startswith("weight is transposed")
+    assert found.culprit.why.startswith("weight is used transposed")

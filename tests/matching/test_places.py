@@ -125,7 +125,7 @@ def test_a_module_that_stands_elsewhere_is_still_the_partner() -> None:
 
     assert partners(found) == {"0": "1", "1": "0", "2": "2"}
     assert found.culprit.path == ""
-    assert "calls its modules in another order: 0, 1, 2 against 1, 0, 2" in found.culprit.why
+    assert "calls its modules in another order: 0, 1, 2 vs 1, 0, 2" in found.culprit.why
 
 
 def test_a_mapping_counts_before_the_places() -> None:

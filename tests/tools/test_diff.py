@@ -26,23 +26,23 @@ def with_another_bias(model: nn.Module, by: float = 0.5) -> nn.Module:
     return other
 
 
-def parted(**options: object) -> hookline.Diff:
+def differing(**options: object) -> hookline.Diff:
     return hookline.diff(toy(), with_another_bias(toy()), X, **options)
 
 
 def test_the_first_and_the_culprit_are_named_and_why() -> None:
-    found = parted()
+    found = differing()
 
     assert found
     assert not found.same
     assert found.first is found.culprit is found["2.0"]
     assert found.culprit.why.startswith("bias differs: by up to 0.5")
     assert [weight.name_a for weight in found.weights] == ["2.0.bias"]
-    assert "first 2.0 (Linear); made by 2.0 (Linear): bias differs" in found.summary
+    assert "first 2.0 (Linear); culprit 2.0 (Linear): bias differs" in found.summary
 
 
 def test_the_first_is_the_one_that_ended_first() -> None:
-    found = parted()
+    found = differing()
 
     assert [pair.path for pair in found] == ["", "0", "1", "2", "2.0", "2.1", "3"]
     assert [pair.path for pair in sorted(found, key=lambda pair: pair.ended)] == ["0", "1", "2.0", "2.1", "2", "3", ""]
@@ -61,20 +61,20 @@ def test_amplification_is_error_out_over_error_in() -> None:
 
 @pytest.mark.parametrize("keep", ["copy", "stats", hookline.fingerprint], ids=["copy", "stats", "fingerprint"])
 def test_less_can_be_kept(keep: object) -> None:
-    found = parted(keep=keep)
+    found = differing(keep=keep)
 
     assert found.culprit is not None
     assert found.culprit.path == "2.0"
 
 
 def test_tolerances_are_set_for_all_or_by_glob() -> None:
-    assert not parted(tolerances=(0.0, 10.0))
-    assert {pair.path for pair in parted(tolerances={"2.**": (0.0, 10.0)}) if pair.differs} == {"3", ""}
+    assert not differing(tolerances=(0.0, 10.0))
+    assert {pair.path for pair in differing(tolerances={"2.**": (0.0, 10.0)}) if pair.differs} == {"3", ""}
 
 
 def test_where_narrows_what_is_compared() -> None:
-    assert [pair.path for pair in parted(where="2.*")] == ["2.0", "2.1"]
-    assert parted(where="2.*").culprit.path == "2.0"
+    assert [pair.path for pair in differing(where="2.*")] == ["2.0", "2.1"]
+    assert differing(where="2.*").culprit.path == "2.0"
 
 
 def test_keyword_arguments_and_nested_outputs_are_compared() -> None:
@@ -90,7 +90,7 @@ def test_keyword_arguments_and_nested_outputs_are_compared() -> None:
 
     assert {key: part.differs for key, part in found[0].outputs.items()} == {"out": False, "more.0": True}
     assert list(found[0].inputs) == ["x"]
-    assert found.culprit.why == "by is 0.0 against 1.0"
+    assert found.culprit.why == "by 0.0 vs 1.0"
 
 
 def test_gradients_are_compared_from_ones_own_loss() -> None:
@@ -191,7 +191,7 @@ def test_what_has_no_partner_is_listed() -> None:
 
 
 def test_it_prints_the_differing_branch_and_folds_what_agrees() -> None:
-    text = repr(parted())
+    text = repr(differing())
 
     assert "... 2 calls agree" in text
     assert "CULPRIT: bias differs" in text
@@ -214,7 +214,7 @@ def test_the_page_of_a_notebook_escapes_what_it_shows() -> None:
 
 
 def test_it_is_saved_and_loaded_whole(tmp_path: object) -> None:
-    found = parted(grads=True)
+    found = differing(grads=True)
     found.save(f"{tmp_path}/diff")
     loaded = hookline.load(f"{tmp_path}/diff")
 
@@ -225,7 +225,7 @@ def test_it_is_saved_and_loaded_whole(tmp_path: object) -> None:
 
 
 def test_diff_of_version_1_is_read(tmp_path: Path) -> None:
-    found = parted()
+    found = differing()
     found.save(tmp_path)
     file = tmp_path / "diff.json"
     text = file.read_text()
@@ -235,7 +235,7 @@ def test_diff_of_version_1_is_read(tmp_path: Path) -> None:
 
 
 def test_to_pandas_has_a_row_for_each_pair() -> None:
-    frame = parted().to_pandas()
+    frame = differing().to_pandas()
 
     assert list(frame.path_a) == ["", "0", "1", "2", "2.0", "2.1", "3"]
     assert frame.set_index("path_a").loc["2.0", "absolute"] == pytest.approx(0.5)
@@ -258,7 +258,7 @@ def test_what_cannot_be_compared_is_refused(arguments: tuple, options: dict, say
 
 def test_where_that_picks_nothing_is_refused() -> None:
     with pytest.raises(SelectionError, match="matches none"):
-        parted(where="nowhere")
+        differing(where="nowhere")
     with pytest.raises(SelectionError, match="matches none"):
         hookline.diff(recorded(toy(), X), recorded(toy(), X), where="nowhere")
 
@@ -320,17 +320,19 @@ def test_an_output_that_only_one_gives_is_a_note() -> None:
     found = hookline.diff(model, more, X)
 
     assert not found
-    assert found.notes == ("outputs that only one gives are not compared: 1 of the model, and of 1 more modules",)
+    assert found.notes == (
+        "outputs that only one model returns are not compared: 1 of the model, and of 1 more modules",
+    )
     assert hookline.diff(nn.Sequential(Gives(lambda x: None)), more, X).culprit.path == "0"
 
 
 @pytest.mark.parametrize(
     ("gives", "key", "says"),
     [
-        (lambda x, k: 2.5 * k, "", "2.5 against 5.0"),
-        (lambda x, k: (x, 3.0 * k), "1", "3.0 against 6.0"),
-        (lambda x, k: {"x": x, "more": ["abc"[k:], k > 1, None]}, "more.0", "'bc' against 'c'"),
-        (lambda x, k: (x, None if k == 1 else 1), "1", "None against 1"),
+        (lambda x, k: 2.5 * k, "", "2.5 vs 5.0"),
+        (lambda x, k: (x, 3.0 * k), "1", "3.0 vs 6.0"),
+        (lambda x, k: {"x": x, "more": ["abc"[k:], k > 1, None]}, "more.0", "'bc' vs 'c'"),
+        (lambda x, k: (x, None if k == 1 else 1), "1", "None vs 1"),
     ],
     ids=["a number", "beside a tensor", "text", "None"],
 )
@@ -408,7 +410,7 @@ def test_models_whose_outputs_agree_are_said_to_though_weights_differ() -> None:
 )
 def test_tolerances_that_mean_nothing_are_refused(tolerances: object, says: str) -> None:
     with pytest.raises(hookline.ArgumentError, match=says):
-        parted(tolerances=tolerances)
+        differing(tolerances=tolerances)
     runs = recorded(toy(), X), recorded(toy(), X)
     with pytest.raises(hookline.ArgumentError, match=says):
         hookline.diff(*runs, tolerances=tolerances)
@@ -445,9 +447,9 @@ def test_a_module_of_a_run_that_was_given_another_number_passes_it_on() -> None:
     found = hookline.diff(*runs)
 
     assert found["s"].is_culprit is None
-    assert str(found["s"].inputs["0"]) == "2.0 against 4.0"
+    assert str(found["s"].inputs["0"]) == "2.0 vs 4.0"
     assert [pair.path for pair in found.culprits] == [""]
-    assert "gives s 0 = 2.0 against 4.0" in found.culprit.why
+    assert "passes s 0 = 2.0 vs 4.0" in found.culprit.why
 
 
 def test_a_gradient_that_only_one_has_is_a_difference() -> None:
@@ -539,9 +541,10 @@ def test_note_names_outputs_that_were_not_compared() -> None:
 
     model, other = (Gives(lambda x, by=by: Box(x * by)) for by in (1, 5))
 
-    assert hookline.diff(model, other, X).notes == ("not looked into, so not compared: the Box that the model gives",)
+    note = "hookline does not look inside, so these are not compared: the"
+    assert hookline.diff(model, other, X).notes == (f"{note} Box that the model returns",)
     for iterates in (Gives(lambda x: iter(x)), nn.Sequential(Gives(lambda x: iter(x)))):
-        assert "not looked into, so not compared: the" in hookline.diff(iterates, iterates, X).notes[0]
+        assert note in hookline.diff(iterates, iterates, X).notes[0]
 
 
 def test_a_model_without_gradients_is_said_to_have_none_to_compare() -> None:

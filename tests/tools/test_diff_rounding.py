@@ -110,7 +110,7 @@ def test_wrong_momentum_is_no_rounding() -> None:
     found = hookline.diff(model, port, PICTURES)
 
     assert found.culprit.path == "1"
-    assert "momentum is 0.1 against 0.2" in found.culprit.why
+    assert "momentum 0.1 vs 0.2" in found.culprit.why
 
 
 def test_rounded_gradients_are_noted() -> None:

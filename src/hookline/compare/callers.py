@@ -38,10 +38,10 @@ def call_causes(a: CallRecord, b: CallRecord, inside: list[Inside], rounding: fl
     with inputs that differ is named."""
     found = [Cause("error", f"raised {call.error}") for call in (a, b) if call.error is not None and a.error != b.error]
     for each in inside:
-        told = next(_other_inputs(each, rounding), None)
-        if told is not None:
-            found.append(Cause("arguments", told))
-        if each.differs or told is not None:
+        text = next(_other_inputs(each, rounding), None)
+        if text is not None:
+            found.append(Cause("arguments", text))
+        if each.differs or text is not None:
             break
     return found + _order(inside)
 
@@ -64,14 +64,14 @@ def _other_inputs(each: Inside, rounding: float) -> Iterator[str]:
         if ours is None or theirs is None:
             absent.append(f"calls {each.name} {_missing(label, key, ours=ours)}")
             continue
-        told = _as_numbers(ours, theirs)
-        if told is None:
-            yield f"gives {each.name} another argument {key}: {_with_relation(difference, ours, theirs)}"
-        elif told[0] != told[1]:
-            yield f"calls {each.name} with {label}{told[1]}, not {told[0]}"
+        numbers = _as_numbers(ours, theirs)
+        if numbers is None:
+            yield f"passes {each.name} another argument {key}: {_with_relation(difference, ours, theirs)}"
+        elif numbers[0] != numbers[1]:
+            yield f"calls {each.name} with {label}{numbers[1]}, not {numbers[0]}"
     for key, mine, yours in other_arguments(one, other):
         if key not in infos:
-            yield f"gives {each.name} {key} = {mine!r} against {yours!r}"
+            yield f"passes {each.name} {key} = {mine!r} vs {yours!r}"
     if each.differs:
         yield from absent
         yield from (f"calls {each.name} {text}" for text in _absent_plain(one, other, each.arguments))
@@ -83,7 +83,7 @@ def _missing(label: str, key: str, *, ours: Any) -> str:
 
 
 def _absent_plain(one: Any, other: Any, names: list[str]) -> Iterator[str]:
-    """The numbers and texts that only one of two calls is given."""
+    """The numbers and texts that only one of two calls receives."""
     for mine, yours, verb in ((one, other, "without"), (other, one, "with")):
         for key, part in mine.items():
             if key not in yours and isinstance(part, bool | int | float | str) and len(mine) > len(yours):
@@ -109,8 +109,8 @@ def _with_relation(difference: Difference, one: TensorInfo, other: TensorInfo) -
 
 def _as_numbers(one: TensorInfo, other: TensorInfo) -> tuple[str, str] | None:
     """The integers of two tensors, in short; None for other tensors, and if they were not kept."""
-    told = _numbers(one), _numbers(other)
-    return None if told[0] is None or told[1] is None else (told[0], told[1])
+    ours, theirs = _numbers(one), _numbers(other)
+    return None if ours is None or theirs is None else (ours, theirs)
 
 
 def _numbers(info: TensorInfo) -> str | None:
@@ -136,7 +136,7 @@ def other_inputs(a: CallRecord, b: CallRecord, rounding: float = 0.0) -> list[st
     one, other = named(a.args, a.kwargs), named(b.args, b.kwargs)
     differences = compare_values(one, other)
     found = [f"another argument {key}: {each}" for key, each in differences.items() if beyond(each, rounding)]
-    return found + [f"{key} = {ours!r} against {theirs!r}" for key, ours, theirs in other_arguments(one, other)]
+    return found + [f"{key} = {ours!r} vs {theirs!r}" for key, ours, theirs in other_arguments(one, other)]
 
 
 def names_inside(paths: list[str], holder: str) -> dict[str, str]:
@@ -163,4 +163,4 @@ def _order(inside: list[Inside]) -> list[Cause]:
     if names[0] == names[1]:
         return []
     shown = [", ".join(order[:MOST]) for order in names]
-    return [Cause("order", f"calls its modules in another order: {shown[0]} against {shown[1]}")]
+    return [Cause("order", f"calls its modules in another order: {shown[0]} vs {shown[1]}")]

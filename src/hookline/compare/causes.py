@@ -1,4 +1,4 @@
-"""Why a module's outputs differ: what differs in the two modules."""
+"""Why the outputs of two modules differ: by their modes, dtypes, attributes, classes and weights."""
 
 import functools
 import sys
@@ -12,7 +12,6 @@ from torch.nn import Module
 from hookline.compare.difference import Cause, Weight
 from hookline.engine.forwarding import original_class
 from hookline.matching.tensors import compare
-from hookline.messages import with_article
 from hookline.model.paths import walk
 from hookline.model.tensors import SCALARS
 
@@ -27,7 +26,7 @@ def module_causes(a: Module, b: Module, *, called: Iterable[str] = ()) -> list[C
 
     >>> from torch import nn
     >>> [str(cause) for cause in module_causes(nn.LayerNorm(4, eps=1e-12), nn.LayerNorm(4))]
-    ['eps is 1e-12 against 1e-05']
+    ['eps 1e-12 vs 1e-05']
     """
     ours, theirs, left = dict(walk(a)), dict(walk(b)), {*called}
     found: list[Cause] = []
@@ -40,20 +39,23 @@ def module_causes(a: Module, b: Module, *, called: Iterable[str] = ()) -> list[C
 def _of_modules(a: Module, b: Module, path: str) -> Iterator[Cause]:
     if a is b:
         return
-    name = f"{path}." if path else ""
+    name, label = (f"{path}.", f"{path} ") if path else ("", "")
     if a.training != b.training:
-        modes = ["training" if module.training else "evaluation" for module in (a, b)]
-        yield Cause("mode", f"{path + ' ' if path else ''}is in {modes[0]} against {modes[1]} mode")
-    for attribute, one, other in different_attributes(a, b):
-        yield Cause("attribute", f"{name}{attribute} is {one} against {other}")
+        yield Cause("mode", f"{label}{modes_text(a.training, b.training)}")
+    for attribute, text in different_attributes(a, b):
+        yield Cause("attribute", f"{name}{attribute} {text}")
     dtypes = [_dtype(module) for module in (a, b)]
     if all(dtypes) and dtypes[0] != dtypes[1]:
-        yield Cause("dtype", f"{path + ' ' if path else ''}holds {dtypes[0]} against {dtypes[1]}")
+        yield Cause("dtype", f"{label}dtype {dtypes[0]} vs {dtypes[1]}")
     classes = class_names(original_class(a), original_class(b))
     if classes[0] != classes[1] and "OptimizedModule" not in classes:
-        yield Cause(
-            "class", f"{path + ' ' if path else ''}is {with_article(classes[0])} against {with_article(classes[1])}"
-        )
+        yield Cause("class", f"{label}class {classes[0]} vs {classes[1]}")
+
+
+def modes_text(one: bool, other: bool) -> str:
+    """The modes of two modules, from their `training`."""
+    modes = ["train" if training else "eval" for training in (one, other)]
+    return f"in {modes[0]} mode vs {modes[1]} mode"
 
 
 def model_name(model: Module) -> str:
@@ -78,9 +80,9 @@ def _whole_name(kind: type) -> str:
     return f"{next(exporting, kind.__module__)}.{kind.__qualname__}"
 
 
-def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str, str]]:
-    """The attributes of both modules that differ, as (name, first, second): numbers, texts, functions, tensors, and the
-    entries of a configuration."""
+def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str]]:
+    """The attributes of both modules that differ, as (name, how): numbers, texts, functions, tensors, and entries of
+    a configuration."""
     ours, theirs = vars(a), vars(b)
     for name in ours:
         if name.startswith("_") or name == "training" or name not in theirs:
@@ -88,29 +90,29 @@ def different_attributes(a: Module, b: Module) -> Iterator[tuple[str, str, str]]
         yield from _different(name, ours[name], theirs[name])
 
 
-def _different(name: str, one: Any, other: Any) -> Iterator[tuple[str, str, str]]:
+def _different(name: str, one: Any, other: Any) -> Iterator[tuple[str, str]]:
     if one is other:
         return
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         found = compare(one, other)
         if found.differs:
-            yield name, "a tensor", f"another, {found}"
+            yield name, f"differs: {found}"
         return
     if hasattr(one, "to_dict") and hasattr(other, "to_dict"):
         yield from _different_entries(name, one.to_dict(), other.to_dict())
         return
     shown = _shown(one), _shown(other)
     if None not in shown and shown[0] != shown[1]:
-        yield name, str(shown[0]).partition("\0")[0], str(shown[1]).partition("\0")[0]
+        yield name, " vs ".join(str(each).partition("\0")[0] for each in shown)
 
 
-def _different_entries(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _different_entries(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     count = 0
     for key in one:
         plain = not key.startswith("_") and isinstance(one[key], PLAIN) and isinstance(other.get(key), PLAIN)
         if plain and one[key] != other.get(key) and count < MOST:
             count += 1
-            yield f"{name}.{key}", repr(one[key]), repr(other.get(key))
+            yield f"{name}.{key}", f"{one[key]!r} vs {other.get(key)!r}"
 
 
 def _shown(value: Any) -> str | None:

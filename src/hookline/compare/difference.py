@@ -281,8 +281,8 @@ class Diff(Result[Pair]):
         if culprit is None:
             return f"{told}: {first.why}" if first is not None and first.why else told
         more = len({pair.path_a for pair in self.culprits}) - 1
-        others = f" and by {more} more" if more else ""
-        return f"{told}; made by {_name(culprit)}{others}: {culprit.why}"
+        others = f" and {more} more" if more else ""
+        return f"{told}; culprit{'s' if more else ''} {_name(culprit)}{others}: {culprit.why}"
 
     def _own_outputs(self) -> str:
         """Whether the models' own outputs agree, as the summary begins; "" if they were not compared."""

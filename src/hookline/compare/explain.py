@@ -7,12 +7,11 @@ from torch.nn import Module
 
 from hookline.compare.arguments import argument_names
 from hookline.compare.callers import Inside, beyond, call_causes, names_inside, other_inputs
-from hookline.compare.causes import module_causes, weight_causes
+from hookline.compare.causes import modes_text, module_causes, weight_causes
 from hookline.compare.difference import Cause, Pair, Weight
 from hookline.compare.isolate import Verdict
 from hookline.compare.recorded import compare_values
 from hookline.matching.match import Matching
-from hookline.messages import with_article
 from hookline.model.select import Selection
 from hookline.record.record import CallRecord
 
@@ -61,7 +60,7 @@ def told_by_modules(
 
 def _of_dtypes(cause: Cause) -> bool:
     """Whether a cause is about a dtype that a configuration holds."""
-    words = [word.strip("'") for word in cause.message.partition(" is ")[2].split(" against ")]
+    words = [word.strip("'") for word in cause.message.partition(" ")[2].split(" vs ")]
     return all(isinstance(getattr(torch, word.removeprefix("torch."), None), torch.dtype) for word in words)
 
 
@@ -70,13 +69,12 @@ def why_records(pair: Pair, matching: Matching, *, rounding: float = 0.0) -> tup
     one, other = matching.pairs[pair.number]
     causes = _call_causes(pair, matching, rounding=rounding)
     if one.training != other.training:
-        modes = ["training" if call.training else "evaluation" for call in (one, other)]
-        causes.append(Cause("mode", f"is in {modes[0]} against {modes[1]} mode"))
+        causes.append(Cause("mode", modes_text(one.training, other.training)))
     dtypes = [", ".join(dict.fromkeys(info.dtype_name for info in call.outputs)) for call in (one, other)]
     if all(dtypes) and dtypes[0] != dtypes[1]:
-        causes.append(Cause("dtype", f"gives {dtypes[0]} against {dtypes[1]}"))
+        causes.append(Cause("dtype", f"output dtype {dtypes[0]} vs {dtypes[1]}"))
     if one.type != other.type:
-        causes.append(Cause("class", f"is {with_article(one.type)} against {with_article(other.type)}"))
+        causes.append(Cause("class", f"class {one.type} vs {other.type}"))
     if not causes and pair.is_culprit:
         causes.append(Cause("code", "its outputs differ on the same inputs: look at its weights and its code"))
     return tuple(_in_order(causes))
@@ -86,7 +84,7 @@ def _transposed(causes: list[Cause], verdict: Verdict | None) -> Iterator[Cause]
     """A cause if the weights are equal and one model uses them transposed."""
     turned = () if verdict is None else verdict.transposed
     if turned and not any(cause.kind == "weights" and "transposed" in cause.message for cause in causes):
-        yield Cause("weights", f"{', '.join(turned)} is transposed: turned round, it gives the same outputs")
+        yield Cause("weights", f"{', '.join(turned)} is used transposed: transposing it gives the same outputs")
 
 
 def _call_causes(
@@ -97,9 +95,9 @@ def _call_causes(
     modules: Mapping[str, Module] | None = None,
     rounding: float = 0.0,
 ) -> list[Cause]:
-    """The causes in the calls. The arguments of a module that was run alone, on those of the reference, are none."""
+    """The causes in the calls. The arguments of a module that was run alone do not count: it ran on the reference's."""
     one, other = matching.pairs[pair.number]
-    given = [] if alone else [Cause("arguments", f"is given {text}") for text in other_inputs(one, other, rounding)]
+    given = [] if alone else [Cause("arguments", f"receives {text}") for text in other_inputs(one, other, rounding)]
     inside = _inside(one, matching, modules or {}, rounding)
     strays = [
         Cause("calls", f"calls {call.path.rpartition('.')[2] or call.type}, which has no partner")
@@ -160,7 +158,7 @@ def _concluding(causes: list[Cause], verdict: Verdict | None, deed: str) -> Iter
 
 def _of_one_name(cause: Cause) -> bool:
     """Whether the two classes share a name, which says little about what they do."""
-    names = {words.rpartition(".")[2] for words in cause.message.split(" against ")}
+    names = {words.split()[-1].rpartition(".")[2] for words in cause.message.split(" vs ")}
     return len(names) == 1
 
 

@@ -120,7 +120,7 @@ def _on_spare_outputs(pairs: list[Pair]) -> Iterator[str]:
     if spare:
         path, key = next(iter(spare.items()))
         more = f", and of {len(spare) - 1} more modules" if len(spare) > 1 else ""
-        yield f"outputs that only one gives are not compared: {key} of {path or 'the model'}{more}"
+        yield f"outputs that only one model returns are not compared: {key} of {path or 'the model'}{more}"
 
 
 def _on_unseen_outputs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
@@ -132,5 +132,5 @@ def _on_unseen_outputs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
             unseen.setdefault(pair.path or "the model", inside[0].type)
     if unseen:
         path, kind = next(iter(unseen.items()))
-        more = f", and what {len(unseen) - 1} more modules give" if len(unseen) > 1 else ""
-        yield f"not looked into, so not compared: the {kind} that {path} gives{more}"
+        more = f", and the outputs of {len(unseen) - 1} more modules" if len(unseen) > 1 else ""
+        yield f"hookline does not look inside, so these are not compared: the {kind} that {path} returns{more}"

@@ -137,12 +137,12 @@ def compare_plain(
     tolerance of float32, which they mostly come from, or of the tensors next to them.
 
     >>> str(compare_plain(3.0, 6.0)), compare_plain(3.0, 3.0000001).differs
-    ('3.0 against 6.0', False)
+    ('3.0 vs 6.0', False)
     """
     told: dict[str, Any] = {
         "shapes": ((), ()),
         "dtypes": (type(one).__name__, type(other).__name__),
-        "text": f"{_short(one)} against {_short(other)}",
+        "text": f"{_short(one)} vs {_short(other)}",
     }
     if not (_is_number(one) and _is_number(other)):
         return Difference(**told, differs=True, identical=False)

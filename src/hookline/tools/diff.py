@@ -66,7 +66,7 @@ def diff(
     >>> port[1].approximate = "tanh"
     >>> found = hookline.diff(model, port, torch.randn(8, 4))
     >>> found.culprit.path, found.culprit.why
-    ('1', "approximate is 'none' against 'tanh'")
+    ('1', "approximate 'none' vs 'tanh'")
     """
     allowing(tolerances)  # refuses what is not a tolerance
     if mapping is not None and not isinstance(mapping, Mapping):
