@@ -1,1 +1,1 @@
-"""Benchmarks: one file a question, each beside PyTorch in the same run."""
+"""Benchmarks: one file a question, each compared with PyTorch in the same run."""

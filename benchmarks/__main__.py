@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those named, print their ratios; exit 1 if one misses."""
+"""`python -m benchmarks [NAME ...]`: print the ratios of all benchmarks, or those named; exit 1 if one misses."""
 
 import platform
 import sys
@@ -24,7 +24,7 @@ NAMES = (
 
 
 def main(names: list[str]) -> int:
-    """Print a table for each benchmark; gives how many figures fell short, at most 1."""
+    """Print a table for each benchmark; returns 1 if a ratio misses its goal, else 0."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     print(f"{date.today()}, {versions}, {torch.get_num_threads()} threads, {processor()}")
     missed = 0
@@ -33,12 +33,12 @@ def main(names: list[str]) -> int:
         rows = module.rows()
         show(module.__doc__ or name, rows)
         missed += sum(not row.met for row in rows)
-    print(f"{missed} figures short of what was asked for")
+    print(f"{missed} ratios miss their goals")
     return min(missed, 1)
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The name of the processor, or of its architecture if that is unknown."""
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""What does it cost to see a call's gradients? Beside PyTorch's backward hooks."""
+"""What do backward hooks cost? Compared with PyTorch's full backward hooks."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,10 +20,10 @@ X = torch.zeros(1, requires_grad=True).exp()  # in the middle of a graph
 
 
 class Copy(nn.Module):
-    """An identity whose output is a tensor of its own."""
+    """An identity whose output is another tensor."""
 
     def forward(self, x: Any) -> Any:
-        """A view of what it is given."""
+        """A view of the input."""
         return x.view_as(x)
 
 
@@ -35,12 +35,12 @@ def full(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
     """A full backward hook, or a legacy one, that does nothing."""
 
 
-def step(call: hookline.Call) -> None:
-    """A backward step that does nothing."""
+def hook(call: hookline.Call) -> None:
+    """A backward hook of ours that does nothing."""
 
 
 def ours(module: nn.Module) -> Undos:
-    return [hookline.on(module, "", backward=step)]
+    return [hookline.on(module, "", backward=hook)]
 
 
 def theirs(module: nn.Module) -> Undos:
@@ -52,40 +52,40 @@ def legacy(module: nn.Module) -> Undos:
 
 
 def rows() -> list[Row]:
-    """A backward step beside a full backward hook; a legacy hook; gradients of inputs over a whole model."""
+    """A backward hook compared with a full backward hook; a legacy hook; gradients of inputs in a whole model."""
     return [
         compare(
-            "a backward step with grad_input, forward part",
+            "a backward hook with `grad_input`, forward part",
             hooked(Copy, ours, x=X),
-            "a full backward hook of PyTorch's",
+            "PyTorch's full backward hook",
             hooked(Copy, theirs, x=X),
-            wanted="≥4",
+            goal="≥4",
             number=NUMBER,
         ),
         compare_added(
-            f"the same, forward + backward, added by it, chain of {DEPTH}",
+            f"the same, forward + backward, added by it, chain of {DEPTH} modules",
             chain(ours),
-            "a full backward hook of PyTorch's",
+            "PyTorch's full backward hook",
             chain(theirs),
             chain(no_hooks),
-            wanted="≥3",
+            goal="≥3",
             number=20,
         ),
         whole_model(),
         compare(
-            "a legacy hook, forward part: hookline.Module",
+            "one legacy backward hook, forward part, `hookline.Module`",
             hooked(OwnCopy, legacy, x=X),
             "PyTorch",
             hooked(Copy, legacy, x=X),
-            wanted="≥1.5",
+            goal="≥1.5",
             number=NUMBER,
         ),
         compare(
-            "a legacy hook, forward part: install()",
+            "one legacy backward hook, forward part, `install()`",
             hooked(Copy, legacy, install=True, x=X),
             "PyTorch",
             hooked(Copy, legacy, x=X),
-            wanted="≥1.5",
+            goal="≥1.5",
             number=NUMBER,
         ),
     ]
@@ -107,7 +107,7 @@ def chain(hooks: Hooks) -> Program:
 
 
 def whole_model() -> Row:
-    """`watch(grads="input")` on MiniLM beside full backward hooks on each module that keep the shape of gradients."""
+    """`watch(grads="input")` on MiniLM, compared with full backward hooks on each module that keep gradient shapes."""
     model = minilm()
     inputs = {"input_ids": torch.arange(8).reshape(1, 8) + 1000}
 
@@ -134,11 +134,11 @@ def whole_model() -> Row:
                 handle.remove()
 
     return compare_added(
-        'watch(keep="shape", grads="input"), MiniLM, 1x8, forward + backward, added by it',
+        '`watch(keep="shape", grads="input")`, MiniLM, 1x8, forward + backward, added by it',
         once_set_up("f()", f=watched),
         "full backward hooks by hand on every module",
         once_set_up("f()", f=by_hand),
         once_set_up("f()", f=lambda: backward(model, inputs)),
-        wanted="≥1",
+        goal="≥1",
         number=3,
     )

@@ -1,4 +1,4 @@
-"""What does a module call cost? An identity module, beside PyTorch's own call with the same hooks."""
+"""What does a module call cost? An identity module, compared with PyTorch's own call with the same hooks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -20,7 +20,7 @@ class Theirs(nn.Module):
     """An identity with PyTorch's call."""
 
     def forward(self, x: Any) -> Any:
-        """Gives what it is given."""
+        """The input."""
         return x
 
 
@@ -28,7 +28,7 @@ class Ours(hookline.Module):
     """An identity with this engine's call."""
 
     def forward(self, x: Any) -> Any:
-        """Gives what it is given."""
+        """The input."""
         return x
 
 
@@ -37,15 +37,15 @@ def plain(module: nn.Module, args: Any, output: Any) -> None:
 
 
 def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-    """A forward-pre hook that does nothing."""
+    """A forward pre-hook that does nothing."""
 
 
 def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
     """A forward hook with kwargs that does nothing."""
 
 
-def step(call: hookline.Call) -> None:
-    """A step of ours that does nothing."""
+def hook(call: hookline.Call) -> None:
+    """A hook of ours that does nothing."""
 
 
 Undos = list[AbstractContextManager[Any]]
@@ -72,24 +72,24 @@ def one_global(module: nn.Module) -> Undos:
 
 
 def own_one(module: nn.Module) -> Undos:
-    return [hookline.on(module, "**", after=step)]
+    return [hookline.on(module, "**", after=hook)]
 
 
 def own_two(module: nn.Module) -> Undos:
-    return [hookline.on(module, "**", before=step, always=step)]
+    return [hookline.on(module, "**", before=hook, always=hook)]
 
 
 def own_everywhere(module: nn.Module) -> Undos:
-    return [hookline.everywhere(after=step)]
+    return [hookline.everywhere(after=hook)]
 
 
 PYTORCHS_HOOKS = {
     "no hooks": (no_hooks, "≥2.5"),
     "one forward hook": (one, "≥5"),
-    "pre + forward, with kwargs, always called": (two, "≥5"),
+    "pre + forward with kwargs, always called": (two, "≥5"),
     "one global forward hook": (one_global, "≥4"),
 }
-OWN_STEPS = {
+OWN_HOOKS = {
     "our own hook, after": (own_one, one, "≥5"),
     "our own hooks, before + always": (own_two, two, "≥5"),
     "our own hook, everywhere": (own_everywhere, one_global, "≥4"),
@@ -97,25 +97,25 @@ OWN_STEPS = {
 
 
 def rows() -> list[Row]:
-    """Hooks of PyTorch's API run by our engine, then our own hooks, each beside the same hooks run by PyTorch."""
+    """Hooks of PyTorch's API run by our engine, then our own hooks; compared with the same hooks run by PyTorch."""
     found = []
-    for what, (hooks, wanted) in PYTORCHS_HOOKS.items():
-        for height, program in (
+    for what, (hooks, goal) in PYTORCHS_HOOKS.items():
+        for engine, program in (
             ("hookline.Module", hooked(Ours, hooks)),
             ("install()", hooked(Theirs, hooks, install=True)),
         ):
             found.append(
-                compare(f"{what}: {height}", program, "PyTorch", hooked(Theirs, hooks), wanted=wanted, number=NUMBER)
+                compare(f"{what}, `{engine}`", program, "PyTorch", hooked(Theirs, hooks), goal=goal, number=NUMBER)
             )
-    for what, (ours, theirs, wanted) in OWN_STEPS.items():
+    for what, (ours, theirs, goal) in OWN_HOOKS.items():
         found.append(
-            compare(what, hooked(Theirs, ours), "PyTorch's hooks", hooked(Theirs, theirs), wanted=wanted, number=NUMBER)
+            compare(what, hooked(Theirs, ours), "PyTorch's hooks", hooked(Theirs, theirs), goal=goal, number=NUMBER)
         )
     return found
 
 
 def hooked(kind: type[nn.Module], hooks: Hooks, *, install: bool = False, x: torch.Tensor = X) -> Program:
-    """The call on `x` of a module of this kind with these hooks, under the installed engine where asked for."""
+    """The call on `x` of a module of this kind with these hooks, with the engine installed if `install`."""
 
     @contextmanager
     def program() -> Iterator[Timer]:

@@ -1,5 +1,5 @@
-"""What does a watch cost inside torch.compile, beside the same compiled model without one, and beside hooks of
-PyTorch's API that take the same figures, which break the graph?"""
+"""What does a watch cost inside torch.compile? Compared with the same compiled model without a watch, and with hooks of
+PyTorch's API that compute the same figures, which break the graph."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -14,18 +14,18 @@ import hookline
 from benchmarks.ratios import Row, compare
 
 LAYERS, WIDTH, SHAPE = 2, 256, (8, 128)
-BY_HAND = "forward hooks that take the same"
-torch._dynamo.config.skip_nnmodule_hook_guards = False  # else a model with hooks is given the graph of one without
+BY_HAND, UNWATCHED = "hooks by hand", "without a watch"
+torch._dynamo.config.skip_nnmodule_hook_guards = False  # else a model with hooks would run the graph of one without
 
 
 def rows() -> list[Row]:
-    """A small transformer, and a chain of what inductor fuses into one loop, compiled by inductor."""
+    """A small transformer, and a chain of functions that inductor fuses into one loop, compiled by inductor."""
     encoder = nn.TransformerEncoderLayer(WIDTH, 4, 4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True)
     transformer = nn.TransformerEncoder(encoder, LAYERS, enable_nested_tensor=False)
     chain = nn.Sequential(*(kind() for _ in range(4) for kind in (nn.GELU, nn.SiLU, nn.Tanh)))
     return [
         *of_a_forward("transformer", transformer),
-        *of_a_forward("chain of 12", chain),
+        *of_a_forward("chain", chain),
         *of_a_step("transformer", transformer),
     ]
 
@@ -36,9 +36,9 @@ def of_a_forward(name: str, model: nn.Module) -> list[Row]:
     plain, given = program(), {"number": 5, "rounds": 15}
     what = f"{name}, forward"
     return [
-        compare(f"{what}, keep='shape'", program(keep="shape"), "none", plain, wanted="≤", **given),
-        compare(f"{what}, keep='stats'", program(keep="stats"), "none", plain, wanted="≤", **given),
-        compare(f"{what}, keep='stats'", program(keep="stats"), BY_HAND, program(by_hand=True), wanted="≥", **given),
+        compare(f"{what}, `keep='shape'`", program(keep="shape"), UNWATCHED, plain, goal="≤", **given),
+        compare(f"{what}, `keep='stats'`", program(keep="stats"), UNWATCHED, plain, goal="≤", **given),
+        compare(f"{what}, `keep='stats'`", program(keep="stats"), BY_HAND, program(by_hand=True), goal="≥", **given),
     ]
 
 
@@ -49,14 +49,14 @@ def of_a_step(name: str, model: nn.Module) -> list[Row]:
     what = f"{name}, forward + backward"
     grads = program(keep="stats", grads=True)
     return [
-        compare(f"{what}, keep='stats'", program(keep="stats"), "none", plain, wanted="≤", **given),
-        compare(f"{what}, keep='stats', grads=True", grads, "none", plain, wanted="≤", **given),
-        compare(f"{what}, keep='stats'", program(keep="stats"), BY_HAND, program(by_hand=True), wanted="≥", **given),
+        compare(f"{what}, `keep='stats'`", program(keep="stats"), UNWATCHED, plain, goal="≤", **given),
+        compare(f"{what}, `keep='stats', grads=True`", grads, UNWATCHED, plain, goal="≤", **given),
+        compare(f"{what}, `keep='stats'`", program(keep="stats"), BY_HAND, program(by_hand=True), goal="≥", **given),
     ]
 
 
 def programs(model: nn.Module, mode: Callable[[], Any], step: Callable[[Any, Tensor], Any]) -> Callable[..., Any]:
-    """Makes programs that time steps of the compiled model: bare, under a watch, or with hooks by hand."""
+    """Makes programs that time steps of the compiled model: plain, with a watch, or with hooks by hand."""
     torch._dynamo.reset()
     x = torch.randn(*SHAPE, WIDTH)
     with_hooks = hooked(copy.deepcopy(model))
@@ -68,7 +68,7 @@ def programs(model: nn.Module, mode: Callable[[], Any], step: Callable[[Any, Ten
         def timed() -> Iterator[Timer]:
             with mode(), hookline.watch(model, **watching) if watching else ExitStack():
                 timer = Timer(lambda: step(broken if by_hand else bare, x))
-                timer.timeit(1)  # compiles where that is to be done
+                timer.timeit(1)  # compiles if needed
                 yield timer
 
         return timed
@@ -77,7 +77,7 @@ def programs(model: nn.Module, mode: Callable[[], Any], step: Callable[[Any, Ten
 
 
 def hooked(model: nn.Module) -> nn.Module:
-    """The model with hooks of PyTorch's API that take the same statistics, as one writes them by hand."""
+    """The model with hooks of PyTorch's API that compute the same statistics, written by hand."""
     found: list[Any] = []
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]

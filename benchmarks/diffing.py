@@ -1,4 +1,4 @@
-"""What does a diff cost? Two models compared, beside running each of them once."""
+"""What does a diff cost? Compared with running each of the two models once."""
 
 import copy
 from functools import partial
@@ -13,23 +13,23 @@ from benchmarks.watching import forward, minilm
 
 
 def rows() -> list[Row]:
-    """Of MiniLM and its twin, with all kept and with fingerprints; then of one that differs from its middle on."""
+    """A diff of two equal MiniLM, with copies and with fingerprints, then of one that differs from layer 3 on."""
     model = minilm()
     twin, other = copy.deepcopy(model), copy.deepcopy(model)
     other.encoder.layer[3].output.LayerNorm.eps = 1e-3  # type: ignore[union-attr, index]
     inputs = {"input_ids": torch.arange(8 * 128).reshape(8, 128)}
     programs: list[tuple[str, nn.Module, Any]] = [
-        ("the same", twin, "copy"),
-        ("the same, fingerprints", twin, hookline.fingerprint),
-        ("differ from layer 3 on", other, "copy"),
+        ("equal", twin, "copy"),
+        ("equal, `keep=hookline.fingerprint`", twin, hookline.fingerprint),
+        ("one differs from layer 3 on", other, "copy"),
     ]
     return [
         compare(
-            f"diff of two MiniLM, 8x128: {name}",
+            f"`diff` of two MiniLM, 8x128: {name}",
             once_set_up("f()", f=partial(compared, model, second, inputs, keep)),
             "a forward of each",
             once_set_up("f()", f=partial(both, model, second, inputs)),
-            wanted="≤",
+            goal="≤",
             number=1,
             rounds=min(ROUNDS, 11),
         )

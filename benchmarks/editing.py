@@ -1,4 +1,4 @@
-"""What does an edit cost? One edit of an output, beside one hook by hand that does the same."""
+"""What does an edit cost? One edit of an output, compared with a hook by hand that does the same."""
 
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ VECTOR = torch.ones(8)
 
 
 def rows() -> list[Row]:
-    """A call with one edit, then putting one on a real model, running it and taking it off."""
+    """A call with one edit; then adding an edit to a real model, running it and removing the edit."""
     found = []
     for name, edit, by_hand in (
         ("zero", edits.zero(), torch.zeros_like),
@@ -28,11 +28,11 @@ def rows() -> list[Row]:
         theirs.register_forward_hook(lambda module, args, output, by_hand=by_hand: by_hand(output))
         found.append(
             compare(
-                f"a call of an identity module, edited: {name}",
+                f"a call of an identity module with one edit: {name}",
                 once_set_up("module(x)", module=ours, x=X),
                 "a forward hook that does the same",
                 once_set_up("module(x)", module=theirs, x=X),
-                wanted="≥1",
+                goal="≥1",
                 number=3000,
             )
         )
@@ -40,11 +40,11 @@ def rows() -> list[Row]:
     inputs = {"input_ids": torch.arange(8).reshape(1, 8)}
     found.append(
         compare(
-            "with edit(one layer): MiniLM, 1x8, forward",
+            "`with edit(one layer)` around a forward of MiniLM, 1x8",
             once_set_up("f()", f=partial(edited, model, inputs)),
-            "a hook put on and removed",
+            "a hook added and removed",
             once_set_up("f()", f=partial(hooked, model, inputs)),
-            wanted="≥1",
+            goal="≥1",
             number=5,
         )
     )

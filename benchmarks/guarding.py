@@ -1,4 +1,4 @@
-"""What does a guard cost? A training step of MiniLM, 8x128, beside the plain step; what others cost beside the same."""
+"""What do a guard and other tools cost? A training step of MiniLM, 8x128, compared with the plain step."""
 
 import gc
 import os
@@ -16,11 +16,11 @@ from benchmarks.ratios import Row
 from benchmarks.watching import minilm
 
 ROUNDS = int(os.environ.get("HOOKLINE_BENCH_ROUNDS", "11"))
-WANTED = {"guard(model)": "≤1.10"}
+GOALS = {"guard(model)": "≤1.10"}
 
 
 def rows() -> list[Row]:
-    """One step of each program a round, in turns; the ratio of each round to its plain step, the median of these."""
+    """Each round times one step of each program, in turns; a row has the median ratio to the plain step."""
     programs = {
         "plain": Program(nullcontext),
         "guard(model)": Program(hookline.guard),
@@ -41,14 +41,14 @@ def rows() -> list[Row]:
 
 
 def row(name: str, own: list[float], plain: list[float]) -> Row:
-    """The median over the rounds of what a guarded step takes over a plain one."""
+    """The median over the rounds of the time of a step over that of the plain step."""
     ratio = statistics.median(mine / alone for mine, alone in zip(own, plain, strict=True))
     times = statistics.median(own), statistics.median(plain)
-    return Row(f"{name}, MiniLM, 8x128", "the plain training step", *times, ratio, WANTED.get(name, ""))
+    return Row(f"{name}, MiniLM, 8x128", "the plain training step", *times, ratio, GOALS.get(name, ""))
 
 
 class Program:
-    """A model of its own in training, with something around it that is put on once: forward, backward, AdamW."""
+    """A training step of its own model, forward, backward and AdamW, within a context manager."""
 
     def __init__(self, around: Callable[[nn.Module], AbstractContextManager[object]]) -> None:
         torch.manual_seed(0)
@@ -58,7 +58,7 @@ class Program:
         self.around = around
 
     def seconds(self) -> float:
-        """Seconds of one step, without the garbage collector; what is around the model is put on before."""
+        """Seconds of one step, without the garbage collector; entering the context manager is not timed."""
         with self.around(self.model):
             gc.collect()
             gc.disable()
@@ -73,7 +73,7 @@ class Program:
 
 @contextmanager
 def anomaly() -> Iterator[None]:
-    """PyTorch's own search for the operation whose backward gives NaN."""
+    """PyTorch's own search for the operation whose backward returns NaN."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.autograd.detect_anomaly():
@@ -82,7 +82,7 @@ def anomaly() -> Iterator[None]:
 
 @contextmanager
 def debugged(model: nn.Module) -> Iterator[None]:
-    """The hooks of transformers that look for overflow, which have no undo of their own: they are put on once."""
+    """The hooks of transformers that look for overflow. They cannot be removed, so they are added once."""
     from transformers.debug_utils import DebugUnderflowOverflow
 
     if not any(module._forward_hooks for module in model.modules()):

