@@ -183,7 +183,7 @@ def test_a_call_bound_while_hooked_is_the_plain_call_afterwards():
     assert bound(1) == 5
 
 
-def test_a_copy_that_somebody_makes_of_the_dict_runs_no_steps_once_the_hooks_are_gone(x):
+def test_copied_dict_runs_no_hooks_once_they_are_removed(x):
     module, seen = nn.ReLU(), []
     with hookline.on(module, "**", before=lambda call: seen.append(1)):
         twin = type(module).__new__(type(module))
@@ -633,7 +633,7 @@ def test_legacy_hooks_of_a_shallow_copy_are_given_the_copy(copied):
     assert seen == [twin, twin]
 
 
-def test_what_compile_leaves_on_a_module_counts_though_a_shallow_copy_shares_its_hooks(x):
+def test_compiled_call_is_used_though_a_shallow_copy_shares_hooks(x):
     with hookline.install():
         module = nn.Identity()
         module(x)

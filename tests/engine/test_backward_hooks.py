@@ -170,7 +170,7 @@ def test_an_in_place_operation_on_one_of_several_outputs_after_the_module(x):
     assert torch.equal(seen.backward[0].grad_output[0], torch.full((2, 3), 2.0))
 
 
-def test_an_output_that_its_own_backward_needs_cannot_be_changed_in_place_any_more_than_without(x):
+def test_in_place_change_of_output_needed_in_backward_still_raises(x):
     model = Lambda(lambda weight, x: (torch.sigmoid(x), x * weight))
     with Seen(model), pytest.raises(RuntimeError, match="modified by an inplace operation"):
         first, second = model(x)
@@ -306,7 +306,7 @@ def test_a_mapping_that_cannot_be_changed_is_passed_as_it_is(x):
     assert torch.equal(x.grad, model.weight.expand(2, 3))
 
 
-def test_the_real_view_of_a_complex_tensor_changed_in_place_gives_the_gradients_it_gives_without(x):
+def test_real_view_changed_in_place_keeps_its_gradients(x):
     model = Lambda(lambda weight, parts: parts.mul_(2))
     loss = lambda: model(torch.view_as_real(torch.complex(x, x) * 1)).sum().backward()
     with Seen(model):
@@ -401,7 +401,7 @@ def test_gradients_of_outputs_that_share_elements_are_seen_and_cannot_be_assigne
     assert torch.equal(seen[0][1], torch.ones(6))
 
 
-def test_backward_sees_every_output_also_where_backward_before_came_too_early_for_one(x):
+def test_backward_sees_outputs_that_backward_before_was_too_early_for(x):
     model, seen = Lambda(lambda weight, x: (x, x * weight)), []
     with hookline.on(model, "", backward_before=lambda call: None, backward=lambda call: seen.append(call.grad_output)):
         first, second = model(x * 1)
@@ -421,7 +421,7 @@ def test_equal_gradients_for_one_tensor_in_two_places_may_be_assigned(x):
     assert x.grad.abs().max() <= 0.1
 
 
-def test_of_a_tensor_that_a_module_keeps_and_gives_again_only_the_call_that_made_it_and_the_last_are_told(x):
+def test_reused_tensor_is_seen_by_its_maker_and_last_call(x):
     kept = x * 2
     model, seen = Lambda(lambda weight, y: kept), []
     with hookline.on(model, "", backward_before=lambda call: seen.append(call.index)):
@@ -646,7 +646,7 @@ def test_backward_changes_arguments_by_position_and_by_name(x):
 
 
 @pytest.mark.parametrize("view", [lambda whole: whole, lambda whole: whole[:, :2]], ids=["whole", "view"])
-def test_backward_changes_the_gradient_of_an_argument_that_the_module_changes_in_place(x, view):
+def test_backward_may_assign_gradient_of_argument_changed_in_place(x, view):
     model = nn.ReLU(inplace=True)
 
     def ten(call):
@@ -929,7 +929,7 @@ def test_a_traced_or_exported_model_is_that_without_steps(x):
         assert torch.export.export(model, (x,), strict=False).graph_module.code == exported
 
 
-def test_a_forward_that_takes_gradients_itself_runs_no_step_of_a_call_that_is_not_through(x):
+def test_gradients_taken_in_a_forward_run_no_hooks_of_unfinished_calls(x):
     class Forces(nn.Module):
         def forward(self, x):
             return torch.autograd.grad(x.pow(3).sum(), x, create_graph=True)[0]

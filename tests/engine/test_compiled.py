@@ -123,7 +123,7 @@ class Half(nn.Module):
 
 
 @pytest.mark.graph
-def test_a_block_of_check_sees_the_figures_inside_of_a_graph_and_says_what_it_does_not_see(model: nn.Module) -> None:
+def test_check_sees_figures_in_a_graph_and_notes_what_it_misses(model: nn.Module) -> None:
     model[1][0] = Half()  # type: ignore[index,operator]
     left_out = pytest.warns(UserWarning, match=f"do not run in a graph.*added at {__file__}")
     with left_out as told, hookline.check(model) as findings:

@@ -144,7 +144,7 @@ def test_where_global_hooks_come_and_go_untold_they_count_all_the_same():
         assert [plain(1), hooked(1)] == [1, 6]
 
 
-def test_a_whole_new_dict_counts_though_others_held_the_old_ones_from_one_engine_to_the_next(monkeypatch):
+def test_new_dict_counts_though_old_ones_were_held_across_engines(monkeypatch):
     monkeypatch.setattr(hookline.Module, "__subclasses__", list)
     with hookline.install():
         held = [getattr(torch_module, name) for name in GLOBAL_HOOK_DICTS]

@@ -68,7 +68,7 @@ def record(seen, name, result=None):
     return hook
 
 
-def test_a1_global_pre_hooks_run_first_then_the_modules_own_each_in_order_with_the_positional_arguments(world, seen):
+def test_a1_pre_hooks_run_global_first_in_order_with_positional_arguments(world, seen):
     module = world.add()
     module.register_forward_pre_hook(record(seen, "own 1"))
     module.register_forward_pre_hook(record(seen, "own 2"))
@@ -77,7 +77,7 @@ def test_a1_global_pre_hooks_run_first_then_the_modules_own_each_in_order_with_t
     assert seen == [("global", (5,)), ("own 1", (5,)), ("own 2", (5,))]
 
 
-def test_a2_a_pre_hooks_none_changes_nothing_and_anything_else_becomes_the_next_input(world, seen):
+def test_a2_pre_hook_result_other_than_none_becomes_the_input(world, seen):
     module = world.add()
     module.register_forward_pre_hook(record(seen, "none"))
     module.register_forward_pre_hook(record(seen, "tuple", (7,)))
@@ -147,7 +147,7 @@ def test_a6_otherwise_the_forward_is_called_straight_also_one_set_on_the_instanc
     assert module(5) == 50
 
 
-def test_a7_forward_hooks_run_after_global_ones_first_and_their_results_replace_the_output_as_they_are(world, seen):
+def test_a7_forward_hooks_run_global_first_and_results_replace_output(world, seen):
     module = world.add()
     module.register_forward_hook(record(seen, "own", "anything"))
     module.register_forward_hook(record(seen, "last"))
@@ -204,7 +204,7 @@ def test_a8_an_output_without_a_tensor_down_that_way_is_the_error_it_is(world):
 
 
 @pytest.mark.filterwarnings("ignore:Using (a )?non-full backward hook")
-def test_a9_backward_hooks_run_with_their_module_global_ones_first_on_the_node_of_that_tensor(world, seen):
+def test_a9_backward_hooks_run_global_first_on_the_node_of_the_tensor(world, seen):
     module = Gives(world, lambda x: (x * 3).exp())
     module.register_backward_hook(lambda owner, *grads: seen.append(("own", owner, *grads)))
     handle = register_module_backward_hook(lambda owner, *grads: seen.append(("global", owner, *grads)))

@@ -40,9 +40,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("installed", [False, True], ids=["pytorch", "installed"])
 @pytest.mark.parametrize("put_on", HOOKS.values(), ids=HOOKS)
-def test_a_hook_that_another_thread_puts_on_runs_from_then_on_and_not_in_calls_begun_after_its_removal(
-    put_on, installed
-):
+def test_hook_of_another_thread_runs_from_adding_until_removal(put_on, installed):
     engine = hookline.install() if installed else None
     module, x = nn.Identity(), torch.ones(1)
     begun, late, failed, stop = [0], [], [], threading.Event()

@@ -319,7 +319,7 @@ class Beside(nn.Module):
 
 @pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_calls_that_do_not_depend_on_each_other_are_recorded_in_the_order_of_the_code(backend: str) -> None:
+def test_independent_calls_are_recorded_in_order_of_the_code(backend: str) -> None:
     model, ids = Beside().eval(), torch.tensor([[0, 1], [2, 3]])
     with hookline.watch(model) as eager:
         model(ids)
@@ -447,7 +447,7 @@ def test_after_an_error_that_the_model_handles_itself_calls_are_nested_as_ever(b
 
 @pytest.mark.graph
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_module_that_calls_itself_by_a_checkpoint_is_the_parent_of_what_is_recomputed(backend: str) -> None:
+def test_module_that_checkpoints_itself_is_parent_of_recomputed_calls(backend: str) -> None:
     model = Recomputed()
     with hookline.watch(model, grads=True) as run:
         for _ in range(2):
@@ -700,7 +700,7 @@ def test_a_call_that_an_earlier_callback_ends_does_not_count(model: nn.Module) -
 
 
 @pytest.mark.graph
-def test_a_callback_that_calls_another_compiled_model_leaves_the_gradients_of_its_own() -> None:
+def test_callback_may_call_another_compiled_model_and_keeps_gradients() -> None:
     model, other = nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))
     both = nn.ModuleDict({"model": model, "other": other})
     compiled, probe = (torch.compile(part, backend="eager", fullgraph=True) for part in (model, other))
@@ -879,7 +879,7 @@ class Raises(Looks):
 
 
 @pytest.mark.graph
-def test_where_code_breaks_the_graph_calls_are_recorded_but_not_the_gradient_of_what_it_gives(nested: bool) -> None:
+def test_graph_break_in_a_module_hides_only_its_gradient(nested: bool) -> None:
     model = nn.Sequential(Breaks(), nn.Linear(8, 8))
     told = pytest.warns(UserWarning, match="breaks the graph, the gradient of what it gives is not told")
     with told, hookline.watch(model, grads=True) as run:
