@@ -381,7 +381,7 @@ def test_model_error_names_place_and_inputs_and_exits_1() -> None:
     assert result.stderr.replace("addmm: ", "").splitlines() == [
         f"hookline: the model raised RuntimeError: {words} (net.py:20)",
         "hookline: in second (Linear, call 0), called with (float32[3, 4] cpu)",
-        "  Linear(in_features=3) takes [..., 3] and was given [3, 4].",
+        "  Linear(in_features=3) expects [..., 3], got [3, 4].",
         "  it has weight float32[2, 3] cpu, bias float32[2] cpu",
         "  inside the model (Failing, call 0), called with (float32[3, 4] cpu)",
     ]

@@ -108,9 +108,7 @@ def test_where_one_module_cannot_be_hooked_none_is():
             super().__init_subclass__(**kwargs)
 
     model = nn.Sequential(nn.ReLU(), Closed())
-    with pytest.raises(
-        hookline.AttachError, match=r"^1 cannot be hooked: its class .*Closed does not let itself be subclassed"
-    ):
+    with pytest.raises(hookline.AttachError, match=r"^1 cannot be hooked: its class .*Closed cannot be subclassed"):
         hook_all(model)
     assert type(model) is nn.Sequential
     assert type(model[0]) is nn.ReLU

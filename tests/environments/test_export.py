@@ -91,7 +91,7 @@ def stacks(exported):
 
 def exported(model, strict):
     """The exported model; a strict export says that it leaves our hooks out."""
-    told = pytest.warns(UserWarning, match="what is exported is the bare model") if strict else nullcontext()
+    told = pytest.warns(UserWarning, match="the plain model is exported") if strict else nullcontext()
     with told:
         return torch.export.export(model, (X,), strict=strict)
 

@@ -37,83 +37,83 @@ MISTAKES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], str]] = {
     "a wrong width into a Linear": (
         lambda: nn.Linear(8, 2),
         lambda: torch.ones(2, 4),
-        "Linear(in_features=8) takes [..., 8] and was given [2, 4].",
+        "Linear(in_features=8) expects [..., 8], got [2, 4].",
     ),
     "axes swapped before a Linear": (
         lambda: nn.Linear(8, 2),
         lambda: torch.ones(2, 8, 5),
-        "Linear(in_features=8) takes [..., 8] and was given [2, 8, 5]. Axis 1 is 8 long: is it in the wrong place?",
+        "Linear(in_features=8) expects [..., 8], got [2, 8, 5]. Axis 1 is 8 long: is it in the wrong place?",
     ),
     "channels last into a Conv2d": (
         lambda: nn.Conv2d(3, 4, 3),
         lambda: torch.ones(2, 8, 8, 3),
-        "Conv2d(in_channels=3) takes [batch, 3, height, width] and was given [2, 8, 8, 3]. Axis 3 (the last) is 3 long: is it in the wrong place?",
+        "Conv2d(in_channels=3) expects [batch, 3, height, width], got [2, 8, 8, 3]. Axis 3 (the last) is 3 long: is it in the wrong place?",
     ),
     "an image without channels into a Conv2d": (
         lambda: nn.Conv2d(3, 4, 3),
         lambda: torch.ones(8, 8),
-        "Conv2d(in_channels=3) takes [batch, 3, height, width] and was given [8, 8].",
+        "Conv2d(in_channels=3) expects [batch, 3, height, width], got [8, 8].",
     ),
     "too few channels into a Conv1d": (
         lambda: nn.Conv1d(4, 4, 3),
         lambda: torch.ones(2, 1, 9),
-        "Conv1d(in_channels=4) takes [batch, 4, length] and was given [2, 1, 9].",
+        "Conv1d(in_channels=4) expects [batch, 4, length], got [2, 1, 9].",
     ),
     "a missing batch axis before a BatchNorm2d": (
         lambda: nn.BatchNorm2d(3),
         lambda: torch.ones(3, 8, 8),
-        "BatchNorm2d(num_features=3) takes [batch, 3, height, width] and was given [3, 8, 8]. "
+        "BatchNorm2d(num_features=3) expects [batch, 3, height, width], got [3, 8, 8]. "
         "Is the batch axis missing, or the channels?",
     ),
     "channels last into a BatchNorm2d": (
         lambda: nn.BatchNorm2d(3),
         lambda: torch.ones(2, 8, 8, 3),
-        "BatchNorm2d(num_features=3) takes [batch, 3, height, width] and was given [2, 8, 8, 3]. Axis 3 (the last) is 3 long",
+        "BatchNorm2d(num_features=3) expects [batch, 3, height, width], got [2, 8, 8, 3]. Axis 3 (the last) is 3 long",
     ),
     "a wrong width into a LayerNorm": (
         lambda: nn.LayerNorm(8),
         lambda: torch.ones(2, 5),
-        "LayerNorm(normalized_shape=[8]) takes [..., 8] and was given [2, 5].",
+        "LayerNorm(normalized_shape=[8]) expects [..., 8], got [2, 5].",
     ),
     "channels that do not fit a GroupNorm": (
         lambda: nn.GroupNorm(2, 4),
         lambda: torch.ones(2, 6, 3),
-        "GroupNorm(num_channels=4) takes [batch, 4, ...] and was given [2, 6, 3].",
+        "GroupNorm(num_channels=4) expects [batch, 4, ...], got [2, 6, 3].",
     ),
     "floats into an Embedding": (
         lambda: nn.Embedding(10, 4),
         lambda: torch.ones(2, 3),
-        "Embedding(num_embeddings=10) takes indices, int64 or int32, and was given float32.",
+        "Embedding(num_embeddings=10) expects indices, int64 or int32, got float32.",
     ),
     "a token beyond the vocabulary": (
         lambda: nn.Embedding(10, 4),
         lambda: torch.tensor([3, 10]),
-        "Embedding(num_embeddings=10) takes 0 to 9 and was given 3 to 10.",
+        "Embedding(num_embeddings=10) expects indices 0 to 9, got 3 to 10.",
     ),
     "a wrong width into an LSTM": (
         lambda: nn.LSTM(8, 4),
         lambda: torch.ones(2, 3, 5),
-        "LSTM(input_size=8) takes [..., 8] and was given [2, 3, 5].",
+        "LSTM(input_size=8) expects [..., 8], got [2, 3, 5].",
     ),
     "a wrong width into attention": (
         lambda: nn.MultiheadAttention(8, 2),
         lambda: (torch.ones(2, 3, 4),) * 3,
-        "MultiheadAttention(embed_dim=8) takes [..., 8] and was given [2, 3, 4].",
+        "MultiheadAttention(embed_dim=8) expects [..., 8], got [2, 3, 4].",
     ),
     "integers into a Linear": (
         lambda: nn.Linear(4, 2),
         lambda: torch.ones(2, 4, dtype=torch.int64),
-        "Its weight is float32 and what it was given int64.",
+        "Its weight is float32 and its input int64.",
     ),
     "half precision into a float32 Conv2d": (
         lambda: nn.Conv2d(3, 4, 3),
         lambda: torch.ones(1, 3, 8, 8, dtype=torch.float16),
-        "Its weight is float32 and what it was given float16.",
+        "Its weight is float32 and its input float16.",
     ),
     "a model left on another device": (
         lambda: nn.Linear(4, 2, device="meta"),
         lambda: torch.ones(2, 4),
-        "Its weight is on meta and what it was given on cpu.",
+        "Its weight is on meta and its input on cpu.",
     ),
 }
 
@@ -164,7 +164,7 @@ def test_under_autocast_another_dtype_is_no_mistake() -> None:
     with torch.autocast("cpu"), hookline.explain(model), pytest.raises(RuntimeError) as caught:
         model(torch.ones(2, 5, dtype=torch.bfloat16))
 
-    assert "what it was given bfloat16" not in caught.value.__notes__[0]
+    assert "its input bfloat16" not in caught.value.__notes__[0]
 
 
 def test_buffers_are_told_and_children_are_not() -> None:
@@ -229,7 +229,7 @@ def test_a_watched_forward_carries_the_note_too() -> None:
     with pytest.raises(RuntimeError) as caught:
         recorded(model, torch.ones(3, 4))
 
-    assert "Linear(in_features=6) takes [..., 6] and was given [3, 8]." in caught.value.__notes__[0]
+    assert "Linear(in_features=6) expects [..., 6], got [3, 8]." in caught.value.__notes__[0]
 
 
 def test_error_of_a_hook_names_the_hook_and_not_the_module() -> None:

@@ -1,4 +1,4 @@
-"""Where the engine is put into PyTorch, at three heights: one instance, a class, the process; and taken out again."""
+"""Attach the engine to one instance, to a class or to the whole process, and detach it."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -39,7 +39,7 @@ from hookline.model.select import Selection, Where, select
 
 
 def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) -> Handle:
-    """Put the hooks on all of these (path, module)s, or on none where one cannot be hooked; gives their undo."""
+    """Add the hooks to all of these (path, module)s, or to none if one of them cannot be hooked; returns their undo."""
     attached: list[weakref.ref[TorchModule]] = []
 
     def undo() -> None:
@@ -50,7 +50,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             for reference in attached:
                 module = reference()
                 if module is not None:
-                    _take_off(module, hooks)
+                    _remove(module, hooks)
 
     try:
         with hooks_lock:
@@ -80,15 +80,15 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
 
 
 def detach(module: TorchModule, hook: Hook) -> None:
-    """Take one hook off one module; where it is not on, nothing happens."""
+    """Remove one hook from one module; without effect if the module does not have it."""
     with hooks_lock:
         no_call_half_way()
-        _take_off(module, (hook,))
+        _remove(module, (hook,))
 
 
 def _remember(hooks: tuple[Hook, ...], plan: Plan) -> None:
-    """Remember the modules for when a graph is made: they get stand-ins then, and keys that stand for them in it; now,
-    where graphs are made already."""
+    """Remember the modules for when a graph is made: they get stand-ins and keys then, or at once if graphs exist
+    already."""
     ever_attached.add(hooks[0])
     if plan.compiled.taps or plan.compiled.leaves_out:
         graph_calls.without_keys.add(hooks[0])
@@ -97,7 +97,7 @@ def _remember(hooks: tuple[Hook, ...], plan: Plan) -> None:
 
 
 def _enter(module: TorchModule, site: Site, in_slot: bool) -> None:
-    """Have the calls of a module go to its new site: from its slot, or, where that does not serve, by a stand-in."""
+    """Route the calls of a module to its new site: through its slot or, if that does not work, by a stand-in class."""
     module.__dict__.pop(SITE, None)  # of another module, whose `__dict__` was copied
     there = module.__dict__.get(SLOT)
     if in_slot and (there is None or type(there) is Site):
@@ -108,9 +108,7 @@ def _enter(module: TorchModule, site: Site, in_slot: bool) -> None:
     except TypeError as error:
         close(site)
         kind = type(module).__qualname__
-        message = (
-            f"{site.path or 'the model'} cannot be hooked: its class {kind} does not let itself be subclassed ({error})"
-        )
+        message = f"{site.path or 'the model'} cannot be hooked: its class {kind} cannot be subclassed ({error})"
         raise AttachError(message) from error
 
 
@@ -118,7 +116,7 @@ def _decide(module: TorchModule, site: Site, hooks: tuple[Hook, ...]) -> None:
     site.hooks, site.plan = hooks, decide(hooks, module, site.path)
 
 
-def _take_off(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
+def _remove(module: TorchModule, hooks: tuple[Hook, ...]) -> None:
     site = site_of(module)
     if site is None:
         return
@@ -143,35 +141,35 @@ def on(
     order: float = 0,
     compiled: Literal["trace", "callback"] = "trace",
 ) -> Handle:
-    """Run hooks of yours in every call of the selected modules; gives a handle, which is also a `with` block.
+    """Run your own hooks in every call of the selected modules; returns a handle, which is also a `with` block.
 
     A hook is a function of one argument, the `Call`: it reads and assigns `call.args`, `call.kwargs` and `call.output`.
-    `before` runs before the module and before PyTorch's own hooks, `after` runs after them, on what the caller would
-    get; `always` runs last, whether or not the call raised (`call.error`), also on KeyboardInterrupt. What a hook
-    returns is ignored.
+    `before` runs before the module and before PyTorch's own hooks. `after` runs after them, on the output that the
+    caller would receive. `always` runs last, whether or not the call raised (`call.error`), also on KeyboardInterrupt.
+    The return value of a hook is ignored.
 
-    In the backward pass `backward_before` runs when the gradients of all that the module gave are there, and may
-    assign `call.grad_output`; `backward` runs when the module's own backward is through, its parameters' gradients
-    included, and may assign `call.grad_input` (nested as `args`) and `call.grad_kwargs`. What they see is of this call
-    alone, also where an argument goes to other modules too. For that each argument that gradients flow to reaches the
-    module as an alias, `x[...]`, which is an autograd node more: gradients that meet in one tensor may be summed
-    in another order, so they can differ in the last bit. (`watch(grads=True)` does without.) The outputs of a module
-    that gives several, and a parameter that a module returns, reach the caller as aliases too. The forward makes ready
-    for the backward: hooks that are put on between the two count from the next forward; removed ones run no more. A
-    forward inside `torch.vmap` raises GradientError.
+    In the backward pass `backward_before` runs when the gradients of all outputs have arrived, and may assign
+    `call.grad_output`. `backward` runs when the module's own backward is finished, including the gradients of its
+    parameters, and may assign `call.grad_input` (nested as `args`) and `call.grad_kwargs`. These gradients belong to
+    this call alone, even if an argument is passed to other modules too. For that, the module receives each argument
+    that requires a gradient as an alias, `x[...]`, which is one more autograd node: gradients that meet in one tensor
+    may be summed in another order, so they can differ in the last bit. (`watch(grads=True)` needs no aliases.) If a
+    module returns several outputs, or a parameter, the caller receives aliases too. The forward prepares the backward:
+    hooks added between the two run from the next forward on, removed ones no longer run. A forward inside `torch.vmap`
+    raises GradientError.
 
     Hooks of one phase run by `order`, smaller first, ties as they were added. A hook that raises ends the call; the
     error carries a note with the hook's name and the file and line that added it.
 
-    Inside of `torch.compile` a hook is traced: it becomes part of the graph, where `call.index` is 0 and `call.parent`
-    None. With compiled="callback" the graph calls it whenever it runs: it sees the call as it does uncompiled, changes
-    nothing of it, and copies a tensor that it keeps, since the graph uses the memory again. Backward hooks are left out
-    of a graph, and a warning says so when it is made.
+    In `torch.compile` a hook is traced: it becomes part of the graph, where `call.index` is 0 and `call.parent` is
+    None. With compiled="callback" the graph calls the hook whenever it runs. The hook then sees the call as it does
+    uncompiled but cannot change it, and must copy a tensor that it keeps, since the graph reuses the memory. Backward
+    hooks are left out of a graph, with a warning when it is made.
 
-    Pickling or copying a hooked module gives the plain one. `type(module)` is what it was, but for a module that is
-    compiled or has a `__call__` of its own: then `type(module) is X` is False and `type(module) == X` True.
+    Pickling or copying a hooked module produces the plain one. `type(module)` does not change, except for a module that
+    is compiled or has its own `__call__`: then `type(module) is X` is False and `type(module) == X` True.
 
-    Raises SelectionError where `where` (see `select`) picks nothing.
+    Raises SelectionError if `where` (see `select`) picks nothing.
 
     >>> import torch, hookline
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -202,7 +200,7 @@ def on(
 
 
 class Module(TorchModule):
-    """`torch.nn.Module` with this engine's call: hooks of PyTorch's API cost a fraction, all else is as it was.
+    """`torch.nn.Module` with this engine's call: hooks of PyTorch's API cost a fraction, nothing else changes.
 
     >>> import torch, hookline
     >>> class Double(hookline.Module):
@@ -234,11 +232,11 @@ _in_use: set[object] = set()
 
 
 def install() -> Handle:
-    """Let this engine run the call of every `torch.nn.Module` in the process, until `uninstall()` or `remove()` of the
-    handle.
+    """Run the calls of every `torch.nn.Module` in the process with this engine, until `uninstall()` or `remove()` of
+    the handle.
 
-    Hooks of PyTorch's API run as before, in the same order, with the same results, errors and warnings; they only cost
-    less. Installing twice is installing once. Raises AttachError where something else has replaced
+    Hooks of PyTorch's API run as before, in the same order, with the same results, errors and warnings, at lower cost.
+    Installing a second time has no effect. Raises AttachError if something else has replaced
     `torch.nn.Module.__call__`.
 
     >>> import torch, hookline
@@ -252,7 +250,7 @@ def install() -> Handle:
 
 
 def uninstall() -> None:
-    """Give `torch.nn.Module` its own call back, however often it was installed. Doing it twice is harmless."""
+    """Restore the call of `torch.nn.Module`, however often the engine was installed. Doing it twice is harmless."""
     for reason in [reason for reason in _in_use if isinstance(reason, Installed)]:
         _leave(reason)
 
@@ -268,8 +266,8 @@ def everywhere(
 ) -> AbstractContextManager[None]:
     """A `with` block in which the hooks run in every call of every module, in this thread or asyncio task alone.
 
-    Hooks are as in `on`. `call.path` is the path below the outermost module that is called. Classes that bring a
-    `__call__` of their own are not seen, nor are modules inside a compiled graph.
+    Hooks are as in `on`. `call.path` is the path below the outermost module that is called. Not seen are classes with
+    their own `__call__`, and modules inside a compiled graph.
 
     >>> import torch, hookline
     >>> seen = []
@@ -319,8 +317,8 @@ def _leave(reason: object) -> None:
 
 
 def _settle() -> None:
-    """Give `torch.nn.Module` the call that what is in use asks for: PyTorch's, this engine's, or this with scoped hooks
-    around it."""
+    """Set the call of `torch.nn.Module` to what is needed now: PyTorch's, this engine's, or this engine's with scoped
+    hooks around it."""
     scoped = any(isinstance(reason, Block) for reason in _in_use)
     ours = scoped_call if scoped else call
     if TorchModule.__call__ not in (PYTORCHS_CALL, call, scoped_call):

@@ -1,4 +1,4 @@
-"""One backward pass through one call: the gradients that have arrived, and the backward hooks that see them."""
+"""One backward pass through one call: the gradients that have arrived, and the backward hooks that receive them."""
 
 import weakref
 from collections.abc import Collection
@@ -16,13 +16,12 @@ from hookline.torch_private import at_end_of_backward, current_backward_pass
 
 
 class CallGradients:
-    """What a call with backward hooks leaves in the graph. It refers to no tensor, so that a graph that is dropped is
-    freed at once.
+    """What a call with backward hooks leaves in the graph. It refers to no tensor, so a dropped graph is freed at once.
 
-    - `args`, `kwargs`, `output`: how they nest, with a Place for each gradient;
-    - `inputs`, `outputs`: the number of tensors in them that gradients flow to;
-    - `plan`, `origin`: the hooks, and which call it was;
-    - `passes`: the backward passes that run through the call now, by their number; None before the first.
+    - `args`, `kwargs`, `output`: their nesting, with a Place for each gradient;
+    - `inputs`, `outputs`: the number of tensors in them that require a gradient;
+    - `plan`, `origin`: the hooks, and the call that they belong to;
+    - `passes`: the backward passes that are running through the call, by number; None before the first.
     """
 
     args: Any = ()
@@ -39,7 +38,7 @@ class CallGradients:
         task = current_backward_pass()
         passes = self.passes
         if passes is None:
-            passes = vars(self).setdefault("passes", {})  # the one dict, if several threads come at once
+            passes = vars(self).setdefault("passes", {})  # setdefault: several threads may get here at once
         now = passes.get(task)
         if now is None:
             now = passes[task] = Pass(self)
@@ -47,7 +46,7 @@ class CallGradients:
         return now
 
     def end(self, task: int) -> None:
-        """End a pass: run the hooks if no gradient of an input made them run."""
+        """End a pass: run the hooks if no gradient of an input has run them."""
         now = None if self.passes is None else self.passes.pop(task, None)
         if now is not None and now.begun and not now.done:
             now.late = tuple(range(self.inputs))
@@ -55,11 +54,11 @@ class CallGradients:
 
 
 class Pass:
-    """The state of one backward pass through one call. It does not refer to the call's gradients, which refer to it.
+    """The state of one backward pass through one call. It does not refer to its CallGradients, which refer to it.
 
     - `output`, `given`: the gradients of the outputs and inputs that have arrived; `new`: those of the inputs as the
       hooks leave them;
-    - `late`: the inputs whose gradient has flowed on before the hooks run;
+    - `late`: the inputs whose gradient flows on before the hooks run;
     - `begun`: whether a gradient of an output has arrived;
     - `seen`, `done`: whether the `backward_before` hooks, and the `backward` hooks, have run;
     - `call`: the Call that hooks receive; None after them, and once the module is gone.
@@ -76,7 +75,7 @@ class Pass:
         self.begun = self.seen = self.done = False
 
     def see_output(self, place: int, gradient: Gradient) -> None:
-        """Note the gradient of an output."""
+        """Store the gradient of an output."""
         self.output[place], self.begun = gradient, True
 
     def see_input(self, place: int, gradient: Gradient) -> None:
@@ -84,8 +83,8 @@ class Pass:
         self.given[place] = _sum(self.given[place], gradient)
 
     def run_backward_before(self, of: CallGradients, held: Collection[int]) -> list[Gradient]:
-        """Run the `backward_before` hooks; the gradients of the outputs as they leave them. They may assign those in
-        `held`; the others have flowed on, or are yet to arrive."""
+        """Run the `backward_before` hooks; returns the gradients of the outputs as they leave them. They may assign
+        those in `held`; the others have flowed on already, or have not arrived yet."""
         call, old = self.call, self.output
         if call is None:
             return old
@@ -102,8 +101,8 @@ class Pass:
         return self.output
 
     def release(self, of: CallGradients, place: int) -> Gradient:
-        """The gradient to use for an input instead of its own, None to keep that; the first to be released runs the
-        `backward` hooks."""
+        """The gradient to use for an input instead of its own, None to keep its own. The first input to be released
+        runs the `backward` hooks."""
         if self.begun and not self.done:
             self.run_backward(of)
         new = None if self.new[place] is self.given[place] else self.new[place]
@@ -112,14 +111,14 @@ class Pass:
         return new
 
     def run_backward(self, of: CallGradients) -> None:
-        """Run the `backward` hooks. From here on no gradient of an output is kept, and of an input until it flows
+        """Run the `backward` hooks. Afterwards no gradient of an output is kept, and one of an input until it flows
         on."""
         self.done = True
         call, given = self.call, self.given
         if call is None:
             return
         if of.plan.backward_before and not self.seen:
-            self.run_backward_before(of, ())  # no one node had all the gradients of the outputs
+            self.run_backward_before(of, ())  # no single node had the gradients of all outputs
         call.grad_output = self.output[0] if of.output is FIRST else fill(of.output, self.output)
         self.call, self.output = None, [None] * of.outputs
         one = of.args is ONE
@@ -133,8 +132,8 @@ class Pass:
             self.new = assigned("grad_kwargs", of.kwargs, call.grad_kwargs, kwargs, new)
             if self.late and any(self.new[place] is not given[place] for place in self.late):
                 raise GradientError(
-                    "a gradient was assigned that has flowed on already, because the module changes that argument in "
-                    "place; use backward_before, or a hook on the module that made the argument"
+                    "the gradient of an argument was assigned after it had flowed on, since the module changes that "
+                    "argument in place; use backward_before, or a hook on the module that made the argument"
                 )
         except GradientError as error:
             note_gradient(error, call)
@@ -164,12 +163,12 @@ _waiting: dict[int, list[weakref.ref[CallGradients]]] = {}
 
 
 def _end_with(task: int, gradients: CallGradients) -> None:
-    """Have `gradients.end(task)` called when this backward pass is over, for the inner of two calls before the outer,
-    which its gradients reach first."""
+    """Schedule `gradients.end(task)` for the end of this backward pass, for inner calls before outer ones: gradients
+    reach the outer call first."""
     waiting = _waiting.get(task)
     if waiting is None:
         for stale in [task for task, others in [*_waiting.items()] if not any(other() for other in [*others])]:
-            _waiting.pop(stale, None)  # of a pass that an error ended; another thread's may come meanwhile
+            _waiting.pop(stale, None)  # of a pass that ended with an error; another thread may change the dict
         waiting = _waiting[task] = []
         at_end_of_backward(partial(_end, task))
     waiting.append(weakref.ref(gradients))

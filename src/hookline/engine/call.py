@@ -14,23 +14,23 @@ from hookline.torch_private import current_backward_pass
 
 
 class Call(Nested):
-    """One call of one module: what every hook of ours is given, may read, and may change.
+    """One call of one module: the argument of every hook, which may read and change it.
 
-    - `module`; `path`, dotted, under the model that the first of the module's hooks was put on ("" for that model
-      itself); `index`, 0 for the first call of this module since then;
+    - `module`: the module; `path`: its dotted path in the model that the module's first hook was added to ("" for that
+      model itself); `index`: 0 for the first call of this module since then;
     - `parent`: the hooked call that this one runs inside, on the same thread; None at the top;
-    - `args`, `kwargs`: what the caller passed. A `before` hook that assigns them changes what the module gets;
-    - `instead`: None. A `before` hook that assigns a function has it called in the place of the module and of PyTorch's
-      hooks on it, as `function(module_call, *args, **kwargs)`, where `module_call` is what would have been called;
-    - `output`: None until the module has run. An `after` hook that assigns it changes what the caller gets;
-    - `error`: the exception that ends the call, for `always` hooks; None when all is well;
-    - `recompute`: whether a backward pass makes the call, to get back what activation checkpointing let go;
-    - `grad_output`: for backward hooks, the gradients of the output, nested as it was, None where none flows.
+    - `args`, `kwargs`: what the caller passed. A `before` hook that assigns them changes what the module receives;
+    - `instead`: None. If a `before` hook assigns a function, it is called instead of the module and of PyTorch's hooks
+      on it, as `function(module_call, *args, **kwargs)`, where `module_call` is what would have been called;
+    - `output`: None until the module has run. An `after` hook that assigns it changes what the caller receives;
+    - `error`: the exception that ends the call, for `always` hooks; None without one;
+    - `recompute`: whether a backward pass makes the call, to recompute activations under activation checkpointing;
+    - `grad_output`: for backward hooks, the gradients of the output, nested as the output, None where none flows.
       A `backward_before` hook that assigns it changes what flows into the module;
-    - `grad_input`, `grad_kwargs`: for `backward` hooks, the same of `args` and `kwargs`. Assigning them changes what
+    - `grad_input`, `grad_kwargs`: for `backward` hooks, the same for `args` and `kwargs`. Assigning them changes what
       flows on from the module.
 
-    Backward hooks are given a `Call` of their own, which alone has gradients, and which holds no tensor of the forward:
+    Backward hooks receive a separate `Call`. Only this one has gradients, and it holds no tensor of the forward:
     `args`, `kwargs` and `output` are empty.
     """
 
@@ -61,7 +61,7 @@ class Call(Nested):
     grad_input: Any
     grad_kwargs: Any
     _origin: "Origin | None"
-    _shown: "Shown | None" = None  # of a call in a graph: a slot of its class hides this
+    _shown: "Shown | None" = None  # a call in a graph has a slot that hides this
 
     @property
     def path(self) -> str:
@@ -78,7 +78,7 @@ class Call(Nested):
         return current_backward_pass() != -1
 
     def origin(self) -> "Origin":
-        """What backward hooks need to know of this call and those around it."""
+        """What backward hooks need to know about this call and the calls around it."""
         found = self._origin
         if found is None:
             found = self._origin = Origin()
@@ -105,7 +105,7 @@ def new_call(
     kwargs: dict[str, Any],
     kind: type[Call] = Call,
 ) -> Any:
-    """A call that begins, of this kind. A function and no `__init__`: Python calls it without leaving its own loop."""
+    """A new call of this kind. A function instead of `__init__`: Python calls it without leaving its eval loop."""
     call = kind()
     call.module = module
     call.names = names
@@ -117,7 +117,7 @@ def new_call(
 
 
 class CallInBackward(Call):
-    """The Call that backward hooks are given."""
+    """The Call that backward hooks receive."""
 
     __slots__ = ("_shown", "grad_input", "grad_kwargs", "grad_output")
 
@@ -135,8 +135,8 @@ class CallInBackward(Call):
 
 
 class Origin(Nested):
-    """Which call it was, without a tensor: what the graph may refer to. It does not keep a module alive whose hooks are
-    its own: a module may keep the graph."""
+    """The identity of a call, without tensors, so that the graph may refer to it. It does not keep a module with hooks
+    of its own alive, because the module may keep the graph."""
 
     __slots__ = ("__weakref__", "index", "kept", "module", "names", "parent", "recompute")
 
@@ -148,15 +148,15 @@ class Origin(Nested):
     recompute: bool
 
     def call(self, shown: "Shown | None" = None) -> Call | None:
-        """A Call for backward hooks, and what a graph shows to them; None once the module is gone."""
+        """A Call for backward hooks, with what a graph shows them; None once the module is gone."""
         module = self.module()
         return None if module is None else CallInBackward(module, self, shown)
 
 
 class Shown(Protocol):
-    """What a compiled graph shows of the tensors of a call, while the hooks run that the graph calls.
+    """What a compiled graph shows of a call's tensors to the hooks that it calls.
 
-    - `sums`: what the graph has added up of tensors, by the tensor's id (see graph_values.py).
+    - `sums`: the sums that the graph has computed of tensors, by the tensor's id (see graph_values.py).
     """
 
     sums: dict[int, list[Tensor]]
@@ -170,14 +170,17 @@ SeeGradient: TypeAlias = Callable[[Tensor, Shown], Any]
 
 
 class Names(Protocol):
-    """Whatever can tell the path of the module that is called; that module if it belongs to it, None if it tells the
-    paths of several; and the hooks since which it has counted the calls."""
+    """Anything that knows the path of the called module.
+
+    - `module`: the module that it belongs to, None if it knows the paths of several;
+    - `first`: the hooks that were there when it began to count the calls.
+    """
 
     first: tuple[Any, ...]
 
     @property
     def module(self) -> weakref.ref[Module] | None:
-        """The module whose own this is."""
+        """The module that this belongs to."""
         ...
 
     def path_of(self, module: Module) -> str:
@@ -186,7 +189,7 @@ class Names(Protocol):
 
 
 class PathsBelow:
-    """The paths of the modules below one that was called, found out when one is first asked for."""
+    """The paths of the modules below one that was called, computed when first needed."""
 
     __slots__ = ("known", "outermost")
     module = None
@@ -197,18 +200,18 @@ class PathsBelow:
         self.known: dict[int, str] | None = None
 
     def path_of(self, module: Module) -> str:
-        """The dotted path below the outermost module; of one that is not below it, its class in angle brackets."""
+        """The dotted path below the outermost module; for a module outside it, its class in angle brackets."""
         if self.known is None:
             self.known = {id(member): own[0] for member, own in paths(self.outermost)}
         return self.known.get(id(module), f"<{type(module).__name__}>")
 
 
 class Running:
-    """What runs on one thread now.
+    """What is running on one thread.
 
-    - `call`: the innermost hooked call; `names`: within `everywhere`, the paths below the outermost module;
-    - `paths`: where `call.path` is looked up first, while a hook runs that was added to another model than the first;
-    - `graph`: the number that the running compiled graph began with, 0 without one.
+    - `call`: the innermost hooked call; `names`: inside `everywhere`, the paths below the outermost module;
+    - `paths`: where `call.path` is looked up first while a hook runs that was added to another model than the first;
+    - `graph`: the number at which the running compiled graph began, 0 without one.
     """
 
     __slots__ = ("call", "graph", "names", "paths")

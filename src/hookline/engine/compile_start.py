@@ -1,9 +1,9 @@
-"""What the engine does when dynamo begins to trace, for `torch.compile` or `torch.export`.
+"""Prepare hooked modules when dynamo begins to trace, for `torch.compile` or `torch.export`.
 
-Dynamo does not look into the slot of a module, so that hooked modules get stand-in classes, which it traces.
+Dynamo does not look into the slot of a module, so hooked modules get stand-in classes, which it traces.
 
-`torch._dynamo.callback.on_compile_start` would tell of `torch.compile` alone, is emptied by `torch._dynamo.reset()`,
-and runs where dynamo would compile what it calls. So the one function that traces is wrapped.
+`torch._dynamo.callback.on_compile_start` would not do: it is not called for `torch.export`, is emptied by
+`torch._dynamo.reset()`, and runs where dynamo would compile the callback. So the function that traces is wrapped.
 """
 
 import functools
@@ -24,19 +24,19 @@ from hookline.engine.hook import Hook
 from hookline.engine.site import Site, hooks_lock, site_of
 from hookline.engine.stand_in import keep_for_graphs, swap
 
-attached: WeakSet[Hook] = WeakSet()  # one for each time hooks were added, with the modules that got them
+attached: WeakSet[Hook] = WeakSet()  # one for each time hooks were added; its paths name the modules
 CONVERT_FRAME = "torch._dynamo.convert_frame"
 TRACE = "compile_frame"  # the function of that module that traces one frame
 
 
 def is_known_to_graphs() -> Callable[[type], bool]:
-    """Which classes a graph may know, so that it would run in the place of a module's own call: those that its guards
-    name."""
+    """A test of whether a graph may know a class, so that it would run instead of a module's own call: whether guards
+    name the class."""
     convert_frame: Any = sys.modules.get(CONVERT_FRAME)
     if convert_frame is None or _is_loading(convert_frame):
         return lambda kind: False
     if not hasattr(convert_frame, TRACE) or not hasattr(convert_frame, "FRAME_COUNTER"):
-        return lambda kind: True  # a PyTorch that does not tell
+        return lambda kind: True  # a PyTorch in which this is unknown
     if convert_frame.FRAME_COUNTER == 0:
         return lambda kind: False
     known = _classes_in_guards(convert_frame)
@@ -60,11 +60,11 @@ def _classes_in_guards(convert_frame: Any) -> set[int]:
     return found
 
 
-_read: dict[int, tuple["weakref.ref[Any]", frozenset[int]]] = {}  # by guards, since to print them takes a while
+_read: dict[int, tuple["weakref.ref[Any]", frozenset[int]]] = {}  # by guards, since printing them is slow
 
 
 def hear_of_tracing() -> None:
-    """Have `swap_all` called before dynamo traces, from the time when dynamo is loaded."""
+    """Call `swap_all` whenever dynamo begins to trace, once dynamo is loaded."""
     convert_frame = sys.modules.get(CONVERT_FRAME)
     if convert_frame is not None and not _is_loading(convert_frame):
         _hear(convert_frame)
@@ -114,10 +114,10 @@ def _hear(convert_frame: Any) -> None:
 
 
 class _WhenLoaded(MetaPathFinder):
-    """Waits until dynamo is loaded: loading it here would take seconds of everyone's time."""
+    """Waits until dynamo is loaded: importing it here would cost every user seconds."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        """Nothing; but for dynamo a spec that makes it ready as soon as it is loaded."""
+        """None, except for dynamo: a spec that wraps its function as soon as it is loaded."""
         if name != CONVERT_FRAME:
             return None
         sys.meta_path.remove(self)

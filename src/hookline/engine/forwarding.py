@@ -1,4 +1,4 @@
-"""Stand-in classes as classes: what tells one, and what is done to one."""
+"""The metaclass of stand-in classes, and how to recognize one."""
 
 import sys
 from functools import lru_cache
@@ -10,22 +10,22 @@ from hookline.torch_private import FINDS_SUPER
 
 
 def is_stand_in(kind: type) -> bool:
-    """Whether a class is one that stands for another."""
+    """Whether a class is a stand-in for another."""
     return isinstance(kind, Forwarding)
 
 
 def original_class(module: Module) -> type[Module]:
-    """The class that a module has, or stands to get back."""
+    """The class of a module; for one with a stand-in class, the class that will be restored."""
     kind = type(module)
     return kind.__base__ if is_stand_in(kind) else kind  # type: ignore[return-value]
 
 
 class Forwarding(type):
-    """The metaclass of stand-ins. What is set on the class goes to the original, for all its instances and to stay; it
-    equals the original, in tables of types too; and to call it makes an instance of the original.
+    """The metaclass of stand-ins. Attributes set on the class are set on the original, permanently and for all its
+    instances. The class equals the original, also as a key of a dict, and calling it makes an instance of the original.
 
-    Dynamo finds where `super()` goes on by `__mro__.index(class)`. There the two have to differ: the stand-in is first,
-    and what is after it is the original, whose method would call itself for ever.
+    Dynamo finds the next class for `super()` by `__mro__.index(class)`. There the two must differ: the stand-in comes
+    first and the original after it, so a method of the original would call itself forever.
     """
 
     def __setattr__(cls, name: str, value: Any) -> None:

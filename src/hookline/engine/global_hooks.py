@@ -1,7 +1,7 @@
-"""PyTorch's global hook dicts, made able to tell that they changed, so that plans can hold global hooks too.
+"""Notice changes of PyTorch's global hook dicts, so that plans can hold global hooks too.
 
-They become HookDicts; and the Python module whose attributes they are is given a class that notices when a whole new
-dict is assigned. Any change drops every plan there is.
+The dicts become HookDicts, and the Python module that holds them gets a class that notices when a new dict is assigned.
+Any change drops every plan.
 """
 
 import importlib
@@ -26,18 +26,18 @@ process = vars(torch_module)
 
 
 class EveryPlan(Wiring):
-    """The wiring of the global dicts: what they drop is the plan of every module."""
+    """The wiring of the global dicts: a change drops the plan of every module."""
 
     __slots__ = ()
 
     def __init__(self) -> None:
         self.owner = lambda: None
         self.open = set()
-        self.retired = True  # it keeps no plan: a module that is given a global dict has none
+        self.retired = True  # keeps no plan: a module that a global dict is assigned to has none
 
     @property
     def plan(self) -> None:
-        """None; it is dropped by setting it."""
+        """None; setting it drops every plan."""
 
     @plan.setter
     def plan(self, _: None) -> None:
@@ -45,7 +45,7 @@ class EveryPlan(Wiring):
 
 
 class Telling(ModuleType):
-    """The class of PyTorch's module object while its global dicts tell of their changes."""
+    """The class of the Python module `torch.nn.modules.module` while changes of its global dicts are noticed."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -63,8 +63,8 @@ class Telling(ModuleType):
 
 @unseen
 def tell() -> bool:
-    """Let the global dicts tell of their changes; False where one of them cannot, because others refer to it already
-    (a handle of a global hook that is older than the engine)."""
+    """Begin to notice changes of the global dicts; False if one of them cannot be replaced because something else
+    refers to it (the handle of a global hook that is older than the engine)."""
     with dicts_lock:
         plain = [name for name in GLOBAL_HOOK_DICTS if type(process.get(name)) is not HookDict]
         if not all(name in process and is_alone(process, name) for name in plain):
@@ -77,7 +77,7 @@ def tell() -> bool:
 
 @unseen
 def tell_no_more() -> None:
-    """Make the global dicts PyTorch's own again. One that others refer to stays as it is: it does all that PyTorch's
+    """Make the global dicts plain again. One that something else refers to stays: it does everything that PyTorch's
     does."""
     with dicts_lock:
         torch_module.__class__ = ModuleType

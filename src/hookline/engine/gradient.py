@@ -1,13 +1,13 @@
-"""The wiring of a call's gradients: hooks on tensors that lead the gradients of its inputs and outputs to its hooks.
+"""Wire the gradients of a call: tensor hooks pass the gradients of its inputs and outputs to its backward hooks.
 
-    forward     x ──▶ alias of x ──▶ module ──▶ y                an alias is `x[...]`: an edge of this call's own
+    forward     x ──▶ alias of x ──▶ module ──▶ y                an alias is `x[...]`: an edge of this call alone
     backward    x ◀── alias of x ◀── module ◀── y
-                         │                     └─ all of y's gradient is here: backward_before hooks
-                         └─ the module's nodes are done, and its parameters' gradients: backward hooks
+                         │                     └─ y's gradient is complete: backward_before hooks
+                         └─ the module's nodes have run, its parameters have their gradients: backward hooks
 
-Autograd runs the nodes that are ready latest-made first. The aliases of a call are older than all its nodes, so when
-the first of them is due, every node of the module that will run has run. What is hooked is tensors, by hooks that refer
-to no tensor: a graph that is dropped is freed at once.
+Of the nodes that are ready, autograd runs the newest first. The aliases of a call are older than all its other nodes,
+so when the first of them runs, every node of the module that will run has run. The hooks are on tensors and refer to
+no tensor, so a dropped graph is freed at once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,19 +32,19 @@ from hookline.torch_private import (
     will_run_node,
 )
 
-Alias: TypeAlias = tuple[int, Tensor, Any, int]  # its place, itself, its autograd node, its version as it was given
+Alias: TypeAlias = tuple[int, Tensor, Any, int]  # its place, itself, its autograd node, its version as passed
 
 
 class GradientWiring(CallGradients):
-    """The gradients of one call, and the hooks on tensors that lead them here."""
+    """The gradients of one call, and the tensor hooks that pass them here."""
 
-    changes: list[Change] | None = None  # in containers that the caller passed, until the module has run
+    changes: list[Change] | None = None  # in the caller's containers, until the module has run
     restored: Sequence[Tensor] = ()
 
     # Forward
 
     def of_inputs(self, call: Call) -> Iterable[Alias]:
-        """Give the module aliases of those arguments that gradients flow to; these aliases."""
+        """Replace the arguments that require a gradient by aliases; returns the aliases."""
         args, kwargs = call.args, call.kwargs
         if len(args) == 1 and not kwargs:
             (x,) = args
@@ -66,7 +66,7 @@ class GradientWiring(CallGradients):
         aliases = [alias_of(tensor) for tensor in places.tensors]
         if self.inputs == 1:
             nodes = [hook_new(aliases[0], self._only_input)]
-        else:  # a second set of aliases sees every gradient before the first, which is older, lets one go on
+        else:  # a second, newer set of aliases sees all gradients before the first set passes one on
             for place, alias in enumerate(aliases):
                 hook_new(alias, TensorHook(self._release_input, place))
             aliases = [alias_of(alias) for alias in aliases]
@@ -79,7 +79,7 @@ class GradientWiring(CallGradients):
         return [(place, alias, node, alias._version) for place, (alias, node) in enumerate(alias_nodes)]
 
     def restore_after(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The output of the module; containers that it was given hold afterwards what they held, less its changes."""
+        """The output of the module. Afterwards its containers hold what they held before, but for its own changes."""
         changes = self.changes or []
         self.restored = [before for _, _, before, _ in changes]
         try:
@@ -88,7 +88,7 @@ class GradientWiring(CallGradients):
             exchange_back(changes)
 
     def of_output(self, call: Call, aliases: Iterable[Alias]) -> None:
-        """See to the gradients of what the module gave, and of arguments that it changed in place."""
+        """Wire the gradients of the outputs, and of arguments that the module changed in place."""
         for place, alias, node, version in aliases:
             if alias._version != version:
                 self._follow(place, alias, node)
@@ -116,18 +116,18 @@ class GradientWiring(CallGradients):
     def _hook_only(self, output: Tensor) -> Tensor:
         hooks: Any = output._backward_hooks
         if output.is_leaf or (hooks and self._is_older(hooks)):
-            output = alias_of(output)  # a leaf, and what the module keeps and gives again, would keep the hooks
+            output = alias_of(output)  # a leaf, or an output that the module returns again later, would keep the hooks
         hook_gradient(output, self._only_output, first=True)
         return output
 
     def _is_older(self, hooks: dict[Any, Any]) -> bool:
-        """Whether a tensor with these hooks was given by an earlier call, which is none that ran inside this one."""
+        """Whether a tensor with these hooks was returned by an earlier call that did not run inside this one."""
         owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
         return any(isinstance(owner, GradientWiring) and self.origin not in owner.origin.around() for owner in owners)
 
     def _pass_together(self, outputs: list[Tensor], aliases: Iterable[Alias]) -> list[Tensor]:
-        """The outputs behind one node, which sees what comes from outside alone; those that share their memory with
-        another or with an input, whose changes in place autograd must see there too, with a hook each."""
+        """The outputs behind one node, which sees only gradients from outside. Outputs that share memory with each
+        other or with an input get a hook each: autograd must see there that one is changed in place."""
         apart = places_apart(outputs, {plain_memory_of(alias) for _, alias, _, _ in aliases})
         given = list(outputs)
         if apart:
@@ -141,9 +141,9 @@ class GradientWiring(CallGradients):
         return given
 
     def _follow(self, place: int, alias: Tensor, node: Any) -> None:
-        """The module changed an argument in place: what was its value flows on from the first node that did so."""
+        """Hook an argument that the module changed in place: its old value's gradient passes the first such node."""
         base = alias._base
-        if base is None or base.dtype != alias.dtype:  # as of a real view of a complex tensor: its gradient is not seen
+        if base is None or base.dtype != alias.dtype:  # such as a real view of a complex tensor: gradient not seen
             return
         change, first = base.grad_fn, None
         while change is not None and "CopySlices" in change.name() and change._sequence_nr() > node._sequence_nr():
@@ -177,12 +177,12 @@ class GradientWiring(CallGradients):
         return self.running_pass().release(self, place)
 
     def _changed_input(self, place: int, region: Any, node: Any, inner: Any, outer: Any) -> Any:
-        """The gradient of an argument as it was before the module changed it. Where it is the only one, and nothing
-        used the argument before, it is all there is."""
+        """Receive the gradient of an argument as it was before the module changed it. If it is the only argument, and
+        nothing used it before the change, this is its whole gradient."""
         if inner[0] is None:
             return None
         now = self.running_pass()
-        now.begun = True  # what the module made of the argument is an output of it too
+        now.begun = True  # the changed argument is an output of the module too
         now.see_input(place, inner[0] if region is None else inner[0].as_strided(*region))
         if self.inputs > 1 or will_run_node(node):
             now.late = (*now.late, place)
@@ -198,7 +198,7 @@ class GradientWiring(CallGradients):
 
 
 def wire_gradients(plan: Plan, call: Call) -> GradientWiring:
-    """The wiring of a call that begins."""
+    """The wiring of a new call."""
     wiring = GradientWiring()
     wiring.plan = plan
     wiring.origin = call._origin or call.origin()
@@ -206,8 +206,8 @@ def wire_gradients(plan: Plan, call: Call) -> GradientWiring:
 
 
 def places_apart(outputs: list[Tensor], taken: set[int | None]) -> list[int]:
-    """The places of those outputs that a change in place of another, or of what is in the `taken` memory, leaves as
-    they are."""
+    """The places of the outputs that do not change when another one, or a tensor in the `taken` memory, is changed in
+    place."""
     by_memory: dict[int | None, list[int]] = {}
     for place, output in enumerate(outputs):
         by_memory.setdefault(plain_memory_of(output), []).append(place)
@@ -216,8 +216,8 @@ def places_apart(outputs: list[Tensor], taken: set[int | None]) -> list[int]:
 
 
 def are_disjoint(tensors: list[Tensor]) -> bool:
-    """Whether tensors in one memory have no element in common, as far as that is to be seen at once: parts that one
-    operation made (split, chunk, unbind), or stretches that follow each other."""
+    """Whether tensors in one memory share no element, by a quick test: they are parts from one operation (split, chunk,
+    unbind), or consecutive ranges. False if the test does not show it."""
     if len({tensor.grad_fn for tensor in tensors}) == 1:
         return True
     starts = [tensor.storage_offset() for tensor in tensors]
@@ -230,14 +230,14 @@ def are_disjoint(tensors: list[Tensor]) -> bool:
 
 
 def plain_memory_of(tensor: Tensor) -> int | None:
-    """What tells the memory of a tensor from others'; None where it has none of the plain kind."""
+    """The identity of a tensor's memory; None for tensors that are not plain and strided."""
     plain = type(tensor) in (Tensor, FakeTensor) and tensor.layout is torch.strided and not tensor.is_nested
     return memory_of(tensor) if plain else None
 
 
 class Gate(torch.autograd.Function):
-    """One node for several outputs of a call, which has the gradients of all of them before any flows on. Its outputs
-    are no views, so that they may be changed in place; they share their version with what they stand for."""
+    """One node for several outputs of a call: it has all their gradients before any flows on. Its outputs are not
+    views, so they may be changed in place; they share the version counter of the original outputs."""
 
     generate_vmap_rule = True
 
@@ -248,13 +248,13 @@ class Gate(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep what belongs to the call; leave gradients that do not come out."""
+        """Keep the wiring and the places; leave missing gradients None."""
         ctx.wiring, ctx.places, *_ = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Gradient) -> Any:
-        """The gradients of all outputs, as the hooks leave them."""
+        """The gradients of all outputs, as left by the hooks."""
         wiring, places = ctx.wiring, ctx.places
         now = wiring.running_pass()
         now.begun = True
@@ -265,15 +265,15 @@ class Gate(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, wiring: Any, places: Any, *tangents: Any) -> Any:
-        """Forward mode: what it is without."""
+        """Forward mode: the tangents unchanged."""
         return tuple(tangent if tangent is None else tangent.view_as(tangent) for tangent in tangents)
 
 
 def refuse_vmap() -> None:
-    """GradientError inside `torch.vmap`, where no tensor tells that gradients flow to it."""
+    """Raise GradientError inside `torch.vmap`, where no tensor shows whether it requires a gradient."""
     transform = peek_interpreter_stack()
     if transform is not None and transform.key() == TransformType.Vmap:
         raise GradientError(
-            "backward hooks see no gradients inside torch.vmap: let vmap stand around torch.func.grad, or call the "
+            "backward hooks see no gradients inside torch.vmap: call torch.func.grad inside vmap, or call the "
             "model under torch.no_grad()"
         )

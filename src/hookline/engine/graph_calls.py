@@ -1,9 +1,9 @@
-"""The calls that compiled graphs have begun: what a graph refers to by numbers, since it holds tensors only.
+"""The calls that compiled graphs have begun. A graph refers to them by numbers, since it holds only tensors.
 
-A graph knows a hooked module by its key and a call by its ticket. Which call another runs inside is known from their
-depths in the graph. A call ends when its tap is reached. If the graph raises, it ends the calls that it began
-(`end_by`). If the code broke the graph inside a call, the call is dropped when its ticket is gone, which the code
-between the graphs holds. Calls that a backward pass makes again, in part perhaps, are dropped when that pass is over.
+A graph refers to a hooked module by its key and to a call by its ticket. The parent of a call follows from the depths
+in the graph. A call ends when the graph reaches its tap. If the graph raises, it ends the calls that it began
+(`end_by`). If the code broke the graph inside a call, the code between the graphs holds the ticket, and the call is
+dropped when the ticket is gone. Calls that a backward pass recomputes, perhaps in part, are dropped when it is over.
 """
 
 import itertools
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class GraphCall(Call):
     """A call in a compiled graph.
 
-    - `number`: the call's own; `depth`: how deep it is in its graph;
-    - `of_pass`: the backward pass that makes it, or -1;
-    - `ticket`: its ticket; once its graph has run, a weak reference to it.
+    - `number`: its number; `depth`: its depth in the graph;
+    - `of_pass`: the backward pass that makes the call, or -1;
+    - `ticket`: its ticket; once its graph has run, a weak reference to the ticket.
     """
 
     __slots__ = ("_shown", "depth", "number", "of_pass", "ticket")
@@ -42,7 +42,7 @@ class GraphCall(Call):
 
 
 class ShownTensors:
-    """The tensors that a graph shows to hooks: their sums, and of a call's output who waits for which gradient."""
+    """The tensors that a graph shows to hooks, with their sums and the functions that wait for gradients of outputs."""
 
     __slots__ = ("places", "sees", "sums", "ticket")
 
@@ -53,8 +53,8 @@ class ShownTensors:
         self.sees: dict[int, list[SeeGradient]] = {}
 
     def on_gradient(self, tensor: Tensor, see: SeeGradient) -> Callable[[], None]:
-        """Call `see` with the gradient of a tensor of the output, and with what the graph shows of it; returns the
-        undo. A tensor that is not of the output has no gradient here."""
+        """Call `see` with the gradient of an output tensor, and with what the graph shows of it; returns the undo.
+        Tensors outside the output have no gradient here."""
         place = self.places.get(id(tensor))
         if place is None:
             return lambda: None
@@ -71,10 +71,10 @@ class ShownTensors:
 class GraphCalls:
     """The modules and the calls that compiled graphs refer to.
 
-    - `numbers`: of keys and tickets; `sites`: of hooked modules, by key;
+    - `numbers`: the numbers for keys and tickets; `sites`: the sites of hooked modules, by key;
     - `without_keys`: hooks whose modules get their keys when a graph is made;
     - `open`: the calls that have begun and not ended, by number;
-    - `awaiting`: who waits for the gradients of a call, by its number.
+    - `awaiting`: the shown tensors with functions that wait for gradients, by number of the call.
     """
 
     __slots__ = ("awaiting", "numbers", "open", "sites", "without_keys")
@@ -87,7 +87,7 @@ class GraphCalls:
         self.awaiting: dict[int, ShownTensors] = {}
 
     def give_keys(self) -> None:
-        """Give each hooked module that has none its key: a number in a tensor."""
+        """Give each hooked module without a key one: a number in a tensor."""
         with suppress(KeyError):  # none is left
             while True:
                 for module in self.without_keys.pop().paths:
@@ -100,28 +100,28 @@ class GraphCalls:
                             site.key = torch.tensor(number, device="cpu")
 
     def begin(self, call: GraphCall, number: int, depth: int, ticket: Tensor) -> None:
-        """Note a call that begins."""
+        """Register a call that begins."""
         call.number, call.depth, call.of_pass, call.ticket = number, depth, current_backward_pass(), ticket
         call._shown = None
         self.open[number] = call
 
     def end(self, number: int) -> GraphCall | None:
-        """The call that ends; None where it was dropped."""
+        """The call that ends; None if it was dropped."""
         return self.open.pop(number, None)
 
     def is_open(self, call: Call | None) -> TypeGuard[GraphCall]:
-        """Whether a call is one in a graph that has not ended."""
+        """Whether a call is in a graph and has not ended."""
         return isinstance(call, GraphCall) and call.number in self.open
 
     def end_by(self, error: BaseException, calls: Sequence[Call], running: Running) -> None:
-        """End calls by an error, the innermost first: their `always` hooks run."""
+        """End calls with an error, the innermost first: their `always` hooks run."""
         for call in calls:
             plan = call.names.plan  # type: ignore[attr-defined]
             finish(plan, call, plan.compiled.tapped_always, error)
         self.drop(calls, running)
 
     def drop(self, calls: Sequence[Call], running: Running) -> None:
-        """Forget calls that did not end, wherever they are among those that run, and their arguments."""
+        """Forget calls that did not end, and their arguments, wherever they are among the running calls."""
         dropped = [call for call in calls if self.is_open(call)]
         for call in dropped:
             del self.open[call.number]
@@ -143,11 +143,11 @@ class GraphCalls:
         self.drop([call], running)
 
     def drop_of(self, site: Any, running: Running) -> None:
-        """Forget the calls of a module that graphs which raised have left open."""
+        """Forget the calls of a module that graphs left open by raising."""
         self.drop([call for call in [*self.open.values()] if call.names is site], running)
 
     def open_since(self, number: int, running: Running) -> list[GraphCall]:
-        """The innermost calls that run, out to the first that began before a number was given out."""
+        """The innermost running calls, up to the first with a smaller number."""
         found: list[GraphCall] = []
         call = running.call
         while self.is_open(call) and call.number > number:
@@ -156,11 +156,11 @@ class GraphCalls:
         return found
 
     def above(self, running: Running, depth: int) -> Call | None:
-        """The call that a new one at a depth of its graph runs inside.
+        """The parent of a new call at this depth of its graph.
 
-        One of the same graph that is as deep has ended, or will not end, and is dropped: the model has handled an
-        error, or a backward pass makes it again in part. The outermost calls of a graph run inside whatever ran when it
-        began.
+        A running call of the same graph with the same depth or more will not end, and is dropped: the model has handled
+        an error, or a backward pass recomputes the call in part. The parent of a graph's outermost calls is the call
+        that was running when the graph began.
         """
         dropped = []
         call = running.call
@@ -175,7 +175,7 @@ class GraphCalls:
 
 
 class DropAtEnd:
-    """Forgets a call when a backward pass is over: called at its end, or dropped where it raises."""
+    """Forgets a call when a backward pass is over: called at its end, or deleted if it raises."""
 
     __slots__ = ("call", "registry", "running")
 

@@ -1,9 +1,9 @@
-"""What a compiled graph shows its taps of a tensor: the whole of it, a copy, its shape alone, or that and the sums that
-its statistics are made of.
+"""What a compiled graph shows its taps of a tensor: the tensor, a copy, only its shape, or its shape and the sums that
+statistics are computed from.
 
-A whole tensor has to lie in memory when a tap looks at it, and the graph puts others there afterwards, so that whoever
-keeps it asks for a copy. A shape is a tensor of one element, expanded, and sums are reductions, which inductor fuses
-with what computes the tensor: that need never be in memory then.
+A tensor must be in memory when a tap reads it, and the graph reuses that memory afterwards, so a hook that keeps it
+needs a copy. A shape is an expanded tensor of one element, and sums are reductions. Inductor fuses these with the
+computation of the tensor, which then need not be in memory at all.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-Sees: TypeAlias = Literal["shapes", "sums", "tensors", "copies"]  # each is enough for those before it
+Sees: TypeAlias = Literal["shapes", "sums", "tensors", "copies"]  # each includes those before it
 MORE: tuple[Sees, ...] = get_args(Sees)
 SUMS = ("min", "max", "sum", "sum of squares", "zeros", "NaN", "not finite")  # the last three are counts
 HALF_OVERFLOWS, HALF_VANISHES = 65520.0, 2.0**-25
@@ -20,9 +20,9 @@ REDUCED = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int3
 
 
 def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
-    """A letter for each tensor: "t" where it is shown whole, "k" where a copy is to be kept, "c" where it is complex
-    (inductor takes no such argument, so it is shown as real), "s" for its shape, "r" for shape and sums. Only what is
-    plain is reduced in the graph: not float64, whose squares no wider type holds, and nothing empty."""
+    """A letter for each tensor: "t" for the tensor itself, "k" for a copy, "c" for a complex tensor (inductor takes no
+    such argument, so it is shown as real), "s" for its shape, "r" for shape and sums. Only plain tensors are reduced in
+    the graph: not float64, whose squares no wider type holds, and not empty ones."""
     kinds = ""
     for tensor in tensors:
         if tensor.is_complex():
@@ -39,14 +39,14 @@ def kinds_of(tensors: Sequence[Tensor], sees: Sees) -> str:
 
 
 def has_elements(tensor: Tensor) -> bool:
-    """Whether a tensor is known to have elements: not where its data tell its size."""
+    """Whether a tensor is known to have elements: False if its size depends on data."""
     from hookline.torch_private.compiler import guard_or_false
 
     return guard_or_false(tensor.numel() != 0)
 
 
 def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
-    """What the graph hands to a tap for these tensors."""
+    """What the graph passes to a tap for these tensors."""
     parts: list[Tensor] = []
     for tensor, kind in zip(tensors, kinds, strict=True):
         if kind in "tk":
@@ -61,7 +61,7 @@ def packed(tensors: Sequence[Tensor], kinds: str) -> list[Tensor]:
 
 
 def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[list[Tensor] | None]]:
-    """What the tap was handed, as tensors and the SUMS of each."""
+    """The tensors that a tap received, and the SUMS of each."""
     ahead = iter(parts)
     tensors: list[Tensor] = []
     rows: list[list[Tensor] | None] = []
@@ -75,8 +75,9 @@ def unpacked(parts: Sequence[Tensor], kinds: str) -> tuple[list[Tensor], list[li
 
 
 def sums(values: Tensor) -> list[Tensor]:
-    """SUMS of a tensor, a number each. Those of float64, where the device has it, do not overflow, and lose nothing
-    that the deviation from the mean of squares would miss. All are of one shape, so that they become one loop."""
+    """SUMS of a tensor, a number each. They are float64 where the device has it, which does not overflow and is precise
+    enough to compute the standard deviation from the mean of squares. All have one shape, so that inductor makes one
+    loop of them."""
     widest = torch.float32 if values.device.type == "mps" else torch.float64
     if not values.is_floating_point():
         values = values.to(widest)
@@ -89,6 +90,6 @@ def sums(values: Tensor) -> list[Tensor]:
 
 
 def rounded(values: Tensor) -> Tensor:
-    """What half makes infinite or 0 of values, as that: inductor does not round between what it fuses."""
+    """The values with those that float16 makes infinite or 0 so: inductor does not round between fused operations."""
     size = values.abs()
     return torch.where(size >= HALF_OVERFLOWS, values * float("inf"), torch.where(size <= HALF_VANISHES, 0.0, values))

@@ -1,4 +1,4 @@
-"""What a layer of torch.nn takes, and what it was given instead: one plain sentence, only where that is certain."""
+"""The input that a torch.nn layer expects and the one it received: a sentence, only where they surely do not fit."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -13,10 +13,10 @@ AXES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
 def hint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """What a layer takes and was given, "" where that fits, or the module is no layer that is known here.
+    """The input that a layer expects and the one it received; "" if they fit, or the layer is not known here.
 
     >>> hint(nn.Linear(8, 2), (torch.zeros(2, 4),), {})
-    'Linear(in_features=8) takes [..., 8] and was given [2, 4].'
+    'Linear(in_features=8) expects [..., 8], got [2, 4].'
     """
     kind: Any = original_class(module)
     given = args[0] if args else kwargs.get("input", kwargs.get("query"))
@@ -26,16 +26,16 @@ def hint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> s
 
 
 def _unlike_weights(module: nn.Module, given: Tensor) -> Iterator[str]:
-    """Another device than the parameters', or another dtype where autocast does not see to it."""
+    """Sentences about an input on another device than the parameters, or in a dtype that autocast does not cast."""
     name, weight = next(iter(module.named_parameters()), ("", None))
     if weight is None:
         return
     if weight.device != given.device:
-        yield f"Its {name} is on {weight.device} and what it was given on {given.device}."
+        yield f"Its {name} is on {weight.device} and its input on {given.device}."
     takes_indices = isinstance(module, nn.Embedding | nn.EmbeddingBag)
     if takes_indices or weight.dtype == given.dtype or torch.is_autocast_enabled(given.device.type):
         return
-    yield f"Its {name} is {_dtype(weight)} and what it was given {_dtype(given)}."
+    yield f"Its {name} is {_dtype(weight)} and its input {_dtype(given)}."
 
 
 def _width(module: nn.Linear, given: Tensor) -> str | None:
@@ -53,7 +53,7 @@ def _attention(module: nn.MultiheadAttention, given: Tensor) -> str | None:
 def _last(layer: str, wanted: int, given: Tensor) -> str | None:
     if given.dim() and given.shape[-1] == wanted:
         return None
-    return f"{layer} takes [..., {wanted}] and was given {[*given.shape]}.{_elsewhere(wanted, given, -1)}"
+    return f"{layer} expects [..., {wanted}], got {[*given.shape]}.{_elsewhere(wanted, given, -1)}"
 
 
 def _convolution(module: Any, given: Tensor) -> str | None:
@@ -62,7 +62,7 @@ def _convolution(module: Any, given: Tensor) -> str | None:
     if fits and given.shape[-dims - 1] == channels:
         return None
     layer = f"{_name(module)}(in_channels={channels})"
-    told = f"{layer} takes [batch, {channels}, {AXES[dims]}] and was given {[*given.shape]}."
+    told = f"{layer} expects [batch, {channels}, {AXES[dims]}], got {[*given.shape]}."
     return told + (_elsewhere(channels, given, -dims - 1) if fits else "")
 
 
@@ -72,7 +72,7 @@ def _batch_norm(module: Any, given: Tensor) -> str | None:
         return None
     axes = AXES[dims[-1] - 2]
     layer = f"{_name(module)}(num_features={module.num_features})"
-    told = f"{layer} takes [batch, {module.num_features}, {axes}] and was given {[*given.shape]}."
+    told = f"{layer} expects [batch, {module.num_features}, {axes}], got {[*given.shape]}."
     if given.dim() == dims[0] - 1 and given.shape[:1] == (module.num_features,):
         return f"{told} Is the batch axis missing, or the channels?"
     return told + (_elsewhere(module.num_features, given, 1) if given.dim() in dims else "")
@@ -83,14 +83,14 @@ def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, given: Tensor) -> str | None:
     if [*given.shape[-len(wanted) :]] == wanted:
         return None
     ending = ", ".join(map(str, wanted))
-    return f"{_name(module)}(normalized_shape={wanted}) takes [..., {ending}] and was given {[*given.shape]}."
+    return f"{_name(module)}(normalized_shape={wanted}) expects [..., {ending}], got {[*given.shape]}."
 
 
 def _group_norm(module: nn.GroupNorm, given: Tensor) -> str | None:
     channels = module.num_channels
     if given.dim() >= 2 and given.shape[1] == channels:
         return None
-    told = f"GroupNorm(num_channels={channels}) takes [batch, {channels}, ...] and was given {[*given.shape]}."
+    told = f"GroupNorm(num_channels={channels}) expects [batch, {channels}, ...], got {[*given.shape]}."
     return told + _elsewhere(channels, given, 1)
 
 
@@ -98,17 +98,17 @@ def _embedding(module: nn.Embedding | nn.EmbeddingBag, given: Tensor) -> str | N
     count = module.num_embeddings
     layer = f"{_name(module)}(num_embeddings={count})"
     if given.dtype not in (torch.int64, torch.int32):
-        return f"{layer} takes indices, int64 or int32, and was given {_dtype(given)}."
-    if given.device.type != "cpu" or not given.numel():  # elsewhere to look would wait for the device
+        return f"{layer} expects indices, int64 or int32, got {_dtype(given)}."
+    if given.device.type != "cpu" or not given.numel():  # reading it from another device would synchronize
         return None
     low, high = int(given.min()), int(given.max())
     if low >= 0 and high < count:
         return None
-    return f"{layer} takes 0 to {count - 1} and was given {low} to {high}."
+    return f"{layer} expects indices 0 to {count - 1}, got {low} to {high}."
 
 
 def _elsewhere(wanted: int, given: Tensor, axis: int) -> str:
-    """Where else the wanted size is, if anywhere; the first axis is left out, since a batch has any size."""
+    """The other axes with the wanted size, if any. The first is left out, since a batch can have any size."""
     places = [place for place, size in enumerate(given.shape) if size == wanted and place != axis % given.dim()]
     places = [place for place in places if place > 0]
     if not places:

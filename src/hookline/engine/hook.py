@@ -1,4 +1,4 @@
-"""Hook: a function that runs in module calls, and where it was added; Handle: its undo."""
+"""Hook: a function that runs in module calls, and where it was added; Handle: the undo."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -23,13 +23,13 @@ Compiled: TypeAlias = Literal["trace", "callback", "leave out", "outside"]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Hook:
-    """One hook: a user's or a tool's function that runs in one phase of module calls.
+    """One hook: a function of a user or a tool that runs in one phase of module calls.
 
     - `order`: its place among the hooks of a phase, smaller first; `added`: the file and line that added it;
-    - `compiled`: what happens to it in a compiled graph; `sees`: what of tensors it reads there; `sees_gradients`:
-      whether it reads their gradients too; `warned`: whether the user was warned that it does not run there;
-    - `paths`: the modules it was added to, with their paths under the model that it was added to;
-    - `active`: False once it is removed: it does not run in the backward pass of an earlier call.
+    - `compiled`: what happens to it in a compiled graph; `sees`: what it reads of tensors there; `sees_gradients`:
+      whether it reads gradients there; `warned`: whether the user was warned that it does not run there;
+    - `paths`: the modules it was added to, with their paths in the model that it was added to;
+    - `active`: False once it is removed, so that it does not run in the backward pass of an earlier call.
     """
 
     function: HookFunction
@@ -45,12 +45,12 @@ class Hook:
 
     @property
     def name(self) -> str:
-        """The name of the function, as its author would recognise it."""
+        """The qualified name of the function."""
         return getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
 
     def seen_from(self, module: Module, path: str) -> HookFunction:
-        """The function as calls of a module run it, whose own path is the one under the first model that was hooked:
-        within it `call.path` is the path under the model that this hook was added to."""
+        """The function as calls of a module run it. While it runs, `call.path` is the path in the model that this hook
+        was added to; `path` is the module's own, in the first model that was hooked."""
         own = self.paths.path_of(module, path)
         return self.function if own == path else SeenFrom(self, own)
 
@@ -59,8 +59,8 @@ class Hook:
 
 
 class SeenFrom:
-    """A hook's function that sees calls by their paths under the model that the hook was added to. In a graph, where a
-    call knows of no other, it gives the call its path."""
+    """A hook's function that sees the paths of calls in the model that the hook was added to. In a graph it sets the
+    path of the call directly."""
 
     __slots__ = ("function", "hook", "path", "paths")
     module = None
@@ -89,7 +89,7 @@ class SeenFrom:
 
 
 class Handle:
-    """The undo of something that was attached: call `remove()`, or use it as a `with` block. Twice is harmless."""
+    """The undo of something attached: call `remove()`, or use it as a `with` block. Removing twice is harmless."""
 
     __slots__ = ("_undo",)
 
@@ -102,10 +102,10 @@ class Handle:
         return self._undo is not None
 
     def remove(self) -> None:
-        """Take out exactly what was attached, and leave the rest as it is."""
+        """Remove exactly what was attached; everything else stays."""
         if self._undo is not None:
             self._undo()
-            self._undo = None  # where the undo fails it is still to be done
+            self._undo = None  # not before: an undo that failed can be repeated
 
     def __enter__(self) -> Self:
         return self
@@ -127,10 +127,10 @@ def together(*handles: Handle) -> Handle:
 
 
 def make_hooks(*, order: float = 0, compiled: Compiled = "trace", **phases: HookFunction | None) -> tuple[Hook, ...]:
-    """One Hook for each phase that has a function; ArgumentError where one cannot be called or none is given.
+    """One Hook for each phase that has a function; ArgumentError if one cannot be called, or without any.
 
-    In a graph of `torch.compile` it is traced, called by the graph when it runs ("callback"), or left out: with a
-    warning, or, where it is only meant for what is outside of graphs, without one.
+    `compiled` says what happens in a graph of `torch.compile`: the hook is traced ("trace"), called whenever the graph
+    runs ("callback"), left out with a warning ("leave out"), or left out without one ("outside").
     """
     added = caller()
     for phase, hook in phases.items():
@@ -158,13 +158,13 @@ def in_order(hooks: Iterable[Hook], phase: Phase) -> tuple[Hook, ...]:
 
 
 def place_of(function: Any, *, wrapped: bool = True) -> str:
-    """file:line where a function, a method, or the call of an object is written; "" where that is not known. Of what
-    wraps another (functools.wraps) it is where that one is written, or the wrapper with wrapped=False.
+    """file:line of the source of a function, a method, or the `__call__` of an object; "" if it is unknown. For a
+    wrapper (functools.wraps) it is that of the wrapped function, or with wrapped=False that of the wrapper.
 
     >>> place_of(print)
     ''
     """
-    with suppress(Exception):  # of an object that answers to any name
+    with suppress(Exception):  # an object may define any attribute
         function = getattr(function, "__func__", function)
         function = inspect.unwrap(function) if wrapped else function
         called = function if hasattr(function, "__code__") else inspect.getattr_static(type(function), "__call__", None)

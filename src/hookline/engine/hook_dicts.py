@@ -1,8 +1,8 @@
-"""PyTorch's hook dicts, made able to tell that they changed.
+"""Notice changes of PyTorch's hook dicts.
 
-A `HookDict` stands in a module where PyTorch keeps an OrderedDict. The seven of one module share a `Wiring`, which
-holds the plan decided from them; any change to one of them drops it. A class whose modules are served has a
-`HookDictSlot` for each of the seven names, so that assigning a whole new dict is noticed too.
+A `HookDict` replaces an OrderedDict that PyTorch keeps in a module. The seven of one module share a `Wiring`, which
+holds the plan decided from them; any change to one of them drops it. A class that uses this engine's call has a
+`HookDictSlot` for each of the seven names, so that assigning a new dict is noticed too.
 """
 
 import functools
@@ -32,16 +32,16 @@ HOOK_DICTS = (
     "_backward_hooks",
 )
 CHANGES = ("__setitem__", "__delitem__", "__ior__", "clear", "move_to_end", "pop", "popitem", "setdefault", "update")
-dicts_lock = lock()  # held while a dict changes, is replaced, or a plan is made of it
+dicts_lock = lock()  # held while a dict changes, is replaced, or a plan is made from it
 
 
 @dataclass(frozen=True, slots=True)
 class HookPlan:
-    """The hooks that PyTorch's API put on one module and on all, global ones first: of each forward hook its id, the
-    hook, and whether it takes kwargs.
+    """The hooks of PyTorch's API on one module, global ones first: for each forward hook its id, the hook, and whether
+    it takes kwargs.
 
-    `run(module, args, kwargs, plan, wiring)` is the call; None where all hooks are `plain` forward hooks, which take no
-    kwargs and are not always called: the call is then the forward and these.
+    `run(module, args, kwargs, plan, wiring)` is the call. It is None if all hooks are `plain` forward hooks, which take
+    no kwargs and are not `always_call`: the call is then the forward followed by these.
     """
 
     before: tuple[PlannedHook, ...]
@@ -50,7 +50,7 @@ class HookPlan:
     run: Callable[..., Any] | None
 
     def begun(self, last: Any) -> list[Any]:
-        """The ids of the `after` hooks up to and with `last`; none when that is None."""
+        """The ids of the `after` hooks up to and including `last`; empty if `last` is None."""
         ids = [hook_id for hook_id, _, _ in self.after]
         return ids[: ids.index(last) + 1] if last is not None else []
 
@@ -58,8 +58,9 @@ class HookPlan:
 class Wiring:
     """What the hook dicts of one module share: the plan decided from them, None from a change until the next call.
 
-    `open` names the dicts that were replaced by assigning the attribute, and are to become HookDicts. Retired means
-    that the dicts may no longer belong to one module alone, so that no plan is kept.
+    - `owner`: returns the module;
+    - `open`: the names of dicts that were replaced by assigning the attribute, and are not HookDicts yet;
+    - `retired`: whether the dicts may belong to several modules, so that no plan is kept.
     """
 
     __slots__ = ("__weakref__", "open", "owner", "plan", "retired")
@@ -82,19 +83,19 @@ every_wiring: weakref.WeakSet[Wiring] = weakref.WeakSet()
 
 @unseen
 def drop_every_plan() -> None:
-    """Forget what was decided of any module: from here on its class may not notice that a dict is replaced."""
+    """Drop the plans of all modules: from now on their classes may not notice that a dict is replaced."""
     with dicts_lock:
         for wiring in every_wiring:
             wiring.plan = None
 
 
 class HookDict(OrderedDict[Any, Any]):
-    """A hook dict that drops its module's plan when it changes. Copied, merged or pickled it is the plain dict."""
+    """A hook dict that drops its module's plan when it changes. Copying, merging or pickling it gives a plain dict."""
 
     __slots__ = ("wiring",)
 
     def __init__(self, wiring: Any = (), hooks: Any = ()) -> None:
-        if not isinstance(wiring, Wiring):  # made of this type by somebody: `type(module._forward_hooks)()`
+        if not isinstance(wiring, Wiring):  # other code calls `type(module._forward_hooks)()`
             wiring, hooks = Wiring(None), wiring
         self.wiring = wiring
         super().__init__(hooks)
@@ -133,9 +134,8 @@ for _name in CHANGES:
 
 
 class _UnseenByDynamo(type):
-    """The class of slots, whose `__set__` and `__delete__` Python finds and `hasattr` does not: dynamo would trace them
-    where code that it compiles makes a module. It keeps the plain attribute instead, and sets it when the graph has
-    run."""
+    """The metaclass of slots. Python finds their `__set__` and `__delete__`, `hasattr` does not. Otherwise dynamo would
+    trace them where compiled code makes a module. So it keeps a plain attribute and sets it after the graph has run."""
 
     def __getattribute__(cls, name: str) -> Any:
         if name in ("__set__", "__delete__"):
@@ -144,7 +144,7 @@ class _UnseenByDynamo(type):
 
 
 class HookDictSlot(metaclass=_UnseenByDynamo):
-    """The class attribute behind which a module keeps one of its hook dicts; it keeps the wiring right."""
+    """The class attribute for one of a module's hook dicts; it keeps the wiring correct."""
 
     __slots__ = ("name",)
 
@@ -183,7 +183,7 @@ class HookDictSlot(metaclass=_UnseenByDynamo):
 
 
 class CompiledCallSlot(metaclass=_UnseenByDynamo):
-    """The class attribute behind which `Module.compile()` leaves what it made; a module that has one keeps no plan."""
+    """The class attribute for the result of `Module.compile()`; a module that has one keeps no plan."""
 
     __slots__ = ()
     name = "_compiled_call_impl"
@@ -194,7 +194,7 @@ class CompiledCallSlot(metaclass=_UnseenByDynamo):
 
     @unseen
     def __set__(self, module: Module, compiled: Any) -> None:
-        before = module.__dict__.get(self.name)  # dropped after the lock: what it does then may take others
+        before = module.__dict__.get(self.name)  # freed after the lock is released: its `__del__` may take other locks
         with dicts_lock:
             module.__dict__[self.name] = compiled
             for wiring in _wirings(module.__dict__):
@@ -213,7 +213,7 @@ SLOTS = {CompiledCallSlot.name: CompiledCallSlot(), **{name: HookDictSlot(name) 
 
 @unseen
 def can_be_wired(module: Module) -> bool:
-    """Whether trying is worth the time: no handle from before the engine refers to the module's hooks."""
+    """Whether it is worth trying to wire a module: no handle older than the engine refers to its hooks."""
     get = module.__dict__.get
     forward = get("_forward_hooks")
     if type(forward) is HookDict:
@@ -228,10 +228,9 @@ def can_be_wired(module: Module) -> bool:
 
 @unseen
 def wire(module: Module) -> Wiring | None:
-    """The wiring of the module's hook dicts, made where there is none; None where no plan may be kept.
+    """The wiring of the module's hook dicts, made if there is none; None if no plan may be kept.
 
-    A plain dict becomes a HookDict only while nobody but the module can reach it: no other reference, no handle of a
-    hook in it.
+    A plain dict becomes a HookDict only while nothing but the module refers to it, not even the handle of a hook.
     """
     namespace = module.__dict__
     with dicts_lock:
@@ -245,7 +244,7 @@ def wire(module: Module) -> Wiring | None:
         plain = [name for name in HOOK_DICTS if type(namespace.get(name)) is not HookDict]
         if any(not wiring.open.issuperset(plain) for wiring in wirings):
             for wiring in wirings:
-                wiring.retire()  # a dict came here unnoticed: others of this wiring may be another module's as well
+                wiring.retire()  # a dict was replaced unnoticed: others of this wiring may also be another module's
             return None
         if not all(name in namespace and is_alone(namespace, name) for name in plain):
             return None
@@ -262,7 +261,7 @@ def _wirings(namespace: dict[str, Any]) -> set[Wiring]:
 
 
 def is_alone(namespace: dict[str, Any], name: str) -> bool:
-    """Whether a hook dict is reached from nowhere but here."""
+    """Whether nothing but this namespace refers to a hook dict."""
     return (
         type(namespace[name]) in (OrderedDict, HookDict)
         and sys.getrefcount(namespace[name]) <= REFERENCES_ALONE
@@ -270,7 +269,7 @@ def is_alone(namespace: dict[str, Any], name: str) -> bool:
     )
 
 
-# The references to a value that only one dict holds, as a function that is passed the dict sees it. It is measured,
-# since each Python counts them differently. If it were too high, a dict that somebody else refers to would be replaced,
-# and the hooks that they then add would never run.
+# The number of references to a value that only one dict holds, seen from a function that receives the dict. It is
+# measured, since it depends on the Python version. If it were too high, a dict that something else refers to would be
+# replaced, and hooks added to the old dict would never run.
 REFERENCES_ALONE = (lambda namespace, name: sys.getrefcount(namespace[name]))({"": OrderedDict()}, "")

@@ -1,4 +1,4 @@
-"""Methods other than `__call__`: their calls on one instance, with our hooks around them."""
+"""Hook methods other than `__call__` on one instance."""
 
 import inspect
 import itertools
@@ -23,7 +23,7 @@ NOTHING: Any = object()
 
 
 class MethodCall(Call):
-    """A call of one of a module's methods by its name; its path ends in that name and ()."""
+    """A call of one of a module's methods; its path ends with the name of the method and ()."""
 
     __slots__ = ("method",)
 
@@ -31,8 +31,8 @@ class MethodCall(Call):
 
 
 class Method:
-    """One method of one module that hooks of ours stand around: a function in the instance's `__dict__`, which has the
-    signature of the method and hides it. Copied or pickled the module is without it."""
+    """One hooked method of one module: a function in the instance's `__dict__`, which has the signature of the method
+    and hides it. A copied or pickled module does not have it."""
 
     __slots__ = ("before", "count", "hooks", "inner", "module", "name", "passed", "path", "plan", "standing")
     first = ()
@@ -50,15 +50,15 @@ class Method:
         self.standing = self._standing(module)
 
     def path_of(self, module: Module) -> str:
-        """The path of the module and the name of the method, for a Call."""
+        """The path of a Call: that of the module and the name of the method."""
         return self.path
 
     def put_in(self, module: Module) -> None:
-        """Let the instance have it in the method's place."""
+        """Set it on the instance, where it hides the method."""
         module.__dict__[self.name] = self.standing
 
     def take_out(self, module: Module) -> None:
-        """Give the instance back what it had, unless somebody has put something else there since."""
+        """Restore the instance's attribute, unless other code has replaced it since."""
         if module.__dict__.get(self.name) is not self.standing:
             return
         if self.before is NOTHING:
@@ -79,7 +79,7 @@ class Method:
         return run(self.plan, call, self.inner)
 
     def _is_the_calls_own(self, module: Module) -> bool:
-        """Whether this is the forward that a call of the module makes, and which is seen as that call."""
+        """Whether this is the forward within a call of the module, which is seen as that call."""
         call = here.running.call
         if self.name != "forward" or call is None or call.module is not module or isinstance(call, MethodCall):
             return False
@@ -89,7 +89,7 @@ class Method:
         return True
 
     def _standing(self, module: Module) -> Any:
-        """What looks like the method: bound where that is."""
+        """A function that looks like the method; bound if the method is bound."""
         around = partial(self.around, module)
         if not isinstance(self.inner, MethodType):
             return update_wrapper(lambda *args, **kwargs: around(*args, **kwargs), self.inner)
@@ -98,7 +98,7 @@ class Method:
 
 
 def method_path(path: str, name: str) -> str:
-    """How a method of a module is called in a run.
+    """The path of a method in a run.
 
     >>> method_path("encoder", "generate"), method_path("", "generate")
     ('encoder.generate()', 'generate()')
@@ -107,8 +107,8 @@ def method_path(path: str, name: str) -> str:
 
 
 def has_method(module: Module, name: str) -> bool:
-    """Whether a module has a method of this name, of its class' or its own: a property or a child is none, and what
-    Python looks up on the class, as `__call__`, cannot be hooked so."""
+    """Whether a module, or its class, has a method of this name that can be hooked. A property or a child is not a
+    method, and methods that Python looks up on the class, such as `__call__`, cannot be hooked like this."""
     if name.startswith("__"):
         return False
     found = inspect.getattr_static(module, name, None)
@@ -118,31 +118,31 @@ def has_method(module: Module, name: str) -> bool:
 
 
 def attach_methods(modules: Iterable[tuple[str, Module]], names: Iterable[str], hooks: tuple[Hook, ...]) -> Handle:
-    """Put the hooks on those of the named methods that these (path, module)s have; gives their undo. The modules have
-    the same hooks on their call already, and keep them for longer."""
+    """Add the hooks to the named methods of these (path, module)s, where they have them; returns the undo. The same
+    hooks are on the calls of the modules already, and must stay longer."""
     put: list[tuple[weakref.ref[Module], Method]] = []
 
     def undo() -> None:
         with hooks_lock:
             for reference, method in reversed(put):
-                _take_off(reference(), method, hooks)
+                _remove(reference(), method, hooks)
 
     try:
         with hooks_lock:
             for path, module in modules:
                 for name in names:
                     if has_method(module, name):
-                        put.append((weakref.ref(module), _put_on(module, path, name, hooks)))
+                        put.append((weakref.ref(module), _add(module, path, name, hooks)))
     except BaseException:
         undo()
         raise
     return Handle(undo)
 
 
-def _put_on(module: Module, path: str, name: str, hooks: tuple[Hook, ...]) -> Method:
+def _add(module: Module, path: str, name: str, hooks: tuple[Hook, ...]) -> Method:
     site = site_of(module)
     assert site is not None, "a module has hooks on its call first"
-    if not site.swapped:  # a copy of the module is to be without the methods too, which its stand-in sees to
+    if not site.swapped:  # its stand-in makes copies of the module without the hooked methods
         swap(module, site)
     if site.methods is None:
         site.methods = {}
@@ -155,7 +155,7 @@ def _put_on(module: Module, path: str, name: str, hooks: tuple[Hook, ...]) -> Me
     return method
 
 
-def _take_off(module: Module | None, method: Method, hooks: tuple[Hook, ...]) -> None:
+def _remove(module: Module | None, method: Method, hooks: tuple[Hook, ...]) -> None:
     method.hooks = tuple(hook for hook in method.hooks if hook not in hooks)
     method.plan = decide(method.hooks)
     site = None if module is None else site_of(module)

@@ -1,4 +1,4 @@
-"""Gradients in the nesting of the values they belong to."""
+"""Gradients nested like the values they belong to."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from hookline.model.tensors import Change, Fields, exchange, mirror
 
 
 class Place:
-    """Where the gradient of a tensor stands in a nested value."""
+    """The place of a tensor's gradient in a nested value."""
 
     __slots__ = ("index",)
 
@@ -20,12 +20,12 @@ class Place:
 
 
 FIRST = Place(0)
-ONE = (FIRST,)  # the nesting of the arguments of most calls: one tensor
+ONE = (FIRST,)  # the arguments of most calls: one tensor
 NO_KWARGS: dict[str, Any] = {}
 
 
 class Places:
-    """The tensors in nested values that gradients flow to, each with its Place."""
+    """The tensors in nested values that require a gradient, each with its Place."""
 
     __slots__ = ("found", "tensors")
 
@@ -47,7 +47,7 @@ class Places:
         return self.found[key]
 
     def exchange(self, value: Any, others: Sequence[Tensor], changes: list[Change]) -> Any:
-        """The value with other tensors in these places; `changes` gathers how to undo it."""
+        """The value with other tensors in these places; `changes` collects how to undo it."""
 
         def other(tensor: Tensor) -> Tensor:
             place = self.found.get(id(tensor))
@@ -57,7 +57,7 @@ class Places:
 
 
 def fill(pattern: Any, gradients: list[Tensor | None]) -> Any:
-    """The nesting with the gradients in their places, and None for all else.
+    """The nesting with the gradients in their places, and None elsewhere.
 
     >>> import torch
     >>> x, y = torch.zeros(1, requires_grad=True), torch.zeros(1)
@@ -80,10 +80,9 @@ def fill(pattern: Any, gradients: list[Tensor | None]) -> Any:
 
 
 def assigned(name: str, pattern: Any, value: Any, filled: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """The gradients by place after a hook may have assigned others in the nesting, which was `filled` with them;
-    GradientError for what does not fit.
+    """The gradients by place after a hook, which may have assigned others. `filled` is the nesting that it received.
 
-    None in the place of a gradient stands for zeros.
+    None instead of a gradient means zeros. Raises GradientError for a gradient that does not fit.
     """
     if value is filled and (pattern is ONE or pattern is FIRST or (pattern is NO_KWARGS and not filled)):
         return gradients
@@ -100,19 +99,19 @@ def assigned(name: str, pattern: Any, value: Any, filled: Any, gradients: list[T
             new = [*gradients]
         elif new[place.index] is not old and not same(new[place.index], found):
             raise GradientError(
-                f"{name} was assigned two gradients of one tensor, which stands in two places: assign the same in both"
+                f"{name} was assigned two gradients of one tensor that is in two places: assign the same one in both"
             )
         new[place.index] = torch.zeros_like(old) if found is None else found
     return new
 
 
 def same(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two assigned gradients are the same values."""
+    """Whether two assigned gradients are equal."""
     return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
 def fits(gradient: Any, old: Tensor) -> bool:
-    """Whether a gradient can take the place of another."""
+    """Whether a gradient can replace another."""
     return isinstance(gradient, Tensor) and gradient.shape == old.shape and gradient.dtype == old.dtype
 
 
@@ -124,7 +123,7 @@ def described(value: Any) -> str:
 
 
 def _pairs(name: str, pattern: Any, value: Any) -> Any:
-    """Each place with what a nested value has in it."""
+    """Each place with the part of a nested value there."""
     if isinstance(pattern, Place):
         yield pattern, value
     elif isinstance(pattern, dict):

@@ -22,14 +22,14 @@ MOST_TENSORS = 8
 
 
 def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
-    """Say on an error in which call it was raised: by a hook, added where; or by the module, given what, with which
-    parameters, inside which calls, and what it takes where that is plain to see.
+    """Note on an error the call that raised it: the hook and where it was added, or the module with its inputs and
+    parameters, the calls around it, and the inputs it expects where that is certain.
 
-    Of the calls that a module's error goes through only the innermost hooked one says so.
+    If an error passes through several hooked calls, only the innermost adds a note.
     """
-    if isinstance(error, StopRecomputing):  # no failure: that is how a checkpoint ends its recomputing
+    if isinstance(error, StopRecomputing):  # not a failure: a checkpoint ends recomputation with it
         return
-    with suppress(Exception):  # a note never hides the error that it explains; some errors take none
+    with suppress(Exception):  # a note must never hide the error; some errors accept none
         if hook is not None:
             error.add_note(f"{PREFIX}raised by the {hook}, in {_where(call, hook)}")
         elif not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
@@ -38,7 +38,7 @@ def note_failure(error: BaseException, call: Call, hook: Hook | None) -> None:
 
 def _more(call: Call) -> Iterator[str]:
     """The further lines about a module's error."""
-    with suppress(Exception):  # of a tensor that cannot be looked at
+    with suppress(Exception):  # a tensor may not be readable
         expected = hint(call.module, call.args, call.kwargs)
         yield from [expected] if expected else []
     own = _own_tensors(call.module)
@@ -53,14 +53,14 @@ def _more(call: Call) -> Iterator[str]:
 
 
 def _own_tensors(module: Module) -> str:
-    """The module's own parameters and buffers, not those of modules inside it."""
+    """The module's own parameters and buffers, without those of modules inside it."""
     named = {**module._parameters, **module._buffers}
     told = [f"{name} {describe(tensor)}" for name, tensor in named.items() if tensor is not None]
     return few(told, MOST_TENSORS)
 
 
 def note_backward_failure(error: BaseException, call: Call) -> None:
-    """Say on an error of a backward pass in the backward of which call it was raised, unless it says so already."""
+    """Note on an error in a backward pass the call whose backward raised it, unless there is a note already."""
     with suppress(Exception):
         if not any(note.startswith(PREFIX) for note in getattr(error, "__notes__", ())):
             above = [f"inside {_where(around)}" for around in call.around()]
@@ -68,13 +68,13 @@ def note_backward_failure(error: BaseException, call: Call) -> None:
 
 
 def note_gradient(error: BaseException, call: Call) -> None:
-    """Say on an error about a gradient that a hook assigned in which call that was."""
+    """Note on an error about a gradient that a hook assigned the call of that hook."""
     with suppress(Exception):
         error.add_note(f"{PREFIX}assigned by a backward hook in {_where(call)}")
 
 
 def note_late_failure(error: BaseException, hook: Hook, late: BaseException) -> None:
-    """Say on an error that a hook which ran after it failed too."""
+    """Note on an error that a hook which ran after it failed too."""
     with suppress(Exception):
         error.add_note(f"{PREFIX}after that, {hook}, failed too: {type(late).__name__}: {late}")
 
@@ -88,7 +88,7 @@ def describe(value: Any) -> str:
     """
     try:
         return repr(mirror(value, _Shown))
-    except Exception:  # a note never hides the error that it explains
+    except Exception:  # a note must never hide the error
         return f"<{type(value).__name__}>"
 
 
@@ -104,7 +104,7 @@ class _Shown:
 
 
 def _where(call: Call, hook: Hook | None = None) -> str:
-    """Which call it is: by the path under the model that the hook was added to, by default the last one."""
+    """A call by its path in the model that the hook was added to, by default the last hook."""
     last: Hook | None = hook or next(iter(getattr(call.names, "hooks", ())[-1:]), None)
     own = last is None or hasattr(call, "method")  # a method's path is its own
     path = call.path if last is None or own else last.paths.path_of(call.module, call.path)

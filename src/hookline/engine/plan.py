@@ -1,4 +1,4 @@
-"""Plans: the hooks of a module sorted once, when they change, so that a call runs them flat."""
+"""Plans: the hooks of a module, sorted once when they change, so that a call just runs them in order."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,9 +17,12 @@ BACKWARD_PHASES: tuple[Phase, ...] = ("backward_before", "backward")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The hooks of one module by phase, each phase in the order in which it runs; of the backward phases the hooks,
-    since one may be removed before they run. `gradients` says that there are any of these. What `ended` hooks raise is
-    raised to the caller: the call itself has succeeded."""
+    """The hooks of one module by phase, each phase in the order in which it runs.
+
+    - `backward_before`, `backward`: with the hooks, since one may be removed before they run;
+    - `gradients`: whether there are any of these;
+    - `ended`: run after the call has succeeded; the caller receives what they raise.
+    """
 
     before: tuple[HookFunction, ...]
     after: tuple[HookFunction, ...]
@@ -32,14 +35,14 @@ class Plan:
     compiled: "CompiledPlan"
 
     def hook_of(self, function: HookFunction, phase: Phase) -> Hook:
-        """The hook that a function of one phase came from, for the note on an error."""
+        """The hook that a function of one phase belongs to, for the note on an error."""
         if isinstance(function, SeenFrom):
             return function.hook
         return next(hook for hook in self.hooks if hook.function is function and hook.phase == phase)
 
 
 def decide(hooks: tuple[Hook, ...], module: Module | None = None, path: str = "") -> Plan:
-    """The plan for these hooks; of one module, whose calls have this path, where that is given."""
+    """The plan for these hooks, for one module if it is given; `path` is the path of its calls."""
     as_seen: AsSeen = (lambda hook: hook.function) if module is None else (lambda hook: hook.seen_from(module, path))
     functions = partial(_functions, hooks, as_seen=as_seen)
     before, after, always, ended = (functions(phase) for phase in FORWARD_PHASES)
@@ -52,8 +55,12 @@ def decide(hooks: tuple[Hook, ...], module: Module | None = None, path: str = ""
 
 @dataclass(frozen=True, slots=True)
 class CompiledPlan:
-    """The hooks of one module in a compiled graph: those that are traced into it, those that its taps call and what of
-    tensors these look at, their gradients too or not, and the hooks that do not run there."""
+    """The hooks of one module in a compiled graph.
+
+    - `traced`, `traced_*`: those that become part of it;
+    - `taps`, `tapped_*`: those that its taps call; `sees_*`: what these read of tensors, and whether of gradients;
+    - `leaves_out`, `left_out`: those that do not run in it, with a warning.
+    """
 
     traced: bool
     traced_before: tuple[HookFunction, ...]

@@ -1,4 +1,4 @@
-"""run(plan, call, inner): our own hooks around a call. The only loop over hooks, the only path of their exceptions."""
+"""run(plan, call, inner): a call with our own hooks. The only loop over them, and the only path of exceptions."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,7 +18,7 @@ from hookline.torch_private import is_tracing
 def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
     """The output of one call: `before` hooks, the module (`inner`), `after` hooks, and `always` hooks whatever happens.
 
-    An exception of a hook ends the call; it reaches the caller as it is, with a note that says whose it was.
+    An exception of a hook ends the call; it reaches the caller unchanged, with a note that names the hook.
     """
     running = here.running
     call.parent = running.call
@@ -32,7 +32,7 @@ def run(plan: Plan, call: Call, inner: Callable[..., Any]) -> Any:
 
         hook = None
         if call.instead is not None:
-            inner, call.instead = partial(call.instead, inner), None  # what answers may hold the call
+            inner, call.instead = partial(call.instead, inner), None  # the function may refer to the call
         wiring = None
         if plan.gradients and is_grad_enabled() and not (is_exporting() or is_tracing()):
             wiring = wire_gradients(plan, call)
@@ -72,4 +72,4 @@ def finish(plan: Plan, call: Call, always: Iterable[HookFunction], error: BaseEx
             hook(call)
         except BaseException as late:
             note_late_failure(error, plan.hook_of(hook, "always"), late)
-    call.error = None  # the traceback of the error holds this call: a cycle that would keep its tensors
+    call.error = None  # the error's traceback refers to this call: a cycle that would keep its tensors

@@ -17,11 +17,11 @@ from hookline.engine.unseen import begin_no_graph, trace_as_pytorchs
 
 
 class Block:
-    """One `everywhere` block: its hooks, whether it is open, and how often each module was called while it was
+    """One `everywhere` block: its hooks, whether it is open, and how often each module was called while this block was
     innermost."""
 
     __slots__ = ("counts", "hooks", "open", "references")
-    left = 0  # how many have been left so far: while that stands still, no scope has a closed one that it does not know
+    left = 0  # how many were left so far: while it does not change, no scope contains a newly closed block
 
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
         self.hooks = hooks
@@ -52,7 +52,7 @@ class Scope:
         self.plan: Plan = decide(tuple(hook for block in blocks for hook in block.hooks))
 
     def without_closed(self) -> "Scope | None":
-        """The same without the blocks that have been left, in another context perhaps; None where that leaves none."""
+        """The same without the blocks that have been left, perhaps in another context; None without any."""
         left = tuple(block for block in self.blocks if block.open)
         if left != self.blocks:
             return Scope(left) if left else None
@@ -70,7 +70,7 @@ def enter(block: Block) -> None:
 
 
 def leave(block: Block) -> None:
-    """Close a block wherever it is open; a task that was started inside it has it no longer."""
+    """Close a block in every context, also in a task that was started inside it."""
     block.open = False
     for hook in block.hooks:
         hook.active = False
@@ -87,7 +87,7 @@ def open_hooks() -> tuple[Hook, ...]:
 
 
 def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
-    """The module call while a block is open anywhere: with the hooks of this thread's or task's blocks around it."""
+    """The module call while a block is open anywhere: with the hooks of the blocks of this thread or task."""
     scope = current.get()
     if scope is not None and scope.as_of != Block.left:
         scope = scope.without_closed()
@@ -106,6 +106,6 @@ def scoped_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
         running.names = outer
 
 
-scoped_call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+scoped_call.__annotations__ = {}  # like PyTorch's call: torch.jit.script reads them
 trace_as_pytorchs(scoped_call)
 begin_no_graph(globals())

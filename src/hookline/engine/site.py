@@ -1,8 +1,7 @@
-"""Site: what the engine keeps in a module that has hooks of ours, and the call that it makes of it.
+"""Site: what the engine keeps in a module with hooks of ours, and the call that runs them.
 
-PyTorch's call of a module looks first whether `module.__dict__["_compiled_call_impl"]` has something to call in its
-place. That is where a site stands: `type(module)` is what it was, and copying, pickling and saving leave it out by
-themselves.
+PyTorch's module call first checks `module.__dict__["_compiled_call_impl"]` for something to call instead. This slot
+holds the site. So `type(module)` does not change, and copying, pickling and saving leave the site out by themselves.
 """
 
 import itertools
@@ -32,17 +31,23 @@ from hookline.engine.traced import traced_call
 from hookline.torch_private import tracing_to_script
 
 SLOT = CompiledCallSlot.name
-SITE = "_hookline"  # where a site stands in a module whose class is swapped
+SITE = "_hookline"  # holds the site of a module whose class is swapped
 PYTORCHS_CALL = Module.__call__
-CALLS = (PYTORCHS_CALL, call, scoped_call)  # those that look into the slot
+CALLS = (PYTORCHS_CALL, call, scoped_call)  # those that check the slot
 hooks_lock = lock()  # held while hooks are added or removed
 
 
 class Site:
-    """What the engine keeps in a hooked module: whose it is, the module's class and that class' call (None where it
-    may do more than the forward and PyTorch's hooks), its path and the number of its calls, both as of the first
-    hooks, the hooks that it has and their plan, the methods of it that are hooked, None for none, and whether the
-    module's class is swapped for a stand-in. Copied or pickled it is None."""
+    """What the engine keeps in a hooked module. Copied or pickled it is None.
+
+    - `module`: the module; `original`: its class; `call`: the call of that class, None if it may do more than run the
+      forward and PyTorch's hooks;
+    - `path`, `count`: the module's path, and the count of its calls, both as of the hooks in `first`;
+    - `hooks`, `plan`: all hooks, and their plan;
+    - `methods`: the hooked methods, None without any;
+    - `swapped`: whether the module's class is replaced by a stand-in;
+    - `key`: the tensor that identifies the module in a compiled graph.
+    """
 
     __slots__ = (
         *("__weakref__", "call", "count", "first", "hooks", "key", "methods", "module"),
@@ -59,10 +64,10 @@ class Site:
         self.call = kind.call
         self.swapped = False
         self.methods: dict[str, Any] | None = None
-        self.key: Tensor | None = None  # what stands for this module in a compiled graph
+        self.key: Tensor | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The call of the module, from its slot."""
+        """The call of the module, through its slot."""
         module = self.module()
         if self.swapped:
             return call_from_within(module, *args, **kwargs)  # type: ignore[arg-type]
@@ -84,13 +89,13 @@ class Site:
                 or tracing_to_script._trace_module_map is not None
                 or "_call_impl" in namespace
             )
-        except KeyError:  # a module without hook dicts is called as its class does it
+        except KeyError:  # a module without hook dicts: its class decides how it is called
             bare = False
         this = new_call(module, self, next(self.count), args, kwargs)
         return run(self.plan, this, module.forward if bare else module._call_impl)
 
     def __del__(self) -> None:
-        """Whatever has taken its place in the slot, as `Module.compile()` does, is to run inside the hooks."""
+        """Swap the class if something replaced the site in the slot, as `Module.compile()` does, so that hooks run."""
         module = self.module()
         if self.hooks and not self.swapped and module is not None:
             from hookline.engine.stand_in import swap
@@ -100,17 +105,17 @@ class Site:
                 swap(module, self)
 
     def _called(self, module: Module | None) -> Module:
-        """The module that is called, which may be another than the site's own: somebody has copied its `__dict__`,
-        as `torch.nn.DataParallel` does."""
+        """The module that is called. It is not the site's own if its `__dict__` was copied from there, as
+        `torch.nn.DataParallel` does."""
         found = sys._getframe(2).f_locals.get("self")
         if isinstance(found, Module) and found.__dict__.get(SLOT) is self:
             return found
         if module is None:
-            raise RuntimeError(f"the module that was hooked as {self.path or 'the model'} is gone")
+            raise RuntimeError(f"the module that was hooked as {self.path or 'the model'} no longer exists")
         return module
 
     def path_of(self, module: Module) -> str:
-        """The module's path, for a Call."""
+        """The path of the module's calls."""
         return self.path
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -121,7 +126,7 @@ class Site:
 
 
 class _Probe:
-    """A module as small as can be, whose slot tells how often the one in it is referred to during a call."""
+    """A minimal module with a slot, to measure how many references there are to the object in the slot in a call."""
 
     def __init__(self) -> None:
         self.slot: Any = None
@@ -132,12 +137,16 @@ class _Probe:
 
 _probe = _Probe()
 _probe.slot = _Probe()
-ALONE: int = _probe()  # the references to a site in its call, where no other module's `__dict__` has it
+ALONE: int = _probe()  # the references to a site in its call if no other module's `__dict__` has it
 
 
 class Kind:
-    """A class whose instances are hooked: itself, its call if, without hooks of PyTorch's, that is the forward and
-    nothing else (None where it may be more), and whether that call looks into the slot."""
+    """A class with hooked instances.
+
+    - `original`: the class;
+    - `call`: its call, None if that may do more than run the forward and PyTorch's hooks;
+    - `has_slot`: whether that call checks the slot.
+    """
 
     __slots__ = ("call", "has_slot", "original")
 
@@ -155,11 +164,11 @@ def _has_plain_slot(original: type[Module]) -> bool:
 
 
 def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
-    """`__call__` of a stand-in: our hooks around the call of the original class, which is the forward straight where
-    nothing of PyTorch's is to run around that."""
+    """`__call__` of a stand-in: our hooks around the call of the original class, or around the forward alone if no
+    hooks of PyTorch's are to run."""
     namespace = self.__dict__
     site = namespace.get("_hookline")
-    if site is None:  # gone since this method was bound
+    if site is None:  # removed since this method was bound
         return original_class(self).__call__(self, *args, **kwargs)
     if is_dynamo_compiling():
         original = original_class(self)
@@ -189,12 +198,12 @@ def hooked_call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     return run(site.plan, this, self.forward if bare else MethodType(original.__call__, self))
 
 
-hooked_call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+hooked_call.__annotations__ = {}  # like PyTorch's call: torch.jit.script reads them
 
 
 def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
-    """The call of a module whose class is swapped, by PyTorch's call that somebody has kept from before: with our
-    hooks, or, where these run already, the rest of PyTorch's call."""
+    """The call of a module with a swapped class, through PyTorch's call that other code stored before: with our hooks,
+    or, if they are running already, the rest of PyTorch's call."""
     site = self.__dict__.get(SITE)
     if site is not None and is_dynamo_compiling():
         return traced_call(self, site, original_class(self)._call_impl, args, kwargs)
@@ -205,7 +214,7 @@ def call_from_within(self: Module, /, *args: Any, **kwargs: Any) -> Any:
 
 
 def site_of(module: Module) -> Site | None:
-    """The module's own site; None where it has none, or one that came with a copy of another module's `__dict__`."""
+    """The module's own site; None without one, or for one that was copied with another module's `__dict__`."""
     namespace = module.__dict__
     site = namespace.get(SITE)
     if site is None:
@@ -214,20 +223,20 @@ def site_of(module: Module) -> Site | None:
 
 
 def put_in_slot(module: Module, site: Site) -> None:
-    """Let the calls of a module go to its site."""
-    with dicts_lock:  # else another thread makes a plan that knows nothing of the site
+    """Route the calls of a module to its site."""
+    with dicts_lock:  # else another thread could make a plan that ignores the site
         if type(module.__dict__.get("_forward_hooks")) is HookDict:
-            CompiledCallSlot().__set__(module, site)  # which drops the plan of a module that the engine serves
+            CompiledCallSlot().__set__(module, site)  # which drops the plan of PyTorch's hooks
         else:
             module.__dict__[SLOT] = site
 
 
 def no_call_half_way() -> None:
-    """Wait until no other thread is inside the few instructions of PyTorch's call that read the slot twice: it would
-    call None if that were emptied meanwhile.
+    """Wait until no other thread is between the two reads of the slot in PyTorch's call: it would call None if the
+    slot were emptied meanwhile.
 
-    A thread that has just got the interpreter's lock keeps it for some milliseconds, which is enough to look at the
-    others and to empty the slots.
+    A thread that has just acquired the interpreter lock keeps it for some milliseconds, which is enough to check the
+    other threads and to empty the slots.
     """
     for _ in range(1000):
         if len(sys._current_frames()) == 1:
@@ -242,12 +251,12 @@ READING = getattr(Module, "_wrapped_call_impl", PYTORCHS_CALL).__code__
 
 
 def take_from_slot(module: Module, site: Site) -> None:
-    """Empty the slot of a module, unless something else stands in it."""
+    """Empty the slot of a module, unless it holds something else."""
     if module.__dict__.get(SLOT) is site:
         del module.__dict__[SLOT]
 
 
 def close(site: Site) -> None:
-    """Let a site have no hooks from here on: what has come to share it runs none."""
+    """Remove all hooks from a site: copies of the module that share it run none from now on."""
     site.first = site.hooks = ()
     site.plan = NO_HOOKS

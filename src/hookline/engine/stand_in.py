@@ -1,10 +1,10 @@
-"""The class that a module has while it is hooked and its slot does not serve: a subclass of its own class with our
-call, which says it is the original.
+"""Stand-in classes, for hooked modules whose slot does not work: a subclass of the module's class with our call, which
+passes for the original.
 
-That is so for a class with a `__call__` of its own, for a module that `Module.compile()` has filled the slot of, whose
-methods are hooked, and where dynamo makes graphs, which looks at classes and not into slots. `type(module)` is then the
-stand-in, which equals the original, and `module.__class__` the original (but for graphs of torch.compile, see
-`_class_as_told`). What is set on the stand-in class goes to the original.
+They are needed for classes with their own `__call__`, for modules with a slot filled by `Module.compile()` or with
+hooked methods, and wherever dynamo makes graphs, because dynamo looks at classes and not into slots. `type(module)` is
+then the stand-in, which equals the original, and `module.__class__` is the original (except once graphs exist, see
+`_class_as_told`). Attributes set on the stand-in class are set on the original.
 """
 
 import copy
@@ -36,24 +36,24 @@ from hookline.engine.site import (
 from hookline.engine.traced import graphs
 from hookline.errors import AttachError
 
-# A stand-in's own `__class__` is a property, which answers with the original class; this sets the real one past it.
+# The `__class__` of a stand-in is a property that returns the original class; this sets the real one directly.
 set_class = object.__dict__["__class__"].__set__
-stand_ins: "WeakValueDictionary[Any, Any]" = WeakValueDictionary()  # by the original class, while a module has it
+stand_ins: "WeakValueDictionary[Any, Any]" = WeakValueDictionary()  # by original class, while a module has it
 in_graphs: list[type] = []  # the stand-ins that graphs may know
 
 
 def swap(module: Module, site: Site) -> None:
-    """Give a module with a site its stand-in class; the undo is `swap_back`."""
+    """Set the stand-in class of a module with a site; `swap_back` undoes it."""
     set_class(module, stand_in(original_class(module)))
     module.__dict__[SITE] = site
     site.swapped = True
     if site.call is PYTORCHS_CALL and "torch._dynamo" in sys.modules:
-        module.__dict__.setdefault(SLOT, site)  # the way to our hooks for those who have kept PyTorch's call
+        module.__dict__.setdefault(SLOT, site)  # so that code that has stored PyTorch's call still reaches our hooks
 
 
 def swap_back(module: Module, site: Site) -> None:
-    """Give a module its own class back, and take its site out. What has come to share that runs no hooks from here
-    on."""
+    """Restore the class of a module, and remove its site. Copies of the module that share the site run no hooks from
+    now on."""
     if site.swapped:
         set_class(module, original_class(module))
         module.__dict__.pop(SITE, None)
@@ -65,9 +65,9 @@ def swap_back(module: Module, site: Site) -> None:
 
 
 def stand_in(original: Any) -> Any:
-    """The stand-in of a class, the same one while an instance has it or a graph may know it. It is made on
-    `torch.nn.Module` and then moved below the original, so that nothing happens which the original does when it is
-    subclassed (`__init_subclass__`, a metaclass that registers)."""
+    """The stand-in of a class, the same one while an instance has it or a graph may know it. It is made as a subclass
+    of `torch.nn.Module`, and its base is then set to the original, so that nothing runs that subclassing the original
+    would run (`__init_subclass__`, a metaclass that registers classes)."""
     made = stand_ins.get(original)
     if made is None:
         made = stand_ins[original] = _make_stand_in(original)
@@ -75,8 +75,8 @@ def stand_in(original: Any) -> Any:
 
 
 def keep_for_graphs(module: Module) -> None:
-    """Keep the stand-in class of a module for as long as the process: a graph may know it, and would else be made anew
-    for the next one."""
+    """Keep the stand-in class of a module until the process ends: a graph may know it, and would have to be made again
+    for a new one."""
     kind = type(module)
     if is_stand_in(kind) and not any(kind is kept for kept in in_graphs):
         in_graphs.append(kind)
@@ -93,30 +93,30 @@ def _make_stand_in(original: Any) -> Any:
         "__reduce_ex__": _reduce_ex,
         "__deepcopy__": _deepcopy,
     }
-    if "_wrapped_call" in vars(original):  # torch.fx's GraphModule looks for it on the class itself when it recompiles
+    if "_wrapped_call" in vars(original):  # torch.fx's GraphModule reads it from the class itself when it recompiles
         body["_wrapped_call"] = vars(original)["_wrapped_call"]
     metaclass = forwarding(type(original))  # type: ignore[arg-type]
     try:
         made = type.__new__(metaclass, original.__name__, (Module,), dict(body))
         type.__dict__["__bases__"].__set__(made, (original,))
-    except TypeError:  # its instances have slots: such a class can only be subclassed outright
+    except TypeError:  # its instances have slots: such a class can only be subclassed in the usual way
         made = type.__new__(metaclass, original.__name__, (original,), body)
     return made
 
 
 def _class_as_told(self: Module) -> type[Module]:
-    """The class that a hooked instance says it has: the original. Dynamo takes `type(module)` for it and checks that
-    whenever it calls a graph, so that once a graph was made with our hooks in it, it is the stand-in."""
+    """The `__class__` of a hooked instance: the original. Dynamo takes it for `type(module)`, and checks that before it
+    calls a graph. So once a graph was made with our hooks in it, this is the stand-in."""
     return type(self) if graphs.made else original_class(self)
 
 
 def _set_class(self: Module, wanted: type[Module]) -> None:
-    """Another class for a hooked instance (parametrize, fully_shard and lazy modules give it one): it stays hooked, and
-    keeps that class when the hooks are gone."""
+    """Set another class on a hooked instance, as parametrize, fully_shard and lazy modules do. It stays hooked, and
+    keeps this class when the hooks are removed."""
     if is_stand_in(wanted) and "__call__" not in vars(wanted):
         raise AttachError(
-            f"{wanted.__name__} was made of the class that a hooked module has meanwhile, since a compiled graph holds "
-            "our hooks; take the hooks off, give the module its class, and put them on again"
+            f"{wanted.__name__} was made from the temporary class of a hooked module, which a compiled graph knows; "
+            "remove the hooks, set the class of the module, and add the hooks again"
         )
     kind = Kind(wanted.__base__ if is_stand_in(wanted) else wanted)  # type: ignore[arg-type]
     set_class(self, stand_in(kind.original))
@@ -127,7 +127,7 @@ def _set_class(self: Module, wanted: type[Module]) -> None:
 
 @contextmanager
 def _bare(module: Module) -> Iterator[None]:
-    """The module as it is without hooks of ours, for as long as it is copied."""
+    """A block in which a module is without our hooks, to copy it."""
     with hooks_lock:
         site = module.__dict__.pop(SITE, None)
         methods = () if site is None or site.methods is None else [*site.methods.values()]
@@ -157,7 +157,7 @@ def _reduce_ex(self: Module, protocol: Any) -> Any:
         with _bare(self):
             reduced = self.__reduce_ex__(protocol)
     if graphs.made and reduced[0] is copyreg.__newobj__ and len(reduced[1]) == 1:  # type: ignore[attr-defined]
-        # of `__newobj__` pickle compares the class with what __class__ says, which is the stand-in now
+        # for `__newobj__`, pickle compares the class with `__class__`, which is the stand-in now
         return operator.methodcaller("__new__", *reduced[1]), reduced[1], *reduced[2:]
     return reduced
 
@@ -171,8 +171,8 @@ def _deepcopy(self: Module, memo: dict[int, Any]) -> Any:
 
 
 def _is_copied_plainly(module: Module) -> bool:
-    """Whether a module is copied as Python copies any object: then it keeps its hooks meanwhile, which another thread
-    may be calling."""
+    """Whether a module is copied as Python copies any object. Then it keeps its hooks while it is copied, since another
+    thread may be calling it."""
     kind: Any = original_class(module)
     site = site_of(module)
     plain = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
@@ -180,7 +180,7 @@ def _is_copied_plainly(module: Module) -> bool:
 
 
 def _without_site(module: Module, reduced: Any) -> Any:
-    """What a module is reduced to, of its own class and without the site."""
+    """The reduced form of a module, with its original class and without the site."""
     make, (_, *arguments), state, *rest = reduced
     kept = {name: value for name, value in state.items() if name != SITE}
     return make, (original_class(module), *arguments), kept, *rest

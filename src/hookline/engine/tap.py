@@ -1,13 +1,13 @@
-"""Taps: what stands in a compiled graph where a hooked module begins and ends, and runs its hooks whenever the graph
+"""Taps: operators in a compiled graph, at the beginning and end of each hooked call, that run hooks whenever the graph
 runs.
 
-In the forward a tap is an operator that changes `TOKEN`, a small tensor: so no compiler removes one, and all stay in
-order. In the backward, where order does not matter, it is an operator with an effect, as PyTorch calls it: a token that
-two forwards change would not be what the backward of the first has kept. (Effects alone would not do: inductor does not
-keep them in order.) Which module it is comes as a tensor, so that modules of one kind share a graph. `began` gives a
-ticket, the number of the call, that `ended` takes, and that the graph keeps for the gradients.
+In the forward a tap changes `TOKEN`, a small tensor, so that no compiler removes or reorders taps. In the backward,
+where order does not matter, a tap is an operator with an effect (PyTorch's term): a token changed by two forwards would
+no longer be the one that the backward of the first has saved. (Effects alone would not do for the forward: inductor
+does not keep them in order.) The module is passed as a tensor, so that modules of one kind share a graph. `began`
+returns a ticket, the number of the call, which `ended` receives and the graph keeps for the gradients.
 
-graph_calls.py keeps the calls that have begun.
+graph_calls.py holds the calls that have begun.
 """
 
 import ast
@@ -38,8 +38,8 @@ TOKEN = torch.zeros((), dtype=torch.uint8, device="cpu")
 
 
 def show_gradients(ticket: Tensor, tensors: list[Tensor], kinds: str) -> Tensor:
-    """Have the graph show the gradient of each of these tensors to those who wait for it. Tensor hooks: they change no
-    tensor and add no node, and what a hook does becomes part of the graph of the backward pass."""
+    """Show the gradient of each of these tensors to the functions that wait for it, by tensor hooks. These change no
+    tensor and add no node, and become part of the graph of the backward pass."""
     for place, tensor in enumerate(tensors):
         if tensor.requires_grad:
             handles: list[Any] = []
@@ -59,7 +59,7 @@ def _show(ticket: Tensor, place: int, kind: str, handles: list[Any], gradient: T
 def began(
     token: Tensor, key: Tensor, depth: int, parts: list[Tensor], kinds: str, integers: list[int], structure: str
 ) -> Tensor:
-    """Run the hooks that come before a call, which is `depth` calls deep in its graph; gives its ticket."""
+    """Run the hooks before a call, which is `depth` calls deep in its graph; returns its ticket."""
     number = next(graph_calls.numbers)
     ticket = torch.tensor(number)
     site = graph_calls.sites.get(int(key))
@@ -71,7 +71,7 @@ def began(
         call.parent = graph_calls.above(running, depth)
         running.call = call
         graph_calls.begin(call, number, depth, ticket)
-        if call.of_pass != -1:  # a graph recomputes no more than it needs, so that a call may not end
+        if call.of_pass != -1:  # a graph recomputes only what it needs, so a call may not end
             at_end_of_backward(DropAtEnd(graph_calls, call, running))
         try:
             with showing(call, ShownTensors(given, rows)):
@@ -84,7 +84,7 @@ def began(
 
 
 def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, integers: list[int], structure: str) -> None:
-    """Run the hooks that come after a call."""
+    """Run the hooks after a call."""
     call = graph_calls.end(int(ticket))
     if call is None:
         return
@@ -107,21 +107,21 @@ def ended(token: Tensor, ticket: Tensor, parts: list[Tensor], kinds: str, intege
 
 
 def graded(ticket: Tensor, parts: list[Tensor], kind: str, place: int) -> None:
-    """Show a gradient to those who wait for it."""
+    """Show a gradient to the functions that wait for it."""
     awaited = graph_calls.awaiting.get(int(ticket))
     if awaited is None:
         return
     (gradient,), rows = unpacked(parts, kind)
     gradient = gradient.detach()
     shown_gradient = ShownTensors([gradient], rows)
-    with torch.enable_grad():  # as it is where a backward pass runs hooks outside graphs
+    with torch.enable_grad():  # as in hooks that a backward pass runs outside graphs
         for see in awaited.sees.get(place, ()):
             see(gradient, shown_gradient)
 
 
 @contextmanager
 def showing(call: GraphCall, tensors: ShownTensors) -> Iterator[None]:
-    """While hooks look at what a graph shows them of a call. Gradients are on, as they are outside a graph."""
+    """A block in which hooks see the tensors of a call. Gradients are enabled, as outside a graph."""
     call._shown = tensors
     try:
         with torch.enable_grad():
@@ -131,8 +131,8 @@ def showing(call: GraphCall, tensors: ShownTensors) -> Iterator[None]:
 
 
 def careful(graph: Callable[..., Any]) -> Callable[..., Any]:
-    """A graph that handles the calls that it began and did not end: if it raises they end by that error, else they are
-    dropped as soon as nobody has their tickets."""
+    """The graph, with care for the calls that it began and did not end: if it raises, they end with that error, else
+    they are dropped when nothing refers to their tickets any more."""
 
     def run(*args: Any) -> Any:
         running = here.running
@@ -152,8 +152,8 @@ def careful(graph: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor], list[list[Tensor] | None]]:
-    """The tensors as hooks see them, and what is known of each: those that require a gradient say so, although the
-    graph's do not."""
+    """The tensors as hooks see them, and the sums of each. Their `requires_grad` is as in the model, although the
+    graph's tensors require none."""
     tensors, rows = unpacked(parts, kinds)
     marked = [tensor.detach().requires_grad_(flag) for tensor, flag in zip(tensors, flags(structure), strict=True)]
     return marked, rows
@@ -161,13 +161,13 @@ def shown(structure: str, parts: list[Tensor], kinds: str) -> tuple[list[Tensor]
 
 @lru_cache(maxsize=4096)
 def parsed(structure: str) -> Any:
-    """A structure as tuples; traced.py says what they are."""
+    """A structure as tuples; see `structure` in traced.py."""
     return ast.literal_eval(structure)
 
 
 @lru_cache(maxsize=4096)
 def flags(structure: str) -> tuple[bool, ...]:
-    """For each tensor of a structure whether it requires a gradient."""
+    """Whether each tensor of a structure requires a gradient."""
     found: list[bool] = []
     fill(parsed(structure), lambda part: found.append(part == "G"), lambda: 0)
     return tuple(found)
@@ -180,7 +180,7 @@ def filled(structure: str, tensors: list[Tensor], integers: list[int]) -> Any:
 
 
 def fill(part: Any, tensor: Callable[[str], Any], integer: Callable[[], int]) -> Any:
-    """A part of a structure with what these give in the places of tensors and whole numbers."""
+    """A part of a structure, with the results of these functions for its tensors and whole numbers."""
     if isinstance(part, str):
         return integer() if part == "I" else tensor(part)
     kind, *rest = part
@@ -197,7 +197,7 @@ def fill(part: Any, tensor: Callable[[str], Any], integer: Callable[[], int]) ->
 
 @cache
 def operators() -> Any:
-    """Have the operators, and let graphs hold them. PyTorch's compiler is loaded by then; it costs a second or two."""
+    """Register the operators, once, and allow them in graphs. This loads PyTorch's compiler, a second or two."""
     from hookline.torch_private.compiler import EffectType, register_effectful_op
 
     library = torch.library.Library("hookline", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Tensor hooks: the gradient of one tensor, seen without changing any; and an autograd node of one's own."""
+"""Tensor hooks, which read the gradient of one tensor without changing any, and aliases with their own node."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,22 +14,22 @@ Gradient: TypeAlias = Tensor | None
 
 
 class Hooks(dict[Any, Callable[[Tensor], Gradient]]):
-    """The hooks of a tensor: what the handles of PyTorch's hooks can refer to, made sooner than an OrderedDict."""
+    """The hooks of a tensor: a dict that PyTorch's handles can refer to, faster to make than an OrderedDict."""
 
     __slots__ = ("__weakref__",)
 
 
 class TensorHook(partial[Gradient]):
-    """A tensor hook that PyTorch lets go without a warning when the tensor is pickled."""
+    """A tensor hook that PyTorch drops without a warning when the tensor is pickled."""
 
     __torch_unserializable__ = True
 
 
 def hook_gradient(tensor: Tensor, see: Callable[[Tensor], Gradient], *, first: bool = False) -> Any:
-    """Call `see` with the gradient of a tensor that is no leaf, whenever a backward pass has all of it; what `see`
-    gives takes the gradient's place. `first` puts it before the hooks that the tensor has. Gives the autograd node.
+    """Call `see` with the gradient of a tensor that is not a leaf, whenever a backward pass has all of it. What `see`
+    returns replaces the gradient. `first` puts it before the tensor's other hooks. Returns the autograd node.
 
-    This is `Tensor.register_hook` without the handle, which costs most of it.
+    This is `Tensor.register_hook` without the handle, which is most of its cost.
     """
     hooks: Any = tensor._backward_hooks
     if hooks is None:
@@ -61,13 +61,13 @@ def hook_at(node: Any, tensor: Tensor, see: Callable[[Tensor], Gradient]) -> Non
 
 
 def on_gradient(tensor: Tensor, see: Callable[[Gradient], None]) -> Callable[[], None] | None:
-    """Call `see`, a new function that gives None, with the gradient of `tensor`, each time a backward pass has all of
+    """Call `see`, a new function that returns None, with the gradient of `tensor`, each time a backward pass has all of
     it.
 
-    It adds no node to the graph and leaves the order in which gradients are summed as it is. An in-place operation
-    afterwards does not move it: it stays with the value that the tensor has now. On a leaf, a parameter or an input
-    that outlives the graph, it is called once and then gone, and what is given back is its undo. Where PyTorch has no
-    gradient to give it gives None. Of a tensor that a compiled graph gave, the graph's tap calls it.
+    It adds no node to the graph and does not change the order in which gradients are summed. A later in-place operation
+    does not move it: it stays with the value that the tensor has now. On a leaf (a parameter, or an input that outlives
+    the graph) it is called once and then removed; the return value is its undo. If PyTorch has no gradient,
+    `see` receives None. For a tensor in a compiled graph, the graph's tap calls it.
     """
     call = here.running.call
     if call is not None and call._shown is not None:
@@ -86,7 +86,7 @@ def on_gradient(tensor: Tensor, see: Callable[[Gradient], None]) -> Callable[[],
 
 
 def alias_of(tensor: Tensor) -> Tensor:
-    """The tensor behind an autograd node of its own."""
+    """The tensor as an alias with its own autograd node."""
     try:
         return tensor[...]
     except (NotImplementedError, RuntimeError):  # sparse and opaque layouts have no views

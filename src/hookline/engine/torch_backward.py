@@ -13,7 +13,7 @@ from hookline.torch_private import WrappedHook
 
 
 def has_backward_hooks(module: Module) -> bool:
-    """Whether a backward hook of any kind is due in a call of this module."""
+    """Whether a call of this module has backward hooks of any kind."""
     namespace = module.__dict__
     return bool(
         namespace["_backward_hooks"]
@@ -24,9 +24,9 @@ def has_backward_hooks(module: Module) -> bool:
 
 
 class BackwardHooks:
-    """The backward hooks that one call has, collected before anything of it runs.
+    """The backward hooks of one call, collected before the call begins.
 
-    What a full backward hook sees, and when, PyTorch's own `BackwardHook` decides: it is the definition.
+    PyTorch's own `BackwardHook` is used for full backward hooks: it defines what they see, and when.
     """
 
     __slots__ = ("full", "legacy")
@@ -38,11 +38,11 @@ class BackwardHooks:
         self.legacy = tuple(WrappedHook(hook, module) for hook in legacy)
 
     def of_inputs(self, args: Any) -> Any:
-        """The positional arguments, behind an autograd node where full hooks are to see their gradients."""
+        """The positional arguments, behind an autograd node if there are full hooks."""
         return args if self.full is None else self.full.setup_input_hook(args)  # type: ignore[no-untyped-call]
 
     def of_output(self, module: Module, args: Any, output: Any) -> Any:
-        """The output, likewise; legacy hooks go to the node that made its first tensor."""
+        """The output, likewise; legacy hooks are registered on the node of its first tensor."""
         if self.full is not None:
             if not isinstance(output, (Tensor, tuple)):
                 warnings.warn(
@@ -61,8 +61,8 @@ class BackwardHooks:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The tensor that legacy hooks look for: of a dict the first value that is a tensor, of anything else element 0,
-    and so on."""
+    """The tensor that legacy hooks are for: in a dict the first value that is a tensor, in anything else element 0,
+    repeatedly."""
     while not isinstance(output, Tensor):
         if isinstance(output, dict):
             output = next(value for value in output.values() if isinstance(value, Tensor))
@@ -72,7 +72,7 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def _is_one_step(args: Any, output: Any, node: Any) -> bool:
-    """Whether one autograd node leads from one argument to the output, so that PyTorch has nothing to warn of."""
+    """Whether one autograd node leads from one argument to the output, so that PyTorch would not warn."""
     if not (type(output) is Tensor and len(args) == 1 and isinstance(args[0], Tensor)):
         return False
     before = node.next_functions

@@ -1,8 +1,8 @@
-"""PyTorch's own hooks: the call that runs them.
+"""The module call with PyTorch's own hooks.
 
-The hooks of a module stay where PyTorch keeps them, in its hook dicts. Where those dicts can tell when they change
-(hook_dicts.py, global_hooks.py) the hooks are sorted into a plan once, and a call runs the plan; everywhere else a call
-looks the hooks up, as PyTorch does.
+The hooks of a module stay where PyTorch keeps them, in its hook dicts. If changes of those dicts are noticed
+(hook_dicts.py, global_hooks.py), the hooks are sorted into a plan once, and calls run the plan. Otherwise every call
+looks up the hooks, as PyTorch does.
 """
 
 import warnings
@@ -26,9 +26,9 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     """The module call: `__call__` of every module under `install()`, and of `hookline.Module`."""
     try:
         wiring = self.__dict__["_forward_hooks"].wiring
-    except (AttributeError, KeyError):  # a plain dict, or none
+    except (AttributeError, KeyError):  # a plain dict, or no dict
         wiring = None
-    if wiring is None:  # asked out here: in there the error refers to the dict, which could not be wired
+    if wiring is None:  # not inside `except`: the error refers to the dict, which then could not be wired
         return call_in_full(self, args, kwargs)
     plan = wiring.plan
     if plan is None or tracing_to_script._trace_module_map is not None:
@@ -53,17 +53,17 @@ def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
     except Exception:
         run_always(self, args, kwargs, output, ())
         raise
-    return run_after(self, args, kwargs, output)  # hooks came or went while the module ran
+    return run_after(self, args, kwargs, output)  # hooks were added or removed while the module ran
 
 
-call.__annotations__ = {}  # as PyTorch's call has none: torch.jit.script reads them
+call.__annotations__ = {}  # like PyTorch's call: torch.jit.script reads them
 trace_as_pytorchs(call)
 
 
 def run_few(before: tuple[PlannedHook, ...], after: tuple[PlannedHook, ...]) -> Callable[..., Any]:
-    """The call with at most one hook before the forward and one after it, of whatever kind.
+    """The call with at most one hook before the forward and one after it, of any kind.
 
-    Most hooked modules have no more. Without the two loops such a call takes some 0.89 of what `run_many` takes.
+    Most hooked modules have no more. Without the two loops such a call takes about 0.89 of the time of `run_many`.
     """
     _, hook_before, before_takes_kwargs = before[0] if before else (None, None, False)
     id_after, hook_after, after_takes_kwargs = after[0] if after else (None, None, False)
@@ -98,7 +98,7 @@ def run_few(before: tuple[PlannedHook, ...], after: tuple[PlannedHook, ...]) -> 
 
 
 def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
-    """The call with any number of forward hooks; one that changes the hooks is seen to at once."""
+    """The call with any number of forward hooks; if one of them changes the hooks, that takes effect at once."""
     forward = self.forward
     output = last = None
     given = kwargs
@@ -127,8 +127,8 @@ def run_many(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wirin
 
 
 def run_legacy(module: Module, gradients: BackwardHooks) -> Callable[..., Any]:
-    """The call with legacy backward hooks and no others. They are bound to their module: a shallow copy of it, which
-    shares its plan, has its own made. Which kind they are stands in an attribute that tells nobody of its changes."""
+    """The call with legacy backward hooks and no others. They are bound to their module, so a shallow copy of it, which
+    shares the plan, looks up its own. Their kind is in an attribute whose changes are not noticed, so it is checked."""
     owner = weakref.ref(module)
     kind = module._is_full_backward_hook
 
@@ -149,7 +149,7 @@ def run_legacy(module: Module, gradients: BackwardHooks) -> Callable[..., Any]:
 
 
 def run_beside_global_hooks(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
-    """The call where global hooks can come and go untold: the forward alone while there is no hook of any kind."""
+    """The call if changes of global hooks are not noticed: the forward alone while there are no hooks of any kind."""
     if (
         process["_global_forward_hooks"]
         or process["_global_forward_pre_hooks"]
@@ -161,12 +161,12 @@ def run_beside_global_hooks(self: Module, args: Any, kwargs: Any, plan: HookPlan
 
 
 def run_undecided(self: Module, args: Any, kwargs: Any, plan: HookPlan, wiring: Wiring) -> Any:
-    """The call where deciding gains nothing: with backward hooks, next to whose cost looking hooks up costs none."""
+    """The call with backward hooks, where a plan would gain nothing: looking up hooks is cheap next to their cost."""
     return call_undecided(self, args, kwargs)
 
 
 def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call that something keeps off the straight path above: no plan, tracing, a call of its own."""
+    """A call outside the fast path above: without a plan, under tracing, or for a module with its own call."""
     compiled = self._compiled_call_impl
     if compiled is not None:
         return compiled(*args, **kwargs)
@@ -178,13 +178,13 @@ def call_in_full(self: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
-    """The call with every hook looked up on the spot, global ones first."""
+    """The call with every hook looked up during the call, global ones first."""
     namespace = self.__dict__
     forward: Callable[..., Any] = self._slow_forward if get_tracing_state() else self.forward
     before = process["_global_forward_pre_hooks"] or namespace["_forward_pre_hooks"]
     backward = has_backward_hooks(self)
     if not (before or backward or process["_global_forward_hooks"] or namespace["_forward_hooks"]):
-        return forward(*args, **kwargs)  # a hook that comes while the module runs waits for the next call
+        return forward(*args, **kwargs)  # hooks added while the module runs begin with the next call
     try:
         gradients = BackwardHooks(self) if backward else None
         if before:
@@ -207,8 +207,8 @@ def call_undecided(self: Module, args: Any, kwargs: Any) -> Any:
 
 
 def run_after(self: Module, args: Any, kwargs: Any, output: Any, gradients: BackwardHooks | None = None) -> Any:
-    """The output after every forward hook, each looked up on the spot, global ones first; then what the call's backward
-    hooks make of it."""
+    """The output after every forward hook, looked up now, global ones first, and after the call's backward hooks are
+    set up."""
     hooks = [*process["_global_forward_hooks"].items(), *self.__dict__["_forward_hooks"].items()]
     rest = iter(hooks)
     try:
@@ -224,7 +224,7 @@ def run_after(self: Module, args: Any, kwargs: Any, output: Any, gradients: Back
 
 
 def takes_kwargs(self: Module, hook_id: Any) -> bool:
-    """Whether a forward hook, global or the module's own, is given the keyword arguments."""
+    """Whether a forward hook, global or the module's own, receives the keyword arguments."""
     return (
         hook_id in self.__dict__["_forward_hooks_with_kwargs"]
         or hook_id in process["_global_forward_hooks_with_kwargs"]
@@ -232,11 +232,10 @@ def takes_kwargs(self: Module, hook_id: Any) -> bool:
 
 
 def run_always(self: Module, args: Any, kwargs: Any, output: Any, begun: Collection[int]) -> None:
-    """After an exception: the `always_call` hooks that have not begun, their own exceptions turned into PyTorch's
+    """Run the `always_call` hooks that have not begun after an exception; their own exceptions become PyTorch's
     warnings.
 
-    Global ones are called without kwargs even where they asked for them: PyTorch does so, and hooks of its API get what
-    they know.
+    Global ones are called without kwargs even if they were registered with them, because PyTorch does so.
     """
     kinds = (
         ("global module", process["_global_forward_hooks"], process["_global_forward_hooks_always_called"], ()),
@@ -259,7 +258,7 @@ def run_always(self: Module, args: Any, kwargs: Any, output: Any, begun: Collect
 
 
 def new_arguments(result: Any, kwargs: Any, with_kwargs: bool) -> tuple[Any, Any]:
-    """The (args, kwargs) that a forward-pre hook's result stands for."""
+    """The (args, kwargs) that the result of a forward pre-hook means."""
     if not with_kwargs:
         return (result if isinstance(result, tuple) else (result,)), kwargs
     if isinstance(result, tuple) and len(result) == 2:
@@ -268,11 +267,11 @@ def new_arguments(result: Any, kwargs: Any, with_kwargs: bool) -> tuple[Any, Any
 
 
 def decide(self: Module) -> None:
-    """Sort the module's hooks and the global ones into a plan that holds until they change, where the hook dicts can
-    tell of it."""
+    """Sort the module's hooks and the global ones into a plan that is valid until they change, if changes of the hook
+    dicts are noticed."""
     with dicts_lock:
         wiring = wire(self)
-        if wiring is None or self._compiled_call_impl is not None:  # that came meanwhile, from another thread
+        if wiring is None or self._compiled_call_impl is not None:  # set by another thread meanwhile
             return
         if not tell():
             own = self._forward_pre_hooks or self._forward_hooks or has_backward_hooks(self)
@@ -302,8 +301,8 @@ def decide(self: Module) -> None:
 
 
 def _is_its_own(self: Module) -> bool:
-    """Whether this call is not the module call: a `_call_impl` of the module's own, or hook dicts missing, of which
-    PyTorch's own has something to say."""
+    """Whether PyTorch's call is to be used: the module has its own `_call_impl`, or lacks hook dicts, for which
+    PyTorch raises its own error."""
     namespace = self.__dict__
     return type(self)._call_impl is not PYTORCHS_CALL_IMPL or "_call_impl" in namespace or not namespace.keys() >= NAMES
 

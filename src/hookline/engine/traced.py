@@ -1,8 +1,7 @@
-"""What a hooked call is while `torch.compile` traces it: hooks that become part of the graph, and taps in it for those
-that run when the graph does.
+"""A hooked call while `torch.compile` traces it: hooks that become part of the graph, and taps for those that run
+whenever the graph runs.
 
-All of this is read by dynamo, once for each graph, so it is written plainly: no try, no caches, no work that has no
-place in a graph.
+Dynamo traces this code, once for each graph, so it is kept simple: no try, no caches, nothing that a graph cannot hold.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 NO_TAPS = {"vmap", "cond", "while_loop", "scan", "associative_scan", "map_impl", "flex_attention", "invoke_subgraph"}
-LEAST, MOST = -(2**63), 2**63 - 1  # of the whole numbers that a tap takes as they come
+LEAST, MOST = -(2**63), 2**63 - 1  # of the integers that a tap accepts
 
 
 class CarefulCompiler:
@@ -38,19 +37,19 @@ class CarefulCompiler:
         self.__name__ = getattr(backend, "__name__", type(backend).__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the backend makes of a graph."""
+        """The compiled graph."""
         from hookline.torch_private.compiler import LazyGraphModule
 
         graph = self.backend(*args, **kwargs)
         owner = getattr(graph, "__self__", None)
-        if isinstance(owner, LazyGraphModule):  # dynamo does the same with what a backend gives
+        if isinstance(owner, LazyGraphModule):  # dynamo does the same with the result of a backend
             LazyGraphModule.force_recompile(owner)
             graph = owner.forward
         return careful(graph) if callable(graph) else graph
 
 
 class Graphs:
-    """Whether a graph was ever made with our hooks in it."""
+    """Whether a graph with our hooks was ever made."""
 
     made = False
 
@@ -59,7 +58,7 @@ graphs = Graphs()
 
 
 def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The call of a hooked module as it goes into a graph."""
+    """The call of a hooked module in a graph."""
     if not make_ready():
         return original(self, *args, **kwargs)
     plan = site.plan.compiled
@@ -103,15 +102,15 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
 
 
 def structure(value: Any, tensors: list[Tensor], numbers: list[int], depth: int = 0) -> str:
-    """The nesting of a value as a literal of Python, with what changes from call to call apart: its tensors and whole
-    numbers. `tap.filled` puts both together again. Below `DEEPEST` there is nothing: a list may be inside itself."""
+    """The nesting of a value as a Python literal. Its tensors and integers, which change from call to call, go to
+    `tensors` and `numbers`; `tap.filled` joins them again. It ends at `DEEPEST`, since a list may contain itself."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return "'G'" if value.requires_grad else "'T'"
     if value is None or isinstance(value, bool) or type(value) is str:
         return f"('p',{value!r})"
     if isinstance(value, int):
-        if not fits(value):  # no tap takes such a one: it is a constant of the graph
+        if not fits(value):  # too large for a tap: it is a constant of the graph
             return f"('p',{operator.index(value)!r})"
         numbers.append(value)
         return "'I'"
@@ -123,7 +122,7 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int], depth: int 
             parts += structure(part, tensors, numbers, depth + 1) + ","
         return f"('t',({parts}))" if isinstance(value, tuple) else f"('l',({parts}))"
     named = None
-    if type(value).__module__ in ("numpy", "torch._C"):  # whose classes dynamo does not let be asked for more
+    if type(value).__module__ in ("numpy", "torch._C"):  # dynamo allows no further questions about these
         return f"('o',{type(value).__name__!r})"
     if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
         named = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
@@ -142,15 +141,15 @@ def structure(value: Any, tensors: list[Tensor], numbers: list[int], depth: int 
 
 
 def fits(value: int) -> bool:
-    """Whether a tap takes a whole number as it comes; one that is not known when the graph is made, it does."""
+    """Whether a tap accepts an integer; True for one that is unknown when the graph is made."""
     from hookline.torch_private.compiler import guard_or_true
 
     return guard_or_true(value >= LEAST) and guard_or_true(value <= MOST)
 
 
 def make_ready() -> bool:
-    """Have the operators of the taps, and the modules' keys, before a graph names them; False where the graph is an
-    export, which is to be as that of the bare model, and a warning says so."""
+    """Register the operators of taps, and give modules their keys, before a graph refers to them. False, with a
+    warning, if the graph is an export, which is to be that of the model without hooks."""
     from hookline.torch_private.compiler import tracing
 
     trace = tracing()
@@ -160,28 +159,28 @@ def make_ready() -> bool:
     graph_calls.give_keys()
     if not trace.export:
         return True
-    warnings.warn("torch.export leaves hookline's hooks out: what is exported is the bare model", stacklevel=2)
+    warnings.warn("torch.export leaves out hookline's hooks: the plain model is exported", stacklevel=2)
     return False
 
 
 def refuse_to_be_packaged(output: Any) -> None:
-    """Raise where the code that is compiled is to be kept for other processes: our hooks are of this one. (PyTorch
-    would say so obscurely, once it fails to write down what the code depends on.)"""
+    """Raise if the compiled code is to be stored for other processes, since our hooks exist only in this one. (PyTorch
+    would fail later, with an obscure error, when it writes what the code depends on.)"""
     from hookline.torch_private.compiler import PackageError
 
     if output.package is None:
         return
     raise PackageError(
-        "a module with hookline's hooks on it cannot be compiled to be kept for other processes, as "
-        "torch._dynamo.config.caching_precompile does: the hooks are of this process. Give the model to torch.compile "
-        "while caching_precompile is False; or, where hooks are on, run it uncompiled, as in "
+        "a module with hookline's hooks cannot be compiled for other processes, as "
+        "torch._dynamo.config.caching_precompile does: the hooks exist only in this process. Call torch.compile "
+        "while caching_precompile is False, or run the hooked model uncompiled, as in "
         "torch.compiler.set_stance('force_eager')"
     )
 
 
 def has_room_for_taps() -> bool:
-    """Whether a graph may hold taps where it is made now: not inside vmap, nor in a part that an operator such as
-    torch.cond calls, which may change no tensor; a warning says so."""
+    """Whether the graph may have taps at this point; if not, a warning says so. It may not inside vmap, nor in a part
+    that an operator such as torch.cond calls, because that part must not change tensors."""
     from hookline.torch_private.compiler import tracing
 
     tracer: Any = tracing().output.current_tracer
@@ -197,7 +196,7 @@ def has_room_for_taps() -> bool:
 
 
 def depth_in_graph() -> int:
-    """How many calls of hooked modules the graph has around the one that is traced."""
+    """The number of calls of hooked modules around the one that is traced, in its graph."""
     from hookline.torch_private.compiler import tracing
 
     frame: Any = tracing().output.current_tx
@@ -209,7 +208,7 @@ def depth_in_graph() -> int:
 
 
 def clean_up_after_errors() -> None:
-    """Have the graph that is made forget the calls that it began when it raises."""
+    """Make the graph drop the calls that it began if it raises."""
     from hookline.torch_private.compiler import tracing
 
     output: Any = tracing().output
@@ -218,23 +217,23 @@ def clean_up_after_errors() -> None:
 
 
 def gradients_are_told() -> bool:
-    """Whether a graph can tell the gradient of what a call gives: not under compiled autograd, nor where the module's
-    code broke the graph, so that its output comes into this one from outside; a warning says so."""
+    """Whether a graph can show the gradients of a call's output; if not, a warning says so. It cannot under compiled
+    autograd, nor if the module's code broke the graph, so that its output enters this graph from outside."""
     from hookline.torch_private.compiler import compiled_autograd, config, tracing
 
     why = ""
     if compiled_autograd.compiled_autograd_enabled or config.compiled_autograd:
-        why = "under compiled autograd a graph does not tell gradients"
+        why = "a graph does not show gradients under compiled autograd"
     elif is_from_outside(tracing().output.current_tx):
-        why = "where a module's code breaks the graph, the gradient of what it gives is not told"
+        why = "the gradient of a module's output is not seen if the module's code breaks the graph"
     if why:
         warnings.warn(why, stacklevel=2)
     return not why
 
 
 def is_from_outside(frame: Any) -> bool:
-    """Whether a call, by dynamo's frame of `traced_call`, goes on after a break, and gives a tensor that was made
-    before the graph that goes on. (With nested_graph_breaks that often begins inside the module.)"""
+    """Whether a call, by dynamo's frame of `traced_call`, continues after a graph break and returns a tensor that was
+    made before the graph that continues it. (With nested_graph_breaks that graph often begins inside the module.)"""
     if "resume_in_traced_call" not in frame.f_code.co_name:
         return False
     given = frame.symbolic_locals["tensors"].realize().items
@@ -242,14 +241,14 @@ def is_from_outside(frame: Any) -> bool:
 
 
 def tell_of_method(name: str) -> None:
-    """Say, while a graph is made, that calls of a method are not seen in it."""
+    """Warn, while a graph is made, that calls of a method are not seen in it."""
     warnings.warn(
         f"calls of the method {name} are not seen in a graph of torch.compile, only what they call", stacklevel=2
     )
 
 
 def tell_what_is_left_out() -> None:
-    """Say, while a graph is made, which hooks do not run in it; once of each."""
+    """Warn, while a graph is made, of the hooks that do not run in it; once for each."""
     left_out = {hook: None for site in graph_calls.sites.values() for hook in site.plan.compiled.left_out}
     hooks = [hook for hook in left_out if not hook.warned]
     if not hooks:
@@ -264,11 +263,11 @@ def tell_what_is_left_out() -> None:
     )
 
 
-# Dynamo calls these while it traces, and does not look into them. (So says torch.compiler.assume_constant_result, which
-# loads the compiler to do so.)
-_NOT_LOOKED_INTO: tuple[Any, ...] = (
+# Dynamo calls these while it traces, and does not trace into them. (torch.compiler.assume_constant_result marks them in
+# the same way, but loads the compiler to do so.)
+_NOT_TRACED_INTO: tuple[Any, ...] = (
     *(make_ready, has_room_for_taps, clean_up_after_errors, depth_in_graph),
     *(gradients_are_told, tell_of_method, tell_what_is_left_out),
 )
-for _function in _NOT_LOOKED_INTO:
+for _function in _NOT_TRACED_INTO:
     _function._dynamo_marked_constant = True

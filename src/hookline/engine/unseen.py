@@ -1,4 +1,4 @@
-"""Functions that dynamo does not compile, or compiles others in the place of."""
+"""Keep dynamo from compiling some of our functions, or have it compile PyTorch's instead."""
 
 from collections.abc import Callable
 from types import CodeType, FunctionType
@@ -12,28 +12,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def unseen(function: F) -> F:
-    """The same function, which dynamo does not compile, nor what that calls: PyTorch calls it between graphs, where
-    dynamo compiles whatever runs."""
+    """The same function, marked so that dynamo compiles neither it nor what it calls. PyTorch calls it between graphs,
+    where dynamo would compile everything that runs."""
     code: Any = function.__code__
     set_code_exec_strategy(code, FrameExecStrategy(FrameAction.SKIP, FrameAction.SKIP))
     return function
 
 
 def trace_as_pytorchs(call: Any) -> None:
-    """Have dynamo trace PyTorch's own call wherever a graph would contain this one.
+    """Make dynamo trace PyTorch's own call wherever a graph would contain this one.
 
-    Dynamo has rules for what PyTorch's call reads, the hook dicts among them: a graph holds for other hooks of the same
-    code, and guards on nothing of ours.
+    Dynamo has rules for what PyTorch's call reads, such as the hook dicts. So a graph is valid for other hooks with the
+    same code, and has no guards on our objects.
     """
     call._torchdynamo_inline = Module.__call__
 
 
 def begin_no_graph(names: dict[str, Any]) -> None:
-    """Have no graph begin in the functions and methods of a module, given its `globals()`.
+    """Let no graph begin in the functions and methods of a Python module; `names` are its `globals()`.
 
-    Dynamo treats PyTorch's own call in this way: it compiles the forward and the hooks that the call runs, each in a
-    graph of its own. In a graph that began earlier, the functions are traced as usual. Without this, a change of hooks
-    would recompile the whole model, and one count of recompilations would stand for all models.
+    Dynamo treats PyTorch's own call in this way: it compiles the forward and the hooks that the call runs, each in its
+    own graph. In a graph that began earlier, the functions are traced as usual. Without this, a change of hooks would
+    recompile the whole model, and all models would share one limit of recompilations.
     """
     for value in names.values():
         if getattr(value, "__module__", None) == names["__name__"]:

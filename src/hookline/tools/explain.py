@@ -30,7 +30,7 @@ def explain(model: Module, where: Where = "**") -> Handle:
     ... except RuntimeError as error:
     ...     print(error.__notes__[0])
     hookline: in 2 (Linear, call 0), called with (float32[3, 8] cpu)
-      Linear(in_features=6) takes [..., 6] and was given [3, 8].
+      Linear(in_features=6) expects [..., 6], got [3, 8].
       it has weight float32[2, 6] cpu, bias float32[2] cpu
       inside the model (Sequential, call 0), called with (float32[3, 4] cpu)
     """
