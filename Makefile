@@ -38,7 +38,7 @@ check: $(VENV)/dev  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/dev  ## every benchmark: ratios beside PyTorch, measured in one interleaved run
+bench: $(VENV)/dev  ## every benchmark: ratios to PyTorch, measured in one interleaved run
 	$(BIN)/python -m benchmarks
 
 lock:  ## the newest release of every package but PyTorch, pinned in constraints.txt

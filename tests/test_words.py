@@ -10,11 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 INSTEAD = {  # what is not written: what is
     "as far as is known": "as far as known",
+    "as it comes": "unchanged",
     "as it should be": "correct, valid",
     "before anything ran": "before the first call",
     "cannot be told": "is unknown",
     "costliest": "the most expensive",
     "dearest": "the most expensive",
+    "does not let itself": "cannot be",
+    "for ever": "forever",
     "gives back": "returns",
     "inside of": "inside",
     "is no edit": "is not an edit",
@@ -25,13 +28,20 @@ INSTEAD = {  # what is not written: what is
     "makes the difference": "is the culprit",
     "MAKES IT": "CULPRIT",
     "next to nothing": "almost nothing",
+    "nobody but": "only",
     "puts back": "restores",
+    "sees to": "handles",
+    "take off": "remove",
+    "taken off": "removed",
     "takes back": "undoes, removes",
     "takes off": "removes",
     "to be looked at": "to look at",
     "told of": "recorded, reported",
+    "turned round": "transposed, reversed",
     "went on by": "advanced by",
     "what it gave": "its output",
+    "what it is given": "its inputs",
+    "what it was given": "its inputs",
 }
 TEXTS = sorted(
     path
@@ -42,6 +52,7 @@ TEXTS = sorted(
         "src/**/*.md",
         "src/**/*.js",
         "src/**/*.html",
+        "benchmarks/**/*.py",
         "examples/**/*",
     )
     for path in ROOT.glob(pattern)

@@ -101,10 +101,10 @@ NOTHING_FINITE = {
     "empty ints": (torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64)),
 }
 ON_ONE_SIDE = {
-    "NaN against numbers": (NAN, torch.ones(3)),
+    "NaN vs numbers": (NAN, torch.ones(3)),
     "in other places": (torch.tensor([math.nan, 1.0]), torch.tensor([1.0, math.nan])),
     "of the other sign": (INF, -INF),
-    "NaN against infinite": (NAN[:2], INF),
+    "NaN vs infinite": (NAN[:2], INF),
 }
 
 
@@ -159,7 +159,7 @@ def test_two_of_which_nothing_can_be_compared_say_so() -> None:
         (torch.zeros(2), torch.zeros(2, dtype=torch.int64), "dtype float32 vs int64"),
         (torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int64), "dtype bool vs int64"),
     ],
-    ids=["shape", "float against int", "bool against int"],
+    ids=["shape", "float vs int", "bool vs int"],
 )
 def test_another_shape_or_kind_is_a_difference_of_its_own(a: Tensor, b: Tensor, says: str) -> None:
     found = compare(a, b)

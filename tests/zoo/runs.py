@@ -102,11 +102,11 @@ def differences(part: str, a: Outcome, b: Outcome) -> Iterator[str]:
 def difference(a: Any, b: Any) -> str | None:
     """Says how two leaves differ, or gives None where they are identical."""
     if type(a) is not type(b):
-        return f"{type(a).__name__} against {type(b).__name__}"
+        return f"{type(a).__name__} vs {type(b).__name__}"
     if isinstance(a, Tensor):
         return tensor_difference(a, b)
     if isinstance(a, PLAIN) and a != b:
-        return f"{a!r:.60} against {b!r:.60}"
+        return f"{a!r:.60} vs {b!r:.60}"
     return None
 
 
@@ -114,11 +114,11 @@ def tensor_difference(a: Tensor, b: Tensor) -> str | None:
     """Says how two tensors of any layout differ, in kind first and then in bits, or gives None."""
     for aspect in ("layout", "dtype", "device", "requires_grad", "is_nested"):
         if getattr(a, aspect) != getattr(b, aspect):
-            return f"{aspect} {getattr(a, aspect)} against {getattr(b, aspect)}"
+            return f"{aspect} {getattr(a, aspect)} vs {getattr(b, aspect)}"
 
     ours, theirs = dense_parts(a), dense_parts(b)
     if [part.shape for part in ours] != [part.shape for part in theirs]:
-        return f"shape {[tuple(part.shape) for part in ours]} against {[tuple(part.shape) for part in theirs]}"
+        return f"shape {[tuple(part.shape) for part in ours]} vs {[tuple(part.shape) for part in theirs]}"
 
     changed = sum(int((bits(x) != bits(y)).any(dim=1).sum()) for x, y in zip(ours, theirs, strict=True))
     return f"{changed} of {sum(part.numel() for part in ours)} elements" if changed else None

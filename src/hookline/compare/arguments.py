@@ -32,7 +32,7 @@ def adapted(arguments: Arguments, record: CallRecord) -> Arguments:
 
 
 def _filled(part: Any, left: Any) -> Any:
-    """A recorded argument, with the next tensors in the place of recorded ones; TypeError if it was not kept whole."""
+    """A recorded argument, with the next tensors instead of recorded ones; TypeError if it was not kept whole."""
     if isinstance(part, TensorInfo):
         tensor = next(left, None)
         if tensor is None or tuple(tensor.shape) != tuple(part.shape):

@@ -148,7 +148,7 @@ def _rounded_only(one: Tensor | None, other: Tensor | None, bound: float) -> boo
 
 
 def _run(suspect: Suspect, function: Callable[..., Any], arguments: Any, states: Any) -> tuple[Any, str]:
-    """The output of a function in the place of the partner, or why it has none."""
+    """The output of a function called instead of the partner, or why it has none."""
     try:
         fitting = adapted(arguments, suspect.record)
     except Exception as error:  # the partner may expect other arguments, or more than one call has
@@ -213,7 +213,7 @@ def _transposed(wanted: Any, call: Call, suspect: Suspect, arguments: Any, state
 
 
 def _with(module: Module, values: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
-    """The output of a module with these weights and buffers in the place of its own."""
+    """The output of a module with these weights and buffers instead of its own."""
     with lent(module, values) as own:
         return functional_call(module, own, args, kwargs)
 

@@ -83,7 +83,7 @@ def _selections(a: Module, b: Module, where: Where, mapping: Mapping[str, str] |
 
 
 def _with_wrappers(selection: Selection) -> Selection:
-    """The selection with what `torch.compile` returned in the place of the modules that it wraps: it is what is called,
+    """The selection with what `torch.compile` returned instead of the modules that it wraps: it is what is called,
     and can be run alone."""
     wrappers = {path: module for path, module in walk(selection.model) if is_compile_wrapper(module)}
     modules = {path: wrappers.get(path, module) for path, module in selection}
