@@ -361,7 +361,7 @@ def test_a_number_that_is_the_same_but_for_rounding_is_no_difference() -> None:
 
 
 def test_two_of_which_nothing_belongs_together_are_refused() -> None:
-    with pytest.raises(CompareError, match=r"nothing to compare.*give mapping="):
+    with pytest.raises(CompareError, match=r"nothing to compare.*pass mapping="):
         hookline.diff(toy(), nn.Sequential(nn.Linear(4, 7)), X, where="1")
 
 
@@ -376,7 +376,7 @@ def test_two_runs_of_which_nothing_belongs_together_are_refused() -> None:
         pass
 
     for pair in (runs, (empty, runs[0])):
-        with pytest.raises(CompareError, match=r"nothing to compare.*give mapping="):
+        with pytest.raises(CompareError, match=r"nothing to compare.*pass mapping="):
             hookline.diff(*pair)
 
 

@@ -29,7 +29,7 @@ def judge_models(pairs: list[Pair], verdicts: Mapping[int, bool | None], limits:
 
 
 def judge_runs(pairs: list[Pair], coarser: torch.dtype | None) -> list[Pair]:
-    """The pairs of two recorded runs with the culprits marked, as far as the records tell. Where the runs computed in
+    """The pairs of two recorded runs with the culprits marked, as far as the records show. Where the runs computed in
     other dtypes, of which `coarser` is one, what rounding explains is excused."""
     words = words_of_runs(pairs, coarser) if coarser is not None else {}
     cleared = {number for number, word in words.items() if not word}

@@ -41,9 +41,7 @@ def why_modules(
     return (*_in_order(causes), *_concluding(causes, verdict, _deed(pair)))
 
 
-def told_by_modules(
-    pair: Pair, matching: Matching, modules: tuple[Selection, Selection], weights: list[Weight]
-) -> bool:
+def modules_differ(pair: Pair, matching: Matching, modules: tuple[Selection, Selection], weights: list[Weight]) -> bool:
     """Whether weights, modes or attributes of two modules differ, which explains more than rounding does."""
     one, other = modules[0].modules.get(pair.path_a), modules[1].modules.get(pair.path_b)
     if one is None or other is None:

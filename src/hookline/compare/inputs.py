@@ -56,13 +56,13 @@ def missing_data_named(a: Module, b: Module) -> Iterator[None]:
         raise
     except Exception as error:
         for model, which in ((a, "first"), (b, "second")):
-            told = told_partly_meta(model, which)
+            told = partly_meta(model, which)
             if told:
                 raise CompareError(f"{told}; load them, or put the whole model there to compare shapes") from error
         raise
 
 
-def told_partly_meta(model: Module, which: str) -> str:
+def partly_meta(model: Module, which: str) -> str:
     """Which parameters and buffers of a model have no data while others have; "" if all or none have. Those that
     accelerate loads for a call count as having data."""
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -1,4 +1,4 @@
-"""Run each module alone on the inputs of its partner, to tell a culprit from a module that passes a difference on."""
+"""Run each module alone on the inputs of its partner, to find which is a culprit and which passes a difference on."""
 
 import itertools
 from collections.abc import Callable, Mapping

@@ -10,7 +10,7 @@ from hookline.compare.assemble import assembled
 from hookline.compare.causes import model_name
 from hookline.compare.culprits import judge_models
 from hookline.compare.difference import Diff, Pair, Weight
-from hookline.compare.explain import told_by_modules, why_modules
+from hookline.compare.explain import modules_differ, why_modules
 from hookline.compare.inputs import fitted, missing_data_named
 from hookline.compare.isolate import Suspect, Verdict, isolate
 from hookline.compare.model_run import ComparedModel, Loss, compare_model_runs, run_model
@@ -106,7 +106,7 @@ def _limits_of_rounding(
         for pair in pairs
         if pair.number in limits
         and allowed(pair.path_a) is None
-        and not told_by_modules(pair, matching, selections, weights)
+        and not modules_differ(pair, matching, selections, weights)
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hookline.compare.causes import model_name
 from hookline.compare.difference import Pair
-from hookline.compare.inputs import told_partly_meta
+from hookline.compare.inputs import partly_meta
 from hookline.compare.isolate import Verdict
 from hookline.compare.model_run import ComparedModel, ModelRun
 from hookline.compare.randomness import random_notes
@@ -48,7 +48,7 @@ def _on_compiled(side: ComparedModel) -> Iterator[str]:
 
 
 def _on_missing_data(side: ComparedModel) -> Iterator[str]:
-    told = told_partly_meta(side.model, side.which)
+    told = partly_meta(side.model, side.which)
     if told:
         yield f"{told}; these are not compared"
     lost = updates_lost(side.model)

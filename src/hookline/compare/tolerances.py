@@ -37,7 +37,7 @@ def refuse_unmatched(matching: Matching, tolerances: Tolerances) -> None:
     compared paths."""
     if not matching.pairs:
         raise CompareError(
-            "nothing to compare: no call of the first matches a call of the second; give mapping= from paths of the "
+            "nothing to compare: no call of the first matches a call of the second; pass mapping= from paths of the "
             "first to paths of the second"
         )
     for pattern in tolerances if isinstance(tolerances, Mapping) else ():

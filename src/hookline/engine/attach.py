@@ -8,9 +8,9 @@ from typing import Any, Literal
 from torch.nn import Module as TorchModule
 
 from hookline.engine.compile_start import attached as ever_attached
-from hookline.engine.compile_start import hear_of_tracing, is_known_to_graphs
+from hookline.engine.compile_start import is_known_to_graphs, prepare_for_tracing
 from hookline.engine.forwarding import original_class
-from hookline.engine.global_hooks import tell, tell_no_more
+from hookline.engine.global_hooks import notice_changes, stop_noticing_changes
 from hookline.engine.graph_calls import graph_calls
 from hookline.engine.hook import Handle, Hook, HookFunction, make_hooks
 from hookline.engine.hook_dicts import HOOK_DICTS, SLOTS, drop_every_plan
@@ -62,7 +62,7 @@ def attach(modules: Iterable[tuple[str, TorchModule]], hooks: tuple[Hook, ...]) 
             plan = decide(hooks)
             kinds: dict[type[TorchModule], Kind] = {}
             known = is_known_to_graphs()
-            hear_of_tracing()
+            prepare_for_tracing()
             for reference, (path, module) in zip(table.references, modules, strict=True):
                 attached.append(reference)
                 site = site_of(module)
@@ -214,7 +214,7 @@ class Module(TorchModule):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        tell()
+        notice_changes()
 
 
 for _name, _slot in SLOTS.items():
@@ -333,11 +333,11 @@ def _settle() -> None:
     if _in_use and "_forward_hooks" not in vars(TorchModule):
         for name, slot in SLOTS.items():
             setattr(TorchModule, name, slot)
-        tell()
+        notice_changes()
     if not _in_use and "_forward_hooks" in vars(TorchModule):
         drop_every_plan()
         if not Module.__subclasses__():
-            tell_no_more()
+            stop_noticing_changes()
         for name in HOOK_DICTS:
             delattr(TorchModule, name)
         TorchModule._compiled_call_impl = None

@@ -63,11 +63,11 @@ def _classes_in_guards(convert_frame: Any) -> set[int]:
 _read: dict[int, tuple["weakref.ref[Any]", frozenset[int]]] = {}  # by guards, since printing them is slow
 
 
-def hear_of_tracing() -> None:
+def prepare_for_tracing() -> None:
     """Call `swap_all` whenever dynamo begins to trace, once dynamo is loaded."""
     convert_frame = sys.modules.get(CONVERT_FRAME)
     if convert_frame is not None and not _is_loading(convert_frame):
-        _hear(convert_frame)
+        _wrap_trace(convert_frame)
     elif not any(isinstance(finder, _WhenLoaded) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WhenLoaded())
 
@@ -99,9 +99,9 @@ def _is_loading(module: Any) -> bool:
     return getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
-def _hear(convert_frame: Any) -> None:
+def _wrap_trace(convert_frame: Any) -> None:
     trace = getattr(convert_frame, TRACE, None)
-    if trace is None or hasattr(trace, "hears"):
+    if trace is None or hasattr(trace, "is_wrapped"):
         return
 
     @functools.wraps(trace)
@@ -109,7 +109,7 @@ def _hear(convert_frame: Any) -> None:
         swap_all()
         return trace(*args, **kwargs)
 
-    swap_and_trace.hears = True  # type: ignore[attr-defined]
+    swap_and_trace.is_wrapped = True  # type: ignore[attr-defined]
     setattr(convert_frame, TRACE, swap_and_trace)
 
 
@@ -125,9 +125,9 @@ class _WhenLoaded(MetaPathFinder):
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_hear(module: Any) -> None:
+            def execute_and_wrap(module: Any) -> None:
                 execute(module)
-                _hear(module)
+                _wrap_trace(module)
 
-            spec.loader.exec_module = execute_and_hear  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec

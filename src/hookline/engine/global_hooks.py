@@ -44,7 +44,7 @@ class EveryPlan(Wiring):
         drop_every_plan()
 
 
-class Telling(ModuleType):
+class NoticesChanges(ModuleType):
     """The class of the Python module `torch.nn.modules.module` while changes of its global dicts are noticed."""
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -62,21 +62,21 @@ class Telling(ModuleType):
 
 
 @unseen
-def tell() -> bool:
+def notice_changes() -> bool:
     """Begin to notice changes of the global dicts; False if one of them cannot be replaced because something else
     refers to it (the handle of a global hook that is older than the engine)."""
     with dicts_lock:
         plain = [name for name in GLOBAL_HOOK_DICTS if type(process.get(name)) is not HookDict]
         if not all(name in process and is_alone(process, name) for name in plain):
             return False
-        torch_module.__class__ = Telling
+        torch_module.__class__ = NoticesChanges
         for name in plain:
             process[name] = HookDict(EVERY_PLAN, process[name])
         return True
 
 
 @unseen
-def tell_no_more() -> None:
+def stop_noticing_changes() -> None:
     """Make the global dicts plain again. One that something else refers to stays: it does everything that PyTorch's
     does."""
     with dicts_lock:

@@ -17,7 +17,7 @@ from hookline.engine.plan import NO_HOOKS, Plan, decide
 from hookline.engine.run import run
 from hookline.engine.site import hooks_lock, site_of
 from hookline.engine.stand_in import swap
-from hookline.engine.traced import tell_of_method
+from hookline.engine.traced import warn_of_method
 
 NOTHING: Any = object()
 
@@ -70,7 +70,7 @@ class Method:
         """The hooks around one call of the method."""
         if is_dynamo_compiling():
             if self.hooks and self.name != "forward":
-                tell_of_method(self.name)
+                warn_of_method(self.name)
             return self.inner(*args, **kwargs)
         if not self.hooks or self._is_the_calls_own(module):
             return self.inner(*args, **kwargs)

@@ -4,7 +4,7 @@ passes for the original.
 They are needed for classes with their own `__call__`, for modules with a slot filled by `Module.compile()` or with
 hooked methods, and wherever dynamo makes graphs, because dynamo looks at classes and not into slots. `type(module)` is
 then the stand-in, which equals the original, and `module.__class__` is the original (except once graphs exist, see
-`_class_as_told`). Attributes set on the stand-in class are set on the original.
+`_visible_class`). Attributes set on the stand-in class are set on the original.
 """
 
 import copy
@@ -89,7 +89,7 @@ def _make_stand_in(original: Any) -> Any:
         "__doc__": original.__doc__,
         "__slots__": (),
         "__call__": hooked_call,
-        "__class__": property(_class_as_told, _set_class),
+        "__class__": property(_visible_class, _set_class),
         "__reduce_ex__": _reduce_ex,
         "__deepcopy__": _deepcopy,
     }
@@ -104,7 +104,7 @@ def _make_stand_in(original: Any) -> Any:
     return made
 
 
-def _class_as_told(self: Module) -> type[Module]:
+def _visible_class(self: Module) -> type[Module]:
     """The `__class__` of a hooked instance: the original. Dynamo takes it for `type(module)`, and checks that before it
     calls a graph. So once a graph was made with our hooks in it, this is the stand-in."""
     return type(self) if graphs.made else original_class(self)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from hookline.engine.global_hooks import process, tell
+from hookline.engine.global_hooks import notice_changes, process
 from hookline.engine.hook_dicts import HOOK_DICTS, HookPlan, PlannedHook, Wiring, can_be_wired, dicts_lock, wire
 from hookline.engine.torch_backward import BackwardHooks, has_backward_hooks
 from hookline.engine.unseen import begin_no_graph, trace_as_pytorchs
@@ -273,7 +273,7 @@ def decide(self: Module) -> None:
         wiring = wire(self)
         if wiring is None or self._compiled_call_impl is not None:  # set by another thread meanwhile
             return
-        if not tell():
+        if not notice_changes():
             own = self._forward_pre_hooks or self._forward_hooks or has_backward_hooks(self)
             wiring.plan = HookPlan((), (), (), run_undecided if own else run_beside_global_hooks)
             return

@@ -63,7 +63,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         return original(self, *args, **kwargs)
     plan = site.plan.compiled
     if plan.leaves_out:
-        tell_what_is_left_out()
+        warn_of_left_out_hooks()
     call = None
     if plan.traced:
         call = new_call(self, site, 0, args, kwargs)
@@ -96,7 +96,7 @@ def traced_call(self: Module, site: "Site", original: Any, args: tuple[Any, ...]
         gave = structure(output, tensors, numbers)
         kinds = kinds_of(tensors, plan.sees_after)
         torch.ops.hookline.ended(TOKEN, ticket, packed(tensors, kinds), kinds, numbers, gave)
-        if plan.sees_gradients and torch.is_grad_enabled() and "G" in gave and gradients_are_told():
+        if plan.sees_gradients and torch.is_grad_enabled() and "G" in gave and shows_gradients():
             show_gradients(ticket, tensors, kinds)
     return output
 
@@ -216,7 +216,7 @@ def clean_up_after_errors() -> None:
         output.compiler_fn = CarefulCompiler(output.compiler_fn)
 
 
-def gradients_are_told() -> bool:
+def shows_gradients() -> bool:
     """Whether a graph can show the gradients of a call's output; if not, a warning says so. It cannot under compiled
     autograd, nor if the module's code broke the graph, so that its output enters this graph from outside."""
     from hookline.torch_private.compiler import compiled_autograd, config, tracing
@@ -240,14 +240,14 @@ def is_from_outside(frame: Any) -> bool:
     return any(tensor.as_proxy().node.op == "placeholder" for tensor in given)
 
 
-def tell_of_method(name: str) -> None:
+def warn_of_method(name: str) -> None:
     """Warn, while a graph is made, that calls of a method are not seen in it."""
     warnings.warn(
         f"calls of the method {name} are not seen in a graph of torch.compile, only what they call", stacklevel=2
     )
 
 
-def tell_what_is_left_out() -> None:
+def warn_of_left_out_hooks() -> None:
     """Warn, while a graph is made, of the hooks that do not run in it; once for each."""
     left_out = {hook: None for site in graph_calls.sites.values() for hook in site.plan.compiled.left_out}
     hooks = [hook for hook in left_out if not hook.warned]
@@ -267,7 +267,7 @@ def tell_what_is_left_out() -> None:
 # the same way, but loads the compiler to do so.)
 _NOT_TRACED_INTO: tuple[Any, ...] = (
     *(make_ready, has_room_for_taps, clean_up_after_errors, depth_in_graph),
-    *(gradients_are_told, tell_of_method, tell_what_is_left_out),
+    *(shows_gradients, warn_of_method, warn_of_left_out_hooks),
 )
 for _function in _NOT_TRACED_INTO:
     _function._dynamo_marked_constant = True
