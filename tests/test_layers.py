@@ -20,6 +20,7 @@ LAYERS = [
     "edits",
     "matching",
     "compare",
+    "capturing",
     "guarding",
     "profiling",
     "sweeping",

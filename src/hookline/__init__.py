@@ -13,6 +13,7 @@ from hookline.errors import (
     ArgumentError,
     ArgumentTypeError,
     AttachError,
+    CaptureError,
     ChangedTensorError,
     CompareError,
     EditError,
@@ -36,6 +37,8 @@ from hookline.tools.watch import Watch, watch
 
 if TYPE_CHECKING:
     from hookline import edits
+    from hookline.capturing.capture import Capture, Point
+    from hookline.capturing.rows import Rows, rows
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
     from hookline.checking.finding import Severity
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from hookline.model.unregistered import Unregistered
     from hookline.profiling.profiled import Cost, Profile
     from hookline.sweeping.swept import Cell, Sweep
+    from hookline.tools.capture import capture, open
     from hookline.tools.check import check
     from hookline.tools.diff import diff
     from hookline.tools.edit import edit
@@ -61,6 +65,8 @@ if TYPE_CHECKING:
     from hookline.tools.sweep import Metric, sweep
 
 ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
+    "hookline.capturing.capture": ("Capture", "Point"),
+    "hookline.capturing.rows": ("Rows", "rows"),
     "hookline.checking": (
         "Evidence",
         "Finding",
@@ -104,6 +110,7 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
         "Cost",
         "Profile",
     ),
+    "hookline.tools.capture": ("capture", "open"),
     "hookline.tools.check": ("check",),
     "hookline.tools.diff": ("diff",),
     "hookline.tools.edit": ("edit",),
@@ -145,6 +152,8 @@ __all__ = [
     "AttachError",
     "Call",
     "CallRecord",
+    "Capture",
+    "CaptureError",
     "Cause",
     "Cell",
     "Change",
@@ -174,10 +183,12 @@ __all__ = [
     "Pair",
     "ParameterFacts",
     "Part",
+    "Point",
     "Profile",
     "RULES",
     "RecordError",
     "Result",
+    "Rows",
     "Rule",
     "Run",
     "Scored",
@@ -201,6 +212,7 @@ __all__ = [
     "Weight",
     "When",
     "Where",
+    "capture",
     "check",
     "diff",
     "edit",
@@ -213,7 +225,9 @@ __all__ = [
     "install",
     "load",
     "on",
+    "open",
     "profile",
+    "rows",
     "rule",
     "select",
     "stop_after",

@@ -1,0 +1,268 @@
+"""One batch through the model: the rows of each captured tensor, on the host."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hookline.capturing.rows import Rows
+from hookline.engine.call import Call
+from hookline.errors import CaptureError, EditError
+from hookline.model.keypath import part_at, pick
+from hookline.model.sharded import is_distributed
+from hookline.model.tensors import mirror
+from hookline.record.keep import takes_call
+
+Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], Any] | Callable[[Tensor, Call], Any]
+"""What is captured of a module: its output, its input, the gradient of its output, or a function of the output."""
+Calls: TypeAlias = Literal["one", "first", "last", "join"]
+"""Which calls of a module that is called several times in a batch: "join" takes the rows of all, one after another."""
+
+
+@dataclass(slots=True)
+class Block:
+    """The rows of some examples of one point.
+
+    - `values`: [rows, ...]; `counts`: how many rows each example has;
+    - `positions`: of each row, where in its example it was; `tokens`: the token ids there; None without `rows=`.
+    """
+
+    values: Tensor
+    counts: list[int]
+    positions: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def empty(self, count: int) -> "Block":
+        """A block like this one of so many examples without rows."""
+        none = slice(0, 0)
+        return Block(
+            self.values[none],
+            [0] * count,
+            None if self.positions is None else self.positions[none],
+            None if self.tokens is None else self.tokens[none],
+        )
+
+
+@dataclass(slots=True)
+class Wish:
+    """What a user asked for, of each point."""
+
+    keep: Kept
+    key: Any
+    rows: Rows | None
+    dtype: torch.dtype | None
+    calls: Calls
+    run: Callable[[Module, Any], Any]
+    loss: Callable[[Any], Tensor | None]
+
+
+@dataclass(slots=True)
+class Gather:
+    """The hooks' side: takes the rows of one batch after another.
+
+    `begin` and `see` are hooks of the model and of the captured modules.
+    """
+
+    model: Module
+    wish: Wish
+    paths: Sequence[str]
+    examples: Sequence[int] = ()
+    inputs: dict[str | int, Any] = field(default_factory=dict)
+    taken: dict[str, list[Block]] = field(default_factory=dict)
+    graded: dict[str, list[Tensor]] = field(default_factory=dict)
+    open: bool = False
+
+    def batch(self, given: Any, examples: Sequence[int]) -> dict[str, Block]:
+        """The rows of every point for one batch."""
+        self.examples, self.inputs, self.taken, self.graded, self.open = examples, {}, {}, {}, True
+        try:
+            with torch.set_grad_enabled(self.wish.keep == "gradient"):
+                output = self.wish.run(self.model, given)
+                if self.wish.keep == "gradient":
+                    self._take_gradients(output)
+            return {path: self._one(path) for path in self._points()}
+        finally:
+            self.inputs, self.taken, self.graded, self.open = {}, {}, {}, False
+
+    # Hooks
+
+    def begin(self, call: Call) -> None:
+        """Keep what the model receives: the mask is there. A model that is called several times for a batch, as
+        `generate` does, is asked for its first call."""
+        if self.open and not self.inputs and call.module is self.model:
+            self.inputs = named_arguments(call)
+
+    def see(self, call: Call) -> None:
+        """Take the rows of what a module received or returned."""
+        if not self.open:
+            return
+        keep, path = self.wish.keep, call.path
+        value: Any = call.output
+        if keep == "input":
+            value = call.args[0] if len(call.args) == 1 and not call.kwargs else (*call.args, *call.kwargs.values())
+        try:
+            tensor = part_at(value, pick(value, self.wish.key, whose=f"the {'input' if keep == 'input' else 'output'}"))
+        except EditError as error:
+            raise CaptureError(f"{path or 'the model'}: {error}") from None
+        if keep == "gradient":
+            self.graded.setdefault(path, []).append(tensor)
+            return
+        made: Any = tensor
+        if callable(keep):
+            function: Callable[..., Any] = keep
+            made = function(tensor, call) if takes_call(keep) else function(tensor)
+        self._take(path, made)
+
+    # What becomes of it
+
+    def _take_gradients(self, output: Any) -> None:
+        loss = self.wish.loss(output)
+        if loss is None:
+            raise CaptureError("keep='gradient' needs an output that requires a gradient, or loss=")
+        places = [(path, place) for path, tensors in self.graded.items() for place in range(len(tensors))]
+        tensors = [self.graded[path][place] for path, place in places]
+        for (path, _), tensor in zip(places, tensors, strict=True):
+            if not tensor.requires_grad:
+                raise CaptureError(f"no gradient flows to the output of {path!r}; is everything before it frozen?")
+        found = torch.autograd.grad(loss, tensors, allow_unused=True)
+        for (path, _), tensor, gradient in zip(places, tensors, found, strict=True):
+            self._take(path, torch.zeros_like(tensor) if gradient is None else gradient)
+
+    def _take(self, path: str, made: Any) -> None:
+        """The rows of one tensor, or of each in a dict."""
+        named = {f"{path}/{name}": part for name, part in made.items()} if isinstance(made, Mapping) else {path: made}
+        for point, tensor in named.items():
+            if not isinstance(tensor, Tensor):
+                raise CaptureError(f"keep gave a {type(tensor).__name__} for {point!r}, not a tensor or a dict of them")
+            blocks = self.taken.setdefault(point, [])
+            if blocks and self.wish.calls == "first":
+                continue
+            if blocks and self.wish.calls == "last":
+                blocks.clear()
+            blocks.append(self._rows(point, tensor.detach(), len(blocks)))
+
+    def _rows(self, point: str, tensor: Tensor, earlier: int) -> Block:
+        """The rows that count of a tensor, which is copied."""
+        if is_distributed(tensor):
+            tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+        count, rows = len(self.examples), self.wish.rows
+        if tensor.dim() == 0 or tensor.shape[0] != count:
+            raise CaptureError(
+                f"{point or 'the model'!r} gives {described(tensor)} for a batch of {count}: dimension 0 must be the "
+                "examples; give keep= a function that brings them there"
+            )
+        if rows is None:
+            return Block(self._cast(point, tensor.contiguous()).to("cpu", copy=True), [1] * count)
+        if tensor.dim() == 1:
+            raise CaptureError(f"{point!r} gives {described(tensor)}, without positions; leave out rows=")
+        length = tensor.shape[1]
+        own = rows if not earlier else Rows(None, None, None, 0, None)  # steps of generate are one position each
+        positions = own.of(self.inputs, self.examples, length)
+        places = torch.cat([place * length + each for place, each in enumerate(positions)])
+        flat = tensor.reshape(count * length, *tensor.shape[2:])
+        values = flat.index_select(0, places.to(flat.device))
+        tokens = self.inputs.get("input_ids")
+        fits = isinstance(tokens, Tensor) and tuple(tokens.shape) == (count, length) and not earlier
+        before = sum(self._lengths(point)) if earlier else 0
+        return Block(
+            self._cast(point, values).cpu(),
+            [len(each) for each in positions],
+            (torch.cat(positions) + before).to(torch.int32),
+            tokens.reshape(-1).cpu()[places].to(torch.int32) if fits else None,  # type: ignore[union-attr]
+        )
+
+    def _lengths(self, point: str) -> list[int]:
+        """How many positions the earlier calls of a point had."""
+        return [int(block.positions.max()) + 1 if block.positions is not None else 0 for block in self.taken[point]]
+
+    def _cast(self, point: str, values: Tensor) -> Tensor:
+        """Values in the dtype that was asked for; an error where that cannot hold them."""
+        dtype = self.wish.dtype
+        if dtype is None or dtype == values.dtype:
+            return values
+        if dtype.is_floating_point and values.is_floating_point() and values.numel():
+            most = torch.finfo(dtype).max
+            if most < torch.finfo(values.dtype).max:
+                largest = values[values.isfinite()].abs().max() if values.isfinite().any() else torch.zeros(())
+                if largest > most:
+                    raise CaptureError(
+                        f"{point!r} holds {float(largest):.4g}, more than {dtype} can ({most:.4g}); capture "
+                        "torch.bfloat16 or leave out dtype="
+                    )
+        return values.to(dtype)
+
+    def _points(self) -> list[str]:
+        missing = [path for path in self.paths if not any(_is_of(point, path) for point in self.taken)]
+        if missing:
+            raise CaptureError(f"{missing[0]!r} was not called in this batch; capture modules that every batch calls")
+        return [*self.taken]
+
+    def _one(self, point: str) -> Block:
+        """What the calls of one batch come to."""
+        blocks = self.taken[point]
+        if len(blocks) == 1:
+            return blocks[0]
+        if self.wish.calls == "one":
+            raise CaptureError(
+                f"{point!r} was called {len(blocks)} times in one batch; say which with calls='first', 'last' or 'join'"
+            )
+        if blocks[0].positions is None:
+            raise CaptureError("calls='join' needs rows=: the rows of one call come after those of the other")
+        return joined_in_examples(blocks)
+
+
+def _is_of(point: str, path: str) -> bool:
+    return point == path or point.startswith(f"{path}/")
+
+
+def joined_in_examples(blocks: Sequence[Block]) -> Block:
+    """Blocks of the same examples, each example's rows one after another."""
+    parts = [torch.split(block.values, block.counts) for block in blocks]
+    positions = [torch.split(block.positions, block.counts) for block in blocks if block.positions is not None]
+    count = len(blocks[0].counts)
+    return Block(
+        torch.cat([part[place] for place in range(count) for part in parts]),
+        [sum(block.counts[place] for block in blocks) for place in range(count)],
+        torch.cat([part[place] for place in range(count) for part in positions]),
+    )
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Blocks of examples that follow on one another."""
+
+    def whole(parts: Sequence[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.cat(there) if len(there) == len(parts) else None
+
+    return Block(
+        torch.cat([block.values for block in blocks]),
+        [count for block in blocks for count in block.counts],
+        whole([block.positions for block in blocks]),
+        whole([block.tokens for block in blocks]),
+    )
+
+
+def named_arguments(call: Call) -> dict[str | int, Any]:
+    """What a module received: by number, and by the names that its forward has for them."""
+    found: dict[str | int, Any] = dict(enumerate(call.args))
+    try:
+        bound = inspect.signature(call.module.forward).bind_partial(*call.args, **call.kwargs)
+        found.update(bound.arguments)
+    except (TypeError, ValueError):
+        pass
+    found.update(call.kwargs)
+    return found
+
+
+def described(tensor: Tensor) -> str:
+    """A tensor in a word."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{[*tensor.shape]}"
+
+
+def digest_of_inputs(given: Any) -> Any:
+    """What a batch of inputs holds, for the signature: a changed tokenizer shows here."""
+    return mirror(given, lambda tensor: tensor.detach().cpu())

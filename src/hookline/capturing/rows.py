@@ -1,0 +1,147 @@
+"""rows: which positions of each example count."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from hookline.errors import ArgumentError, CaptureError
+
+Positions: TypeAlias = int | Sequence[int]
+Choose: TypeAlias = Callable[[Any], Tensor]
+"""A function of what the model received that gives a boolean mask [examples, positions]."""
+
+
+class Rows:
+    """Which rows of a tensor count, as `hookline.rows` makes them.
+
+    A tensor has its examples along dimension 0 and its positions along dimension 1. `of(inputs, ...)` gives the
+    positions of each example.
+    """
+
+    __slots__ = ("choose", "mask", "positions", "sample", "seed")
+
+    def __init__(
+        self,
+        mask: str | Tensor | None,
+        positions: tuple[int, ...] | None,
+        sample: int | None,
+        seed: int,
+        choose: Choose | None,
+    ) -> None:
+        self.mask, self.positions, self.sample, self.seed, self.choose = mask, positions, sample, seed, choose
+
+    def of(self, inputs: Mapping[str | int, Any], examples: Sequence[int], length: int) -> list[Tensor]:
+        """The positions that count of each example of a batch, ascending, as int64.
+
+        - `inputs`: what the model received: arguments by number, keyword arguments by name;
+        - `examples`: the number of each example in its data set, from which a sample follows;
+        - `length`: how many positions there are.
+        """
+        counted = self._counted(inputs, len(examples), length)
+        if self.positions is not None:
+            return [_at(self.positions, own, example) for own, example in zip(counted, examples, strict=True)]
+        if self.sample is not None:
+            return [self._sampled(own, example) for own, example in zip(counted, examples, strict=True)]
+        return counted
+
+    def _counted(self, inputs: Mapping[str | int, Any], count: int, length: int) -> list[Tensor]:
+        """The positions that are not hidden, before some of them are picked."""
+        if self.choose is not None:
+            mask, whose = self.choose(inputs), "what the function of rows= gave"
+        elif self.mask is not None:
+            mask, whose = _argument(inputs, self.mask), f"the mask {self.mask!r}"
+        else:
+            return [torch.arange(length)] * count
+        if not isinstance(mask, Tensor) or tuple(mask.shape) != (count, length):
+            shape = f"has shape {[*mask.shape]}" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
+            raise CaptureError(
+                f"{whose} {shape}, and the tensor has {count} examples of {length} positions: [{count}, {length}] is "
+                "needed; capture modules with other positions apart, or give rows= a function"
+            )
+        shown = mask.detach().cpu().bool()
+        return [row.nonzero()[:, 0] for row in shown]
+
+    def _sampled(self, own: Tensor, example: int) -> Tensor:
+        """Some of the positions, at random, the same ones whatever else is in the batch."""
+        assert self.sample is not None
+        if len(own) <= self.sample:
+            return own
+        seed = hashlib.sha256(f"{self.seed} {example}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
+        picked = torch.randperm(len(own), generator=generator)[: self.sample]
+        return own[picked.sort().values]
+
+    def __repr__(self) -> str:
+        parts = {
+            "mask": self.mask,
+            "positions": self.positions,
+            "sample": self.sample,
+            "seed": self.seed if self.sample is not None else None,
+            "where": getattr(self.choose, "__qualname__", self.choose),
+        }
+        return f"rows({', '.join(f'{name}={value!r}' for name, value in parts.items() if value is not None)})"
+
+
+def rows(
+    where: Choose | None = None,
+    *,
+    mask: str | None = None,
+    positions: Positions | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> Rows:
+    """Which positions of each example count: those of a mask, some of them by number, or a random sample.
+
+    Tensors have examples along dimension 0 and positions (tokens, frames, patches) along dimension 1.
+
+    - `mask`: the name of the model's argument that is a mask of shape [examples, positions], such as
+      "attention_mask"; positions where it is 0 do not count.
+    - `where`: a function that gives such a mask. It receives what the model received as one dict: arguments by number,
+      keyword arguments by name.
+    - `positions`: which of the positions that count: -1 is the last one of each example that is not padding.
+    - `sample`: at most so many of them, at random by `seed` and the number of the example alone.
+
+    `rows()` takes every position. Returns a `Rows` for `hookline.capture`. Raises ArgumentError where two of these
+    exclude each other.
+
+    >>> import torch, hookline
+    >>> batch = {"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
+    >>> hookline.rows(mask="attention_mask", positions=-1).of(batch, examples=[0, 1], length=3)
+    [tensor([1]), tensor([2])]
+    """
+    if where is not None and not callable(where):
+        raise ArgumentError(f"rows takes a function of the model's inputs, not {where!r}; a mask's name is mask=")
+    if where is not None and mask is not None:
+        raise ArgumentError("rows takes mask= or a function, not both: the function gives the mask")
+    if positions is not None and sample is not None:
+        raise ArgumentError("rows takes positions= or sample=, not both")
+    if sample is not None and (type(sample) is not int or sample < 1):
+        raise ArgumentError(f"sample must be a whole number from 1, not {sample!r}")
+    if positions is not None:
+        positions = (positions,) if isinstance(positions, int) else tuple(positions)
+        if not positions or not all(type(each) is int for each in positions):
+            raise ArgumentError(f"positions must be a whole number or several, not {positions!r}")
+    return Rows(mask, positions, sample, seed, where)
+
+
+def _at(positions: tuple[int, ...], own: Tensor, example: int) -> Tensor:
+    """The positions at these places among those of one example."""
+    try:
+        return own[torch.tensor(positions)]
+    except IndexError:
+        raise CaptureError(
+            f"example {example} has {len(own)} positions that count, and none at {', '.join(map(str, positions))}"
+        ) from None
+
+
+def _argument(inputs: Mapping[str | int, Any], name: Any) -> Any:
+    """An argument of the model by its name."""
+    if name in inputs:
+        return inputs[name]
+    raise CaptureError(
+        f"the model received no argument {name!r}, which rows= takes as the mask; it received "
+        f"{', '.join(map(str, inputs)) or 'none'}"
+    )

@@ -1,0 +1,107 @@
+"""What makes two captures the same: compared field by field before a capture goes on where another stopped."""
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from hookline.edits.digest import fingerprint
+from hookline.errors import CaptureError
+from hookline.matching.fingerprint import fingerprint as fingerprint_of
+from hookline.model.paths import walk
+from hookline.model.sharded import local_part
+from hookline.model.tensors import type_name
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hookline")
+SAYS = {
+    "points": "other modules",
+    "weights": "other weights",
+    "keep": "another keep=",
+    "key": "another key=",
+    "call": "another call=",
+    "run": "another run=",
+    "loss": "another loss=",
+    "rows": "other rows=",
+    "calls": "another calls=",
+    "dtype": "another dtype=",
+    "batch": "another batch=",
+    "unit": "another unit=",
+    "errors": "another errors=",
+    "id": "other ids (id=)",
+    "examples": "another number of examples",
+    "data": "other data",
+    "order": "another order of the data",
+    "inputs": "other inputs for the same data (a changed tokenizer?)",
+}
+
+
+def weights(model: Module) -> str:
+    """A digest of every parameter and buffer, with names, shapes and dtypes; of a sharded model of what is here."""
+    found = hashlib.sha256()
+    seen: dict[int, str] = {}
+    for path, module in walk(model):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None or id(tensor) in seen:
+                continue
+            seen[id(tensor)] = path
+            local = local_part(tensor.detach())
+            printed = fingerprint_of(local)
+            digest = "" if printed is None else printed["digest"].cpu().tolist()
+            found.update(f"{path}.{name} {tuple(local.shape)} {local.dtype} {digest}\n".encode())
+    return found.hexdigest()[:20]
+
+
+def function(value: Any) -> str | None:
+    """A function in the signature: its name, and a fingerprint of its code and of what it encloses."""
+    if value is None or isinstance(value, str):
+        return value
+    return f"{getattr(value, '__qualname__', type(value).__name__)} {fingerprint(value)}"
+
+
+def points(model: Module, paths: list[str]) -> dict[str, str]:
+    """The class of each captured module by its path."""
+    return {path: type_name(model.get_submodule(path)) for path in paths}
+
+
+def versions() -> dict[str, str]:
+    """The releases that rows may depend on in their last bits."""
+    found = {"python": ".".join(map(str, sys.version_info[:2])), "torch": torch.__version__}
+    for library in LIBRARIES:
+        if library not in found and library in sys.modules:
+            try:
+                found[library] = version(library)
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def compare(place: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """CaptureError that names the first field in which a capture on disk is another than the one that begins."""
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise CaptureError(
+                f"{place} holds a capture of {SAYS.get(name, f'another {name}')}: {shown(theirs.get(name))} there, "
+                f"{shown(value)} now; capture to another folder, or remove that one"
+            )
+
+
+def compare_versions(place: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """Warn where the capture on disk was begun with other releases."""
+    other = [f"{name} {theirs[name]}" for name in theirs if name in ours and theirs[name] != ours[name]]
+    if other:
+        now = ", ".join(f"{name} {ours[name]}" for name in theirs if name in ours and theirs[name] != ours[name])
+        warnings.warn(
+            f"{place} was begun with {', '.join(other)}, and goes on with {now}: rows may differ in their last bits",
+            stacklevel=3,
+        )
+
+
+def shown(value: Any) -> str:
+    """A field's value, shortened."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,226 @@
+"""The work of one process: it takes units that are free, runs the model over them, and hands them to a writer."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from hookline.capturing.examples import Examples
+from hookline.capturing.folder import Lease, LocalFolder
+from hookline.capturing.gather import Block, Gather
+from hookline.capturing.units import Unit
+from hookline.errors import CaptureError
+
+Errors: TypeAlias = Literal["raise", "skip"]
+WAITING = 2  # units that wait for the writer at most
+POLL = 0.2  # seconds between two looks at units that others are at
+END = "end.json"  # how many examples a stream has, once it is known
+
+
+class Writer:
+    """Writes units on a thread of its own, in the order in which they come. A full queue makes the caller wait."""
+
+    def __init__(self, folder: LocalFolder) -> None:
+        self.folder = folder
+        self.queue: queue.Queue[tuple[Unit, Lease] | None] = queue.Queue(maxsize=WAITING)
+        self.error: BaseException | None = None
+        self.waited = 0.0
+        self.thread = threading.Thread(target=self._run, name="hookline capture writer", daemon=True)
+        self.thread.start()
+
+    def write(self, unit: Unit, lease: Lease) -> None:
+        """Hand over a unit; raises what went wrong with an earlier one."""
+        self._check(lease)
+        began = time.perf_counter()
+        self.queue.put((unit, lease))
+        self.waited += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self.queue.put(None)
+        self.thread.join()
+        self._check(None)
+
+    def _check(self, lease: Lease | None) -> None:
+        if self.error is not None:
+            if lease is not None:
+                lease.end()
+            error, self.error = self.error, None
+            raise error
+
+    def _run(self) -> None:
+        while True:
+            given = self.queue.get()
+            if given is None:
+                return
+            unit, lease = given
+            try:
+                if self.error is None:
+                    unit.write(self.folder)
+            except BaseException as error:
+                self.error = error
+            finally:
+                lease.end()
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a process has done: `done` of `units` are on disk, by whomever; `seconds` since it began, of which it waited
+    `waited` for the disk; `examples` that it ran itself."""
+
+    units: int | None
+    done: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclass(slots=True)
+class Work:
+    """The work of one process.
+
+    - `size`: how many examples a unit has; `rank`, `world`: where this process begins among the units;
+    - `tell`: is told of the progress, after each unit.
+    """
+
+    folder: LocalFolder
+    examples: Examples
+    gather: Gather
+    prepare: Callable[[Any], Any]
+    size: int
+    errors: Errors
+    rank: int = 0
+    world: int = 1
+    tell: Callable[[Progress], None] = lambda progress: None
+    progress: Progress = field(default_factory=lambda: Progress(None))
+
+    def run(self) -> None:
+        """Do what is free, until nothing is left to do for anybody."""
+        began = time.perf_counter()
+        writer = Writer(self.folder)
+        self.progress = Progress(self.units())
+        try:
+            for number, lease in self._free():
+                unit = self._unit(number, lease)
+                if unit is None:
+                    continue
+                writer.write(unit, lease)
+                self.progress.examples += len(unit.ids)
+                self.progress.seconds, self.progress.waited = time.perf_counter() - began, writer.waited
+                self.tell(self.progress)
+        finally:
+            writer.close()
+
+    def units(self) -> int | None:
+        """How many units there are; None where the end of a stream is not known."""
+        count = self.examples.count
+        return None if count is None else -(-count // self.size)
+
+    def _free(self) -> Iterator[tuple[int, Lease]]:
+        """The units that nobody has done, each with its lease. Where others are at the last ones, it waits until they
+        have done them, or are gone."""
+        begin = 0 if self.progress.units is None else self.progress.units * self.rank // self.world
+        while True:
+            count = self.progress.units
+            if count is None:
+                yield from self._stream()
+                return
+            done = {int(name.split(".")[0]) for name in self.folder.names("units") if name[0].isdigit()}
+            self.progress.done = len(done)
+            left = [number for number in (*range(begin, count), *range(begin)) if number not in done]
+            if not left:
+                return
+            taken = 0
+            for number in left:
+                lease = self._take(number)
+                if lease is not None:
+                    taken += 1
+                    yield number, lease
+            if not taken:
+                time.sleep(POLL)
+
+    def _take(self, number: int) -> Lease | None:
+        """The lease of a unit that is not done."""
+        name = f"{number:06}"
+        if self.folder.read(f"units/{name}.json") is not None:
+            return None
+        lease = self.folder.lease(name)
+        if lease is not None and self.folder.read(f"units/{name}.json") is not None:  # done since the look before
+            lease.end()
+            return None
+        return lease
+
+    def _stream(self) -> Iterator[tuple[int, Lease]]:
+        """The same for a stream, whose end shows by a unit with fewer examples."""
+        number = 0
+        while self.examples.count is None:
+            lease = self._take(number)
+            if lease is not None:
+                yield number, lease
+            elif self.folder.read(f"units/{number:06}.json") is None:
+                time.sleep(POLL)
+                continue
+            number += 1
+
+    def _unit(self, number: int, lease: Lease) -> Unit | None:
+        """The rows of a unit; None of one that lies after the end of a stream. Its lease ends where this fails."""
+        start = number * self.size
+        stop = start + self.size if self.examples.count is None else min(start + self.size, self.examples.count)
+        unit = Unit(number, start)
+        try:
+            for first, batch, ids in self.examples.batches(start, stop):
+                self._batch(unit, first, batch, ids)
+            if self.examples.count is None and len(unit.ids) < self.size:
+                self.examples.count = start + len(unit.ids)
+        except BaseException:
+            lease.end()
+            raise
+        if not unit.ids:
+            lease.end()
+            return None
+        return unit
+
+    def _batch(self, unit: Unit, first: int, batch: Any, ids: Sequence[str | int]) -> None:
+        """Add the rows of a batch to its unit."""
+        numbers = range(first, first + len(ids))
+        unit.ids.extend(ids)
+        try:
+            unit.batches.append(self._rows(batch, numbers))
+        except Exception as error:
+            if self.errors == "raise":
+                error.add_note(f"hookline: in examples {numbers.start} to {numbers.stop - 1} of the data set")
+                raise
+            unit.batches.extend(self._one_by_one(unit, numbers))
+
+    def _rows(self, batch: Any, numbers: Sequence[int]) -> dict[str, Block]:
+        """The rows of a batch; CaptureError where an example has NaN."""
+        found = self.gather.batch(self.prepare(batch), numbers)
+        bad = nan_in(found)
+        if bad is not None:
+            point, place = bad
+            raise CaptureError(f"example {numbers[place]} has NaN at {point!r}; errors='skip' leaves such examples out")
+        return found
+
+    def _one_by_one(self, unit: Unit, numbers: Sequence[int]) -> Iterator[dict[str, Block] | int]:
+        """The rows of each example alone, of a batch that failed as a whole. One that fails alone is skipped."""
+        for number in numbers:
+            try:
+                ((_, batch, _),) = self.examples.batches(number, number + 1)
+                yield self._rows(batch, [number])
+            except Exception as error:
+                unit.skipped[number] = f"{type(error).__name__}: {error}"
+                yield 1
+
+
+def nan_in(found: dict[str, Block]) -> tuple[str, int] | None:
+    """The first point and the place in the batch of an example that has NaN."""
+    for point, block in found.items():
+        values = block.values
+        if values.is_floating_point() and bool(torch.isnan(values).any()):
+            bad = int(torch.isnan(values.flatten(1) if values.dim() > 1 else values[:, None]).any(1).nonzero()[0])
+            return point, int((torch.tensor(block.counts).cumsum(0) <= bad).sum())
+    return None

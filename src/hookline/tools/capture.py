@@ -1,0 +1,239 @@
+"""capture: the activations of a data set on disk, exactly once; open reads them."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from hookline.capturing import signature
+from hookline.capturing.capture import FORMAT, Capture, open_capture
+from hookline.capturing.examples import Examples, Id, examples_of
+from hookline.capturing.folder import LocalFolder, folder_of
+from hookline.capturing.gather import Calls, Gather, Kept, Wish
+from hookline.capturing.rows import Rows
+from hookline.capturing.work import Errors, Progress, Work
+from hookline.edits.digest import fingerprint
+from hookline.edits.hooks import without_fast_path
+from hookline.engine.attach import attach
+from hookline.engine.hook import make_hooks, together
+from hookline.errors import ArgumentError, ArgumentTypeError
+from hookline.model.loss import default_loss
+from hookline.model.select import Where, select
+from hookline.model.sharded import rank_and_world
+from hookline.record.keep import takes_call
+
+
+PROCESSES = (  # what says which process this is, and of how many
+    ("RANK", "WORLD_SIZE"),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
+
+
+def capture(
+    model: Module,
+    data: Any,
+    where: Where,
+    *,
+    to: str | os.PathLike[str],
+    call: Callable[[Any], Any] | None = None,
+    run: Callable[[Module, Any], Any] | None = None,
+    rows: Rows | None = None,
+    keep: Kept = "output",
+    key: Any = None,
+    calls: Calls = "one",
+    loss: Callable[[Any], Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+    batch: int = 32,
+    unit: int | None = None,
+    id: Id = None,
+    errors: Errors = "raise",
+    progress: bool = True,
+) -> Capture:
+    """Run the model over a data set and write the activations of the selected modules to a folder, each exactly once.
+
+    Killed, it goes on where it stopped when it is called again; several processes of `torchrun`, of Slurm or of a
+    cluster share the work. Returns the `Capture`, which `hookline.open(to)` also gives.
+
+    - `data`: anything with `len` and `[]`, as a list or a HF Dataset; a DataLoader that does not shuffle; or a stream
+      that can be iterated anew, with `id`.
+    - `where`: the modules (see `select`).
+    - `to`: the folder.
+    - `call`: makes the model's inputs of a batch: a dict is passed as keyword arguments, a tuple as positional ones.
+      The batch is a dict of lists where examples have fields, else a list of examples. Without `call` the examples are
+      put together by PyTorch's `default_collate`.
+    - `run`: calls the model, as `run(model, inputs)`; to generate, `lambda model, inputs: model.generate(**inputs)`.
+    - `rows`: which positions count (see `hookline.rows`); without it an example is one row.
+    - `keep`: "output", "input", "gradient" (of the output, with `loss`), or a function of the output, or of the output
+      and its Call, that gives a tensor or a dict of tensors; `key` picks one tensor where there are several.
+    - `calls`: for a module that is called several times in a batch: "first", "last", or "join" the rows of all.
+    - `dtype`: of the values on disk, by default as they are.
+    - `batch`: examples in a batch; `unit`: in a unit of work, by default eight batches. A kill loses at most one unit
+      in each process.
+    - `errors`: "raise", or "skip" examples that fail or have NaN: they are listed in `capture.skipped`.
+
+    Raises CaptureError where the folder holds a capture of something else, naming the first difference; where a tensor
+    does not have examples along dimension 0; where an example fails.
+
+    >>> import tempfile, torch, hookline
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     acts = hookline.capture(model, torch.randn(100, 4), ["0", "1"], to=folder, progress=False)
+    ...     acts["1"][99].shape, len(acts["1"]), acts.finished
+    (torch.Size([8]), 100, True)
+    """
+    selection = select(model, where)
+    size = checked(model, rows, keep, calls, dtype, batch, unit, errors)
+    examples = examples_of(data, batch, id, collate=call is None)
+    size = size if unit is not None else examples.batch * 8
+    if size % examples.batch:
+        raise ArgumentError(f"unit must be a multiple of the batch, {examples.batch}, not {size}")
+    folder = folder_of(to)
+    folder.create()
+    prepare = call or (lambda given: given)
+
+    wish = Wish(keep, key, rows, dtype, calls, run or run_with, loss or default_loss)
+    gather = Gather(model, wish, selection.paths)
+    ours = {
+        "points": signature.points(model, selection.paths),
+        "weights": signature.weights(model),
+        "keep": signature.function(keep),
+        "key": repr(key),
+        "call": signature.function(call),
+        "run": signature.function(run),
+        "loss": signature.function(loss),
+        "rows": None if rows is None else f"{rows!r}{'' if rows.choose is None else f' {fingerprint(rows.choose)}'}",
+        "calls": calls,
+        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+        "batch": examples.batch,
+        "unit": size,
+        "errors": errors,
+        "id": signature.function(id),
+        **examples.signature(),
+    }
+    ours["inputs"] = first_inputs(examples, prepare)
+    begin(folder, type(model).__name__, ours)
+
+    rank, world = place_among_processes()
+    hooks = [
+        attach(select(model, ""), make_hooks(before=gather.begin, order=float("-inf"), compiled="callback")),
+        without_fast_path(selection),
+        attach(selection, make_hooks(after=gather.see, order=float("inf"), compiled="callback")),
+    ]
+    with together(*hooks), telling(progress) as tell:
+        Work(folder, examples, gather, prepare, size, errors, rank, world, tell).run()
+    found = open_capture(folder)
+    folder.sweep(found.files)
+    return found
+
+
+def open(folder: str | os.PathLike[str]) -> Capture:
+    """The capture in a folder: `open(folder)[path]` is a `Point`. It may still be in the making: what is not done is in
+    `missing`.
+
+    Raises StoreError where there is none, or where it is damaged.
+    """
+    return open_capture(folder_of(folder))
+
+
+def checked(model: Module, rows: Any, keep: Any, calls: Any, dtype: Any, batch: Any, unit: Any, errors: Any) -> int:
+    """The size of a unit where it is given, else 0; ArgumentError for what `capture` cannot take."""
+    if rows is not None and not isinstance(rows, Rows):
+        raise ArgumentTypeError(f"rows= takes hookline.rows(...), not {rows!r}")
+    if not callable(keep) and keep not in ("output", "input", "gradient"):
+        raise ArgumentError(f"keep must be 'output', 'input', 'gradient' or a function, not {keep!r}")
+    if callable(keep):
+        takes_call(keep)
+    if calls not in ("one", "first", "last", "join"):
+        raise ArgumentError(f"calls must be 'one', 'first', 'last' or 'join', not {calls!r}")
+    if calls == "join" and rows is None:
+        raise ArgumentError("calls='join' needs rows=: the rows of one call come after those of the other")
+    if errors not in ("raise", "skip"):
+        raise ArgumentError(f"errors must be 'raise' or 'skip', not {errors!r}")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ArgumentTypeError(f"dtype must be a torch.dtype, not {dtype!r}")
+    for name, value in (("batch", batch), ("unit", unit)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise ArgumentError(f"{name} must be a whole number from 1, not {value!r}")
+    random = next((path for path, module in model.named_modules() if module.training and is_random(module)), None)
+    if random is not None:
+        raise ArgumentError(
+            f"{random!r} is in training mode, so that rows would depend on chance or on their batch; call model.eval()"
+        )
+    return unit or 0
+
+
+def is_random(module: Module) -> bool:
+    """Whether a module in training mode gives other values each time, or for other neighbours."""
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    return isinstance(module, _BatchNorm)
+
+
+def run_with(model: Module, given: Any) -> Any:
+    """Call a model with a batch of inputs."""
+    if isinstance(given, Mapping):
+        return model(**given)
+    return model(*given) if isinstance(given, tuple | list) else model(given)
+
+
+def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
+    """A fingerprint of the model's inputs for the first batch, in which a changed tokenizer shows."""
+    for _, batch, _ in examples.batches(0, examples.batch):
+        given = prepare(batch)
+        return fingerprint(dict(given) if isinstance(given, Mapping) else given)
+    raise ArgumentError("the data set has no examples")
+
+
+def begin(folder: LocalFolder, model: str, ours: dict[str, Any]) -> None:
+    """Write what is captured, or compare it with what the folder holds already."""
+    versions = signature.versions()
+    header = {"format": FORMAT, "kind": "capture", "model": model, "signature": ours, "versions": versions}
+    if folder.commit("capture.json", json.dumps(header, indent=1, allow_nan=False).encode()):
+        return
+    there = open_capture(folder)
+    signature.compare(str(folder), there.signature, json.loads(json.dumps(ours)))
+    signature.compare_versions(str(folder), there.versions, versions)
+
+
+def place_among_processes() -> tuple[int, int]:
+    """The number of this process and how many there are: of torch.distributed, of torchrun, of Slurm."""
+    rank, world = rank_and_world()
+    if rank is not None and world is not None:
+        return rank, world
+    for own, all_ in PROCESSES:
+        try:
+            place = int(os.environ[own]) % int(os.environ[all_]), int(os.environ[all_])
+        except (KeyError, ValueError, ZeroDivisionError):
+            continue
+        if place[1] > 1:
+            return place
+    return 0, 1
+
+
+@contextmanager
+def telling(progress: bool) -> Iterator[Callable[[Progress], None]]:
+    """A line on stderr that says how far the work is, where that is a terminal."""
+    from hookline.model.console import Console
+
+    console = Console(stderr=True)
+    if not (progress and console.is_terminal):
+        yield lambda progress: None
+        return
+    with console.status("capturing") as status:
+
+        def tell(now: Progress) -> None:
+            of = "" if now.units is None else f" of {now.units}"
+            waited = f", {now.waited / now.seconds:.0%} of the time waiting for the disk" if now.waited > 0.01 else ""
+            status.update(
+                f"capturing: {now.done + 1}{of} units, {now.examples / now.seconds:.0f} examples/s here{waited}"
+            )
+
+        yield tell
