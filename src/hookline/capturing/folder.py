@@ -140,21 +140,36 @@ class LocalFolder:
     def lease(self, unit: str) -> Lease | None:
         """Take a unit of work; None where a process that is alive is at it."""
         path = self.root / "leases" / unit
+        holder = json.dumps(_me()).encode()
         for _ in range(2):
             try:
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
+                if self._create(path, holder):
+                    return Lease(path)
                 if not self._is_dead(path):
                     return None
-                with suppress(OSError):  # whoever renames it first has ended it
+                with suppress(FileNotFoundError):  # whoever renames it first has ended it
                     os.rename(path, path.with_name(f".{unit}-{uuid.uuid4().hex}"))
-                continue
             except OSError as error:
                 raise StoreError(f"cannot capture to {self.root}: {reason(error)}") from error
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(_me(), file)
-            return Lease(path)
         return None
+
+    def _create(self, path: Path, content: bytes) -> bool:
+        """Make a small file with its content, in one step where the file system has links; False where it exists."""
+        beside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        beside.write_bytes(content)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            except FileExistsError:
+                return False
+            path.write_bytes(content)
+        finally:
+            beside.unlink()
+        return True
 
     def _is_dead(self, path: Path) -> bool:
         """Whether the process that holds a lease is gone: as the system says of one on this machine, else by the age of

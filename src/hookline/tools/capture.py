@@ -29,7 +29,6 @@ from hookline.model.select import Where, select
 from hookline.model.sharded import rank_and_world
 from hookline.record.keep import takes_call
 
-
 PROCESSES = (  # what says which process this is, and of how many
     ("RANK", "WORLD_SIZE"),
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
