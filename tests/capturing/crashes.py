@@ -161,7 +161,7 @@ class Dies:
         return call
 
     def opened(self, *args: Any, **kwargs: Any) -> Any:
-        file = builtins.open(*args, **kwargs)
+        file = builtins.open(*args, **kwargs)  # noqa: SIM115
         if "w" not in args[1:2]:
             self.step()
         return file

@@ -186,11 +186,16 @@ class Capture(Result[Point]):
     columns: ClassVar[Sequence[str]] = ("path", "type", "examples", "rows", "shape", "dtype", "bytes")
 
     def __init__(
-        self, folder: LocalFolder, header: Mapping[str, Any], records: Mapping[int, Mapping[str, Any]]
+        self,
+        folder: LocalFolder,
+        header: Mapping[str, Any],
+        records: Mapping[int, Mapping[str, Any]],
+        end: int | None = None,
     ) -> None:
         self.folder, self.records = folder, dict(sorted(records.items()))
         self.signature: Mapping[str, Any] = header["signature"]
         self.model: str = header["model"]
+        self._count: int | None = self.signature["examples"] if end is None else end
         self.versions: Mapping[str, str] = header["versions"]
         self._points = {path: Point(self, path) for path in self._names()}
 
@@ -229,9 +234,8 @@ class Capture(Result[Point]):
     @property
     def examples(self) -> int:
         """How many examples there are: of the data set, or of a stream as far as it is known."""
-        count = self.signature["examples"]
-        if count is not None:
-            return int(count)
+        if self._count is not None:
+            return self._count
         last = next(reversed(self.records.values()), None)
         return 0 if last is None else int(last["start"]) + int(last["examples"])
 
@@ -243,10 +247,7 @@ class Capture(Result[Point]):
     @property
     def finished(self) -> bool:
         """Whether every unit is there; of a stream, whether its end is."""
-        if self.signature["examples"] is not None:
-            return not self.missing
-        last = next(reversed(self.records.values()), None)
-        return not self.missing and last is not None and int(last["examples"]) < self.unit
+        return self._count is not None and not self.missing
 
     @property
     def summary(self) -> str:
@@ -329,6 +330,7 @@ def open_capture(folder: LocalFolder) -> Capture:
         for name in folder.names("units"):
             record = json.loads(folder.read(f"units/{name}") or b"")
             records[int(record["unit"])] = record
-        return Capture(folder, header, records)
+        end = folder.read("end.json")
+        return Capture(folder, header, records, None if end is None else int(json.loads(end)["examples"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{folder} is damaged: {type(error).__name__}: {error}") from error

@@ -23,6 +23,7 @@ class Examples(ABC):
 
     batch: int
     count: int | None
+    is_stream = False
 
     @abstractmethod
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Any, list[str | int]]]:
@@ -100,6 +101,8 @@ class Loaded(Examples):
 class Streamed(Examples):
     """Examples that come one after another, and of which only the end tells how many there are."""
 
+    is_stream = True
+
     def __init__(self, data: Iterable[Any], batch: int, id: Id, collate: bool) -> None:
         if iter(data) is data:
             raise ArgumentTypeError(
@@ -119,12 +122,15 @@ class Streamed(Examples):
             self._stream, self._next = iter(self.data), 0
         for _ in islice(self._stream, start - self._next):
             self._next += 1
-        while self._next < stop and self._next >= start:
+        while self._next < stop:
             first = self._next
-            examples = [*islice(self._stream, min(self.batch, stop - first))]
+            wanted = min(self.batch, stop - first) if first >= start else 0
+            examples = [*islice(self._stream, wanted)]
+            self._next += len(examples)
+            if len(examples) < wanted or not wanted:
+                self.count = self._next  # that is its end
             if not examples:
                 return
-            self._next += len(examples)
             numbers = range(first, self._next)
             batch: Any = examples
             if self.collate:

@@ -121,9 +121,10 @@ def rows(
     if sample is not None and (type(sample) is not int or sample < 1):
         raise ArgumentError(f"sample must be a whole number from 1, not {sample!r}")
     if positions is not None:
-        positions = (positions,) if isinstance(positions, int) else tuple(positions)
-        if not positions or not all(type(each) is int for each in positions):
+        several = [positions] if not isinstance(positions, Sequence) else [*positions]
+        if not several or not all(type(each) is int for each in several):
             raise ArgumentError(f"positions must be a whole number or several, not {positions!r}")
+        positions = tuple(several)
     return Rows(mask, positions, sample, seed, where)
 
 

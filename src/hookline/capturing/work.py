@@ -1,5 +1,6 @@
 """The work of one process: it takes units that are free, runs the model over them, and hands them to a writer."""
 
+import json
 import queue
 import threading
 import time
@@ -102,6 +103,8 @@ class Work:
         """Do what is free, until nothing is left to do for anybody."""
         began = time.perf_counter()
         writer = Writer(self.folder)
+        if self.examples.count is None:
+            self.examples.count = end_of(self.folder)
         self.progress = Progress(self.units())
         try:
             for number, lease in self._free():
@@ -125,10 +128,12 @@ class Work:
         have done them, or are gone."""
         begin = 0 if self.progress.units is None else self.progress.units * self.rank // self.world
         while True:
-            count = self.progress.units
-            if count is None:
+            if self.examples.count is None:
                 yield from self._stream()
-                return
+            if self.examples.is_stream:
+                self.folder.commit(END, json.dumps({"examples": self.examples.count}).encode())
+            count = self.progress.units = self.units()
+            assert count is not None
             done = {int(name.split(".")[0]) for name in self.folder.names("units") if name[0].isdigit()}
             self.progress.done = len(done)
             left = [number for number in (*range(begin, count), *range(begin)) if number not in done]
@@ -155,27 +160,25 @@ class Work:
         return lease
 
     def _stream(self) -> Iterator[tuple[int, Lease]]:
-        """The same for a stream, whose end shows by a unit with fewer examples."""
+        """The same for a stream whose end is not known, until it is."""
         number = 0
         while self.examples.count is None:
             lease = self._take(number)
             if lease is not None:
                 yield number, lease
-            elif self.folder.read(f"units/{number:06}.json") is None:
-                time.sleep(POLL)
-                continue
             number += 1
+            if self.examples.count is None:
+                self.examples.count = end_of(self.folder)
 
     def _unit(self, number: int, lease: Lease) -> Unit | None:
         """The rows of a unit; None of one that lies after the end of a stream. Its lease ends where this fails."""
         start = number * self.size
-        stop = start + self.size if self.examples.count is None else min(start + self.size, self.examples.count)
+        known = self.examples.count
+        stop = start + self.size if known is None else min(start + self.size, known)
         unit = Unit(number, start)
         try:
             for first, batch, ids in self.examples.batches(start, stop):
                 self._batch(unit, first, batch, ids)
-            if self.examples.count is None and len(unit.ids) < self.size:
-                self.examples.count = start + len(unit.ids)
         except BaseException:
             lease.end()
             raise
@@ -214,6 +217,12 @@ class Work:
             except Exception as error:
                 unit.skipped[number] = f"{type(error).__name__}: {error}"
                 yield 1
+
+
+def end_of(folder: LocalFolder) -> int | None:
+    """How many examples a stream has; None where nobody has come to its end yet."""
+    content = folder.read(END)
+    return None if content is None else int(json.loads(content)["examples"])
 
 
 def nan_in(found: dict[str, Block]) -> tuple[str, int] | None:

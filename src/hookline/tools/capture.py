@@ -185,7 +185,8 @@ def run_with(model: Module, given: Any) -> Any:
 
 def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
     """A fingerprint of the model's inputs for the first batch, in which a changed tokenizer shows."""
-    for _, batch, _ in examples.batches(0, examples.batch):
+    stop = examples.batch if examples.count is None else min(examples.batch, examples.count)
+    for _, batch, _ in examples.batches(0, stop):
         given = prepare(batch)
         return fingerprint(dict(given) if isinstance(given, Mapping) else given)
     raise ArgumentError("the data set has no examples")

@@ -1,0 +1,441 @@
+"""Tests of capture: what is written, what is refused, what goes on where it stopped."""
+
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import hookline
+from hookline import ArgumentError, CaptureError, StoreError
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 6)
+        self.mix = nn.Linear(6, 6)
+        self.pool = nn.Linear(6, 2)
+
+    def forward(self, input_ids, attention_mask=None):
+        hidden = torch.tanh(self.mix(self.embed(input_ids)))
+        return self.pool(hidden.mean(1))
+
+
+TEXTS = [[1 + (7 * number + place) % 49 for place in range(number % 5)] for number in range(23)]
+
+
+def padded(texts):
+    longest = max(1, *map(len, texts))
+    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
+    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+
+@pytest.fixture
+def tagger():
+    torch.manual_seed(0)
+    return Tagger().eval()
+
+
+@pytest.fixture
+def line():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
+
+
+def captured(model, data, where, to, **options):
+    return hookline.capture(model, data, where, to=to, progress=False, **options)
+
+
+X = torch.arange(60.0).reshape(20, 3) / 60
+
+
+# What is written
+
+
+def test_rows_are_those_of_the_mask(tagger, tmp_path):
+    acts = captured(tagger, TEXTS, "mix", tmp_path, call=padded, rows=hookline.rows(mask="attention_mask"), batch=4)
+
+    assert [len(acts["mix"][number]) for number in range(23)] == [len(text) for text in TEXTS]
+    for number, text in enumerate(TEXTS):
+        if text:
+            expected = tagger.mix(tagger.embed(torch.tensor(text)))
+            torch.testing.assert_close(acts["mix"][number], expected)
+
+
+def test_rows_know_their_positions_and_tokens(tagger, tmp_path):
+    acts = captured(tagger, TEXTS, "mix", tmp_path, call=padded, rows=hookline.rows(mask="attention_mask"), batch=4)
+
+    assert acts["mix"].tokens(4).tolist() == TEXTS[4]
+    assert acts["mix"].positions(4).tolist() == [0, 1, 2, 3]
+
+
+def test_last_position_that_is_not_padding(tagger, tmp_path):
+    texts = [text for text in TEXTS if text]
+    rows = hookline.rows(mask="attention_mask", positions=-1)
+    acts = captured(tagger, texts, "embed", tmp_path, call=padded, rows=rows)
+
+    assert [acts["embed"].tokens(number).tolist() for number in range(len(texts))] == [[text[-1]] for text in texts]
+
+
+def test_without_rows_an_example_is_as_it_was(line, tmp_path):
+    acts = captured(line, X, ["0", "1"], tmp_path, batch=6)
+
+    assert torch.equal(torch.stack([*acts["1"]]), torch.cat([line(part) for part in X.split(6)]))
+    assert acts["0"].shape == (4,)
+
+
+def test_rows_have_the_same_bits_however_the_work_is_cut(line, tmp_path):
+    one = captured(line, X, "1", tmp_path / "one", batch=5, unit=5)
+    other = captured(line, X, "1", tmp_path / "other", batch=5, unit=20)
+
+    assert all(torch.equal(a, b) for a, b in zip(one["1"], other["1"], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float64])
+def test_dtype_on_disk_is_the_one_asked_for(line, tmp_path, dtype):
+    acts = captured(line, X, "1", tmp_path, dtype=dtype)
+
+    assert acts["1"].dtype == dtype
+    assert torch.equal(acts["1"][3].float(), line(X)[3].to(dtype).float())
+
+
+def test_input_is_captured_where_asked(line, tmp_path):
+    assert torch.equal(captured(line, X, "0", tmp_path, keep="input")["0"][7], X[7])
+
+
+def test_gradient_is_that_of_the_loss(line, tmp_path):
+    acts = captured(line, X, "0", tmp_path, keep="gradient", loss=lambda output: output.square().sum())
+    hidden = line[0](X).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(line[1](hidden).square().sum(), hidden)
+
+    torch.testing.assert_close(torch.stack([*acts["0"]]), expected)
+    assert all(parameter.grad is None for parameter in line.parameters())
+
+
+def test_function_makes_several_points(line, tmp_path):
+    acts = captured(line, X, "1", tmp_path, keep=lambda tensor: {"mean": tensor.mean(1), "first": tensor[:, :1]})
+
+    assert [point.path for point in acts] == ["1/mean", "1/first"]
+    assert acts["1/first"].shape == (1,)
+
+
+def test_function_of_two_gets_the_call(line, tmp_path):
+    acts = captured(line, X, "0", tmp_path, keep=lambda tensor, call: tensor @ call.module.weight)
+
+    torch.testing.assert_close(acts["0"][2], (line[0](X) @ line[0].weight)[2])
+
+
+def test_ids_are_those_of_the_examples(line, tmp_path):
+    data = [{"name": f"n{number}", "x": row} for number, row in enumerate(X)]
+    acts = captured(line, data, "0", tmp_path, call=lambda batch: torch.stack(batch["x"]), id="name", batch=3)
+
+    assert acts.ids == [f"n{number}" for number in range(20)]
+
+
+def test_watched_model_is_left_as_it_was(line, tmp_path):
+    before = torch.get_rng_state()
+    captured(line, X, "0", tmp_path)
+
+    assert torch.equal(before, torch.get_rng_state())
+    assert not any(module._forward_hooks for module in line.modules())
+
+
+# Calls of one module in a batch
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.shared(self.shared(x))
+
+
+def test_module_that_is_called_twice_is_an_error(tmp_path):
+    with pytest.raises(CaptureError, match="'shared' was called 2 times in one batch; say which with calls='first'"):
+        captured(Twice(), torch.ones(4, 2), "shared", tmp_path)
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_one_of_several_calls(tmp_path, which):
+    model = Twice()
+    acts = captured(model, torch.ones(4, 2), "shared", tmp_path, calls=which)
+    first = model.shared(torch.ones(4, 2))
+
+    torch.testing.assert_close(acts["shared"][0], (first if which == "first" else model.shared(first))[0])
+
+
+def test_joined_calls_follow_on_one_another(tmp_path):
+    model = Twice()
+    acts = captured(model, torch.ones(4, 3, 2), "shared", tmp_path, calls="join", rows=hookline.rows())
+
+    assert acts["shared"][0].shape == (6, 2)
+    assert acts["shared"].positions(0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+# Data sets
+
+
+def test_loader_with_a_fixed_order(line, tmp_path):
+    loader = DataLoader(TensorDataset(X), batch_size=7)
+    acts = captured(line, loader, "0", tmp_path, call=lambda batch: batch[0])
+
+    assert len(acts["0"]) == 20
+    assert torch.equal(acts["0"][19], line[0](X[14:])[5])
+
+
+def test_loader_that_shuffles_is_refused(line, tmp_path):
+    with pytest.raises(ArgumentError, match="this DataLoader shuffles"):
+        captured(line, DataLoader(TensorDataset(X), shuffle=True), "0", tmp_path)
+
+
+class Stream(IterableDataset):
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return iter([{"name": str(number), "x": X[number]} for number in range(self.count)])
+
+
+@pytest.mark.parametrize("count", [1, 8, 15, 16])
+def test_stream_is_captured_to_its_end(line, tmp_path, count):
+    options = {"call": lambda batch: torch.stack(batch["x"]), "id": "name", "batch": 2, "unit": 8}
+    for _ in range(2):
+        acts = captured(line, Stream(count), "0", tmp_path, **options)
+
+        assert acts.ids == [str(number) for number in range(count)]
+        assert acts.finished
+        torch.testing.assert_close(acts["0"][count - 1], line[0](X[count - 1]))
+
+
+def test_stream_without_ids_is_refused(line, tmp_path):
+    with pytest.raises(ArgumentError, match="a stream of examples needs id="):
+        captured(line, Stream(4), "0", tmp_path)
+
+
+def test_iterator_that_can_be_read_once_is_refused(line, tmp_path):
+    with pytest.raises(hookline.ArgumentTypeError, match="can be read once"):
+        captured(line, iter(X), "0", tmp_path, id="name")
+
+
+def test_number_is_no_data_set(line, tmp_path):
+    with pytest.raises(hookline.ArgumentTypeError, match="data must have len and"):
+        captured(line, 3, "0", tmp_path)
+
+
+# Going on
+
+
+def test_second_call_runs_nothing_again(line, tmp_path):
+    captured(line, X, "0", tmp_path)
+    ran = []
+    line.register_forward_hook(lambda *_: ran.append(1))
+    captured(line, X, "0", tmp_path)
+
+    assert ran == []
+
+
+def test_unit_that_is_missing_is_done_again(line, tmp_path):
+    acts = captured(line, X, "0", tmp_path, batch=2, unit=4)
+    record = json.loads((tmp_path / "units/000002.json").read_text())
+    (tmp_path / "units/000002.json").unlink()
+    assert hookline.open(tmp_path).missing == [2]
+    again = captured(line, X, "0", tmp_path, batch=2, unit=4)
+
+    assert again.finished
+    assert json.loads((tmp_path / "units/000002.json").read_text()) == record
+    assert acts.files == again.files
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"where": "1"}, "other modules"),
+        ({"weights": True}, "other weights"),
+        ({"dtype": torch.bfloat16}, "another dtype="),
+        ({"batch": 4}, "another batch="),
+        ({"data": X[:-1]}, "another number of examples: 20 there, 19 now"),
+        ({"data": X * 2}, "other data"),
+        ({"call": lambda batch: torch.stack(batch) + 1}, "another call="),
+        ({"rows": hookline.rows()}, "other rows="),
+        ({"keep": "input"}, "another keep="),
+        ({"id": lambda example: 1}, "other ids"),
+        ({"errors": "skip"}, "another errors="),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_other_capture_in_the_folder_is_named_and_kept(line, tmp_path, changed, message):
+    captured(line, X, "0", tmp_path)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    options = {"where": "0", "data": X, **changed}
+    if options.pop("weights", False):
+        line[0].weight.data[0, 0] += 1e-6
+    with pytest.raises(CaptureError, match=message):
+        captured(line, options.pop("data"), options.pop("where"), tmp_path, **options)
+
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_changed_tokenizer_shows_in_the_inputs(tagger, tmp_path):
+    def call(texts):
+        given = padded(texts)
+        given["input_ids"] = (given["input_ids"] + OFFSET["by"]) % 50
+        return given
+
+    OFFSET["by"] = 0
+    options = {"call": call, "rows": hookline.rows(mask="attention_mask")}
+    captured(tagger, TEXTS, "mix", tmp_path, **options)
+    OFFSET["by"] = 1
+    with pytest.raises(CaptureError, match="other inputs for the same data"):
+        captured(tagger, TEXTS, "mix", tmp_path, **options)
+
+
+OFFSET = {"by": 0}
+
+
+def test_other_release_warns(line, tmp_path):
+    captured(line, X, "0", tmp_path)
+    header = json.loads((tmp_path / "capture.json").read_text())
+    header["versions"]["torch"] = "1.0"
+    (tmp_path / "capture.json").write_text(json.dumps(header))
+    with pytest.warns(UserWarning, match="was begun with torch 1.0, and goes on with torch"):
+        captured(line, X, "0", tmp_path)
+
+
+# What goes wrong
+
+
+def spoiled(place):
+    data = X.clone()
+    data[place, 0] = float("nan")
+    return data
+
+
+def test_nan_is_an_error_that_names_the_example(line, tmp_path):
+    with pytest.raises(CaptureError, match="example 13 has NaN at '0'; errors='skip' leaves such examples out"):
+        captured(line, spoiled(13), "0", tmp_path, batch=4, unit=4)
+
+    assert hookline.open(tmp_path).missing == [3, 4]
+
+
+def test_example_with_nan_is_skipped_where_asked(line, tmp_path):
+    acts = captured(line, spoiled(13), "0", tmp_path, batch=4, errors="skip")
+
+    assert list(acts.skipped) == [13]
+    assert "NaN" in acts.skipped[13]
+    assert acts.finished
+    torch.testing.assert_close(acts["0"][14], line[0](X)[14])
+    with pytest.raises(CaptureError, match="example 13 was skipped: CaptureError: example 13 has NaN"):
+        acts["0"][13]
+
+
+def test_unit_of_which_all_is_skipped_is_done(line, tmp_path):
+    acts = captured(line, spoiled(slice(0, 8)), "0", tmp_path, batch=4, unit=4, errors="skip")
+
+    assert sorted(acts.skipped) == [*range(8)]
+    assert acts.finished
+    torch.testing.assert_close(acts["0"][8], line[0](X)[8])
+
+
+def test_error_of_the_model_tells_the_examples(line, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        captured(line, torch.ones(4, 2), "0", tmp_path)
+
+    assert any("in examples 0 to 3 of the data set" in note for note in caught.value.__notes__)
+
+
+def test_error_leaves_no_hook_and_no_lease(line, tmp_path):
+    with pytest.raises(RuntimeError):
+        captured(line, torch.ones(4, 2), "0", tmp_path)
+
+    assert os.listdir(tmp_path / "leases") == []
+    assert "_compiled_call_impl" not in vars(line[0]) or line[0]._compiled_call_impl is None
+
+
+def test_value_that_the_dtype_cannot_hold_is_an_error(tmp_path):
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data[:] = 1e5
+    with pytest.raises(CaptureError, match=r"holds 1e\+05, more than torch.float16 can \(6.55e\+04\)"):
+        captured(model, torch.ones(2, 1), "", tmp_path, dtype=torch.float16)
+
+
+def test_padding_without_rows_is_an_error(tagger, tmp_path):
+    with pytest.raises(CaptureError, match=r"rows=hookline.rows\(mask=...\) makes each position a row"):
+        captured(tagger, TEXTS, "mix", tmp_path, call=padded, batch=2)
+
+
+def test_tensor_without_examples_in_front_is_an_error(line, tmp_path):
+    with pytest.raises(CaptureError, match="dimension 0 must be the examples"):
+        captured(line, X, "0", tmp_path, keep=lambda tensor: tensor.T)
+
+
+def test_module_that_is_not_called_is_an_error(tmp_path):
+    model = Twice()
+    model.unused = nn.Linear(1, 1)
+    with pytest.raises(CaptureError, match="'unused' was not called in this batch"):
+        captured(model, torch.ones(4, 2), ["shared", "unused"], tmp_path, calls="last")
+
+
+def test_dropout_in_training_mode_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match=r"'1' is in training mode.*call model.eval\(\)"):
+        captured(nn.Sequential(nn.Linear(3, 3), nn.Dropout()), X, "0", tmp_path)
+
+
+def test_folder_that_cannot_be_made_is_one_error(line, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot capture to"):
+        captured(line, X, "0", tmp_path / "file" / "acts")
+
+
+def test_full_disk_is_one_error_and_keeps_what_is_there(line, tmp_path, monkeypatch):
+    captured(line, X, "0", tmp_path, batch=2, unit=4)
+    (tmp_path / "units/000003.json").unlink()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StoreError, match="No space left on device"):
+        captured(line, X, "0", tmp_path, batch=2, unit=4)
+    monkeypatch.undo()
+
+    assert hookline.open(tmp_path).missing == [3]
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
+def test_unit_that_another_process_is_at_is_left_to_it(line, tmp_path):
+    captured(line, X, "0", tmp_path, batch=2, unit=4)
+    (tmp_path / "units/000001.json").unlink()
+    from hookline.capturing.folder import LocalFolder
+
+    lease = LocalFolder(tmp_path).lease("000001")
+    assert lease is not None
+    assert LocalFolder(tmp_path).lease("000001") is None
+    lease.end()
+
+    assert captured(line, X, "0", tmp_path, batch=2, unit=4).finished
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch must be a whole number from 1, not 0"),
+        ({"unit": 7, "batch": 4}, "unit must be a multiple of the batch, 4, not 7"),
+        ({"keep": "outputs"}, "keep must be 'output', 'input', 'gradient' or a function, not 'outputs'"),
+        ({"calls": "all"}, "calls must be"),
+        ({"calls": "join"}, "calls='join' needs rows="),
+        ({"errors": "ignore"}, "errors must be"),
+        ({"dtype": "bfloat16"}, "dtype must be a torch.dtype"),
+        ({"rows": "mask"}, r"rows= takes hookline.rows\(...\)"),
+    ],
+)
+def test_wrong_argument_is_an_error_and_writes_nothing(line, tmp_path, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        captured(line, X, "0", tmp_path / "acts", **options)
+
+    assert not (tmp_path / "acts").exists()
+
+
+def test_open_of_what_is_no_capture_is_an_error(tmp_path):
+    with pytest.raises(StoreError, match="holds no capture"):
+        hookline.open(tmp_path)
