@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.capturing.host import HostCopies
 from hookline.capturing.rows import Rows
 from hookline.engine.call import Call
 from hookline.errors import CaptureError, EditError
@@ -75,6 +76,7 @@ class Gather:
     taken: dict[str, list[Block]] = field(default_factory=dict)
     graded: dict[str, list[Tensor]] = field(default_factory=dict)
     open: bool = False
+    copies: HostCopies = field(default_factory=HostCopies)
 
     def batch(self, given: Any, examples: Sequence[int]) -> dict[str, Block]:
         """The rows of every point for one batch."""
@@ -84,6 +86,7 @@ class Gather:
                 output = self.wish.run(self.model, given)
                 if self.wish.keep == "gradient":
                     self._take_gradients(output)
+            self.copies.wait()
             return {path: self._one(path) for path in self._points()}
         finally:
             self.inputs, self.taken, self.graded, self.open = {}, {}, {}, False
@@ -156,7 +159,7 @@ class Gather:
                 "examples; give keep= a function that brings them there"
             )
         if rows is None:
-            return Block(self._cast(point, tensor.contiguous()).to("cpu", copy=True), [1] * count)
+            return Block(self.copies.copy(self._cast(point, tensor).contiguous()), [1] * count)
         if tensor.dim() == 1:
             raise CaptureError(f"{point!r} gives {described(tensor)}, without positions; leave out rows=")
         length = tensor.shape[1]
@@ -164,12 +167,13 @@ class Gather:
         positions = own.of(self.inputs, self.examples, length)
         places = torch.cat([place * length + each for place, each in enumerate(positions)])
         flat = tensor.reshape(count * length, *tensor.shape[2:])
-        values = flat.index_select(0, places.to(flat.device))
+        everything = len(places) == len(flat)
+        values = flat if everything else flat.index_select(0, places.to(flat.device))
         tokens = self.inputs.get("input_ids")
         fits = isinstance(tokens, Tensor) and tuple(tokens.shape) == (count, length) and not earlier
         before = sum(self._lengths(point)) if earlier else 0
         return Block(
-            self._cast(point, values).cpu(),
+            self.copies.copy(self._cast(point, values)) if everything or values.is_cuda else self._cast(point, values),
             [len(each) for each in positions],
             (torch.cat(positions) + before).to(torch.int32),
             tokens.reshape(-1).cpu()[places].to(torch.int32) if fits else None,  # type: ignore[union-attr]

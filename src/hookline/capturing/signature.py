@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,8 +14,7 @@ from hookline.edits.digest import fingerprint
 from hookline.errors import CaptureError
 from hookline.matching.fingerprint import fingerprint as fingerprint_of
 from hookline.model.paths import walk
-from hookline.model.sharded import local_part
-from hookline.model.tensors import type_name
+from hookline.model.sharded import is_distributed
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hookline")
 SAYS = {
@@ -41,7 +40,8 @@ SAYS = {
 
 
 def weights(model: Module) -> str:
-    """A digest of every parameter and buffer, with names, shapes and dtypes; of a sharded model of what is here."""
+    """A digest of every parameter and buffer, with names, shapes and dtypes. Of a sharded one all processes ask for the
+    whole, one after another."""
     found = hashlib.sha256()
     seen: dict[int, str] = {}
     for path, module in walk(model):
@@ -49,10 +49,11 @@ def weights(model: Module) -> str:
             if tensor is None or id(tensor) in seen:
                 continue
             seen[id(tensor)] = path
-            local = local_part(tensor.detach())
-            printed = fingerprint_of(local)
+            whole: Any = tensor.detach()
+            whole = whole.full_tensor() if is_distributed(whole) else whole
+            printed = fingerprint_of(whole)
             digest = "" if printed is None else printed["digest"].cpu().tolist()
-            found.update(f"{path}.{name} {tuple(local.shape)} {local.dtype} {digest}\n".encode())
+            found.update(f"{path}.{name} {tuple(whole.shape)} {whole.dtype} {digest}\n".encode())
     return found.hexdigest()[:20]
 
 
@@ -63,9 +64,9 @@ def function(value: Any) -> str | None:
     return f"{getattr(value, '__qualname__', type(value).__name__)} {fingerprint(value)}"
 
 
-def points(model: Module, paths: list[str]) -> dict[str, str]:
+def points(modules: Iterable[tuple[str, Module]]) -> dict[str, str]:
     """The class of each captured module by its path."""
-    return {path: type_name(model.get_submodule(path)) for path in paths}
+    return {path: type(module).__name__ for path, module in modules}
 
 
 def versions() -> dict[str, str]:

@@ -85,7 +85,8 @@ class Work:
     """The work of one process.
 
     - `size`: how many examples a unit has; `rank`, `world`: where this process begins among the units;
-    - `tell`: is told of the progress, after each unit.
+    - `tell`: is told of the progress, after each unit;
+    - `in_step`: whether the model is spread over the processes, so that all run the same batches.
     """
 
     folder: LocalFolder
@@ -97,6 +98,7 @@ class Work:
     rank: int = 0
     world: int = 1
     tell: Callable[[Progress], None] = lambda progress: None
+    in_step: bool = False
     progress: Progress = field(default_factory=lambda: Progress(None))
 
     def run(self) -> None:
@@ -107,21 +109,41 @@ class Work:
             self.examples.count = end_of(self.folder)
         self.progress = Progress(self.units())
         try:
-            for number, lease in self._free():
+            for number, lease in self._in_step() if self.in_step else self._free():
                 unit = self._unit(number, lease)
                 if unit is None:
                     continue
-                writer.write(unit, lease)
+                if not (self.in_step and self.rank):
+                    writer.write(unit, lease)
                 self.progress.examples += len(unit.ids)
                 self.progress.seconds, self.progress.waited = time.perf_counter() - began, writer.waited
                 self.tell(self.progress)
         finally:
             writer.close()
+        if self.in_step:
+            torch.distributed.barrier()
 
     def units(self) -> int | None:
         """How many units there are; None where the end of a stream is not known."""
         count = self.examples.count
         return None if count is None else -(-count // self.size)
+
+    def _in_step(self) -> Iterator[tuple[int, Lease]]:
+        """The same for a model that is spread over the processes: all run the same units, the first one takes them and
+        writes them."""
+        broadcast = torch.distributed.broadcast_object_list
+        if self.rank == 0:
+            for number, lease in self._free():
+                broadcast([number])
+                yield number, lease
+            broadcast([None])
+            return
+        while True:
+            told: list[Any] = [None]
+            broadcast(told)
+            if told[0] is None:
+                return
+            yield told[0], Lease()
 
     def _free(self) -> Iterator[tuple[int, Lease]]:
         """The units that nobody has done, each with its lease. Where others are at the last ones, it waits until they

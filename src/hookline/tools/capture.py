@@ -25,8 +25,9 @@ from hookline.engine.attach import attach
 from hookline.engine.hook import make_hooks, together
 from hookline.errors import ArgumentError, ArgumentTypeError
 from hookline.model.loss import default_loss
+from hookline.model.paths import DATA_PARALLEL
 from hookline.model.select import Where, select
-from hookline.model.sharded import rank_and_world
+from hookline.model.sharded import is_distributed, rank_and_world
 from hookline.record.keep import takes_call
 
 PROCESSES = (  # what says which process this is, and of how many
@@ -88,6 +89,9 @@ def capture(
     ...     acts["1"][99].shape, len(acts["1"]), acts.finished
     (torch.Size([8]), 100, True)
     """
+    if type(model).__name__ in DATA_PARALLEL:
+        bare: Any = model.module  # the wrapper's forward would wait for processes that have nothing left to do
+        model = bare
     selection = select(model, where)
     size = checked(model, rows, keep, calls, dtype, batch, unit, errors)
     examples = examples_of(data, batch, id, collate=call is None)
@@ -101,7 +105,7 @@ def capture(
     wish = Wish(keep, key, rows, dtype, calls, run or run_with, loss or default_loss)
     gather = Gather(model, wish, selection.paths)
     ours = {
-        "points": signature.points(model, selection.paths),
+        "points": signature.points(selection),
         "weights": signature.weights(model),
         "keep": signature.function(keep),
         "key": repr(key),
@@ -118,18 +122,20 @@ def capture(
         **examples.signature(),
     }
     ours["inputs"] = first_inputs(examples, prepare)
-    begin(folder, type(model).__name__, ours)
-
     rank, world = place_among_processes()
+    in_step = any(is_distributed(tensor) for tensor in (*model.parameters(), *model.buffers()))
+    if not (in_step and rank):
+        begin(folder, type(model).__name__, ours)
     hooks = [
         attach(select(model, ""), make_hooks(before=gather.begin, order=float("-inf"), compiled="callback")),
         without_fast_path(selection),
         attach(selection, make_hooks(after=gather.see, order=float("inf"), compiled="callback")),
     ]
     with together(*hooks), telling(progress) as tell:
-        Work(folder, examples, gather, prepare, size, errors, rank, world, tell).run()
+        Work(folder, examples, gather, prepare, size, errors, rank, world, tell, in_step=in_step).run()
     found = open_capture(folder)
-    folder.sweep(found.files)
+    if not (in_step and rank):
+        folder.sweep(found.files)
     return found
 
 
