@@ -19,6 +19,7 @@ NAMES = (
     "diffing",
     "profiling",
     "paging",
+    "capturing",
     "compiling",
 )
 

@@ -190,12 +190,12 @@ class Gather:
             return values
         if dtype.is_floating_point and values.is_floating_point() and values.numel():
             most = torch.finfo(dtype).max
-            if most < torch.finfo(values.dtype).max:
-                largest = values[values.isfinite()].abs().max() if values.isfinite().any() else torch.zeros(())
-                if largest > most:
+            if most < torch.finfo(values.dtype).max / 2:  # bfloat16 holds what float32 does
+                largest = max(map(abs, torch.stack(torch.aminmax(values)).tolist()))
+                if most < largest < float("inf"):
                     raise CaptureError(
-                        f"{point!r} holds {float(largest):.4g}, more than {dtype} can ({most:.4g}); capture "
-                        "torch.bfloat16 or leave out dtype="
+                        f"{point!r} holds {largest:.4g}, more than {dtype} can ({most:.4g}); capture torch.bfloat16 "
+                        "or leave out dtype="
                     )
         return values.to(dtype)
 

@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from hookline.edits.digest import fingerprint
 from hookline.errors import CaptureError
-from hookline.matching.fingerprint import fingerprint as fingerprint_of
+from hookline.matching.tensors import plain
 from hookline.model.paths import walk
 from hookline.model.sharded import is_distributed
 
@@ -51,9 +51,10 @@ def weights(model: Module) -> str:
             seen[id(tensor)] = path
             whole: Any = tensor.detach()
             whole = whole.full_tensor() if is_distributed(whole) else whole
-            printed = fingerprint_of(whole)
-            digest = "" if printed is None else printed["digest"].cpu().tolist()
-            found.update(f"{path}.{name} {tuple(whole.shape)} {whole.dtype} {digest}\n".encode())
+            found.update(f"{path}.{name} {tuple(whole.shape)} {whole.dtype}\n".encode())
+            values = plain(whole)
+            if values is not None:
+                found.update(values.cpu().contiguous().view(torch.uint8).numpy())
     return found.hexdigest()[:20]
 
 
