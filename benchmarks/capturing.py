@@ -85,7 +85,7 @@ def programs_of(model: nn.Module, data: list[list[int]]) -> dict[str, Callable[[
     def by_hand(folder: Path) -> None:
         """PyTorch's hooks and a memory map for each point, all positions padded to the longest."""
         shape = (TEXTS, LONGEST, WIDTH)
-        maps = [numpy.memmap(folder / f"{path}.bin", "float32", "w+", shape=shape) for path in POINTS]
+        maps: list[Any] = [numpy.memmap(folder / f"{path}.bin", "float32", "w+", shape=shape) for path in POINTS]
         place = slice(0, 0)
 
         def keep(into: Any) -> Callable[..., None]:
@@ -108,7 +108,7 @@ def programs_of(model: nn.Module, data: list[list[int]]) -> dict[str, Callable[[
             each.flush()
 
     def captum(folder: Path) -> None:
-        from captum._utils.av import AV
+        from captum._utils.av import AV  # type: ignore[import-untyped]
 
         loader = [(padded(batch)["input_ids"], padded(batch)["attention_mask"]) for batch in batches]
         with torch.no_grad():

@@ -54,7 +54,7 @@ def weights(model: Module) -> str:
             found.update(f"{path}.{name} {tuple(whole.shape)} {whole.dtype}\n".encode())
             values = plain(whole)
             if values is not None:
-                found.update(values.cpu().contiguous().view(torch.uint8).numpy())
+                found.update(values.cpu().contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()[:20]
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections.abc import Mapping
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -13,6 +14,8 @@ from hookline.edits.edit import Edit
 from hookline.model.tensors import SCALARS
 from hookline.record.record import Run
 from hookline.record.run_document import to_document
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, another one in each process
 
 
 def fingerprint(value: Any) -> str:
@@ -70,8 +73,10 @@ def _parts_of_function(value: Any) -> list[Any]:
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
+    if type(value).__module__ == "numpy":
+        return [repr((value.dtype, value.shape)).encode(), value.tobytes()]
     name = getattr(value, "__qualname__", None)
-    return [(name if isinstance(name, str) else repr(value)).encode()]
+    return [(name if isinstance(name, str) else ADDRESS.sub("", repr(value))).encode()]
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
