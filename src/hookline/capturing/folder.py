@@ -11,6 +11,7 @@ Readers believe records only. A process that is killed leaves data that no recor
 import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -57,6 +58,18 @@ class Folder(Protocol):
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files."""
+        ...
+
+    def create(self) -> None:
+        """Make it; StoreError where that cannot be."""
+        ...
+
+    def sweep(self, named: set[str]) -> None:
+        """Remove data that is not among those named, and what killed processes left."""
+        ...
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy it all to a new folder."""
         ...
 
 
@@ -140,7 +153,7 @@ class LocalFolder:
     def lease(self, unit: str) -> Lease | None:
         """Take a unit of work; None where a process that is alive is at it."""
         path = self.root / "leases" / unit
-        holder = json.dumps(_me()).encode()
+        holder = json.dumps(who()).encode()
         for _ in range(2):
             try:
                 if self._create(path, holder):
@@ -181,12 +194,12 @@ class LocalFolder:
             return True
         except (OSError, ValueError):
             holder = {}
-        if holder.get("host") == _me()["host"] and _started(holder.get("pid", 0)) != holder.get("started"):
+        if holder.get("host") == who()["host"] and _started(holder.get("pid", 0)) != holder.get("started"):
             return True
         return self._now() - told > self.expires
 
     def _now(self) -> float:
-        probe = self.root / "leases" / f".now-{_me()['host']}-{os.getpid()}"
+        probe = self.root / "leases" / f".now-{who()['host']}-{os.getpid()}"
         probe.touch()
         return probe.stat().st_mtime
 
@@ -212,13 +225,17 @@ class LocalFolder:
                 self.remove(f"{within}/{name}" for name in hidden)
         self.remove(f"leases/{unit}" for unit in self.names("leases"))
 
+    def copy_to(self, folder: Path) -> None:
+        """Copy it all to a new folder."""
+        shutil.copytree(self.root, folder, ignore=shutil.ignore_patterns("leases", ".*"))
+
 
 class _Beside:
     """A file beside its place, on the disk with all its content, until it has its name."""
 
     def __init__(self, target: Path, content: bytes) -> None:
         self.target, self.content = target, content
-        self.beside = target.with_name(f".{target.name}-{_me()['host']}-{os.getpid()}-{threading.get_ident()}")
+        self.beside = target.with_name(f".{target.name}-{who()['host']}-{os.getpid()}-{threading.get_ident()}")
 
     def __enter__(self) -> Path:
         try:
@@ -280,8 +297,8 @@ class _Alive:
 _alive = _Alive()
 
 
-def _me() -> dict[str, Any]:
-    """Who this process is."""
+def who() -> dict[str, Any]:
+    """Who this process is: its machine, its number there, and when it began."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
@@ -315,6 +332,10 @@ def is_url(folder: str | os.PathLike[str]) -> bool:
     return isinstance(folder, str) and "://" in folder and not folder.startswith("file://")
 
 
-def folder_of(place: str | os.PathLike[str]) -> LocalFolder:
+def folder_of(place: str | os.PathLike[str]) -> Folder:
     """The folder at a path or an fsspec URL."""
-    return LocalFolder(place)
+    if is_url(place):
+        from hookline.capturing.remote import RemoteFolder
+
+        return RemoteFolder(str(place))
+    return LocalFolder(str(place).removeprefix("file://") if isinstance(place, str) else place)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from hookline.capturing.examples import Examples
-from hookline.capturing.folder import Lease, LocalFolder
+from hookline.capturing.folder import Folder, Lease
 from hookline.capturing.gather import Block, Gather
 from hookline.capturing.units import Unit
 from hookline.errors import CaptureError
@@ -25,7 +25,7 @@ END = "end.json"  # how many examples a stream has, once it is known
 class Writer:
     """Writes units on a thread of its own, in the order in which they come. A full queue makes the caller wait."""
 
-    def __init__(self, folder: LocalFolder) -> None:
+    def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.queue: queue.Queue[tuple[Unit, Lease] | None] = queue.Queue(maxsize=WAITING)
         self.error: BaseException | None = None
@@ -89,7 +89,7 @@ class Work:
     - `in_step`: whether the model is spread over the processes, so that all run the same batches.
     """
 
-    folder: LocalFolder
+    folder: Folder
     examples: Examples
     gather: Gather
     prepare: Callable[[Any], Any]
@@ -241,7 +241,7 @@ class Work:
                 yield 1
 
 
-def end_of(folder: LocalFolder) -> int | None:
+def end_of(folder: Folder) -> int | None:
     """How many examples a stream has; None where nobody has come to its end yet."""
     content = folder.read(END)
     return None if content is None else int(json.loads(content)["examples"])

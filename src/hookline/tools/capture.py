@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from hookline.capturing import signature
 from hookline.capturing.capture import FORMAT, Capture, open_capture
 from hookline.capturing.examples import Examples, Id, examples_of
-from hookline.capturing.folder import LocalFolder, folder_of
+from hookline.capturing.folder import Folder, folder_of
 from hookline.capturing.gather import Calls, Gather, Kept, Wish
 from hookline.capturing.rows import Rows
 from hookline.capturing.work import Errors, Progress, Work
@@ -65,7 +65,7 @@ def capture(
     - `data`: anything with `len` and `[]`, as a list or a HF Dataset; a DataLoader that does not shuffle; or a stream
       that can be iterated anew, with `id`.
     - `where`: the modules (see `select`).
-    - `to`: the folder.
+    - `to`: the folder, or an fsspec URL such as "s3://bucket/acts" (`pip install 'hookline[remote]'`).
     - `call`: makes the model's inputs of a batch: a dict is passed as keyword arguments, a tuple as positional ones.
       The batch is a dict of lists where examples have fields, else a list of examples. Without `call` the examples are
       put together by PyTorch's `default_collate`.
@@ -198,7 +198,7 @@ def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
     raise ArgumentError("the data set has no examples")
 
 
-def begin(folder: LocalFolder, model: str, ours: dict[str, Any]) -> None:
+def begin(folder: Folder, model: str, ours: dict[str, Any]) -> None:
     """Write what is captured, or compare it with what the folder holds already."""
     versions = signature.versions()
     header = {"format": FORMAT, "kind": "capture", "model": model, "signature": ours, "versions": versions}

@@ -1,0 +1,99 @@
+"""A capture in an object store: that of fsspec in memory, which has no names to exchange and no links."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+import hookline
+from hookline import CaptureError, StoreError
+from hookline.capturing.remote import RemoteFolder
+
+fsspec = pytest.importorskip("fsspec")
+URL = "memory://acts"
+X = torch.arange(60.0).reshape(20, 3) / 60
+
+
+@pytest.fixture(autouse=True)
+def store() -> Iterator[None]:
+    yield
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+@pytest.fixture
+def line() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
+
+
+def capture(model: nn.Module) -> hookline.Capture:
+    return hookline.capture(model, X, "0", to=URL, batch=2, unit=4, progress=False)
+
+
+def test_what_is_written_is_read_back(line: nn.Module) -> None:
+    capture(line)
+
+    acts = hookline.open(URL)
+    assert acts.finished
+    torch.testing.assert_close(torch.stack([*acts["0"]]), line[0](X).detach())  # type: ignore[operator,index]
+
+
+def test_files_are_those_of_a_folder(line: nn.Module, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    hookline.capture(line, X, "0", to=tmp_path / "here", batch=2, unit=4, progress=False)
+    capture(line).save(tmp_path / "there")
+
+    names = {path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*") if path.is_file()}
+    assert all((tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes() for name in names)
+
+
+def test_missing_unit_is_done_again(line: nn.Module) -> None:
+    capture(line)
+    RemoteFolder(URL).remove(["units/000002.json"])
+    assert hookline.open(URL).missing == [2]
+
+    assert capture(line).finished
+
+
+def test_record_that_is_there_is_not_replaced() -> None:
+    folder = RemoteFolder(URL)
+
+    assert folder.commit("units/0.json", b"one")
+    assert not folder.commit("units/0.json", b"other")
+    assert folder.read("units/0.json") == b"one"
+
+
+def test_unit_that_another_took_is_free_after_a_while() -> None:
+    folder = RemoteFolder(URL)
+    lease = folder.lease("000001")
+
+    assert lease is not None
+    assert folder.lease("000001") is None
+    folder.put("leases/000001", json.dumps({"time": time.time() - 1000}).encode())
+    assert folder.lease("000001") is not None
+
+
+def test_data_that_no_record_names_is_removed(line: nn.Module) -> None:
+    capture(line)
+    RemoteFolder(URL).put("data/stray", b"x")
+    capture(line)
+
+    assert "stray" not in RemoteFolder(URL).names("data")
+
+
+def test_other_capture_is_named(line: nn.Module) -> None:
+    capture(line)
+    with pytest.raises(CaptureError, match="memory://acts holds a capture of other modules"):
+        hookline.capture(line, X, "1", to=URL, batch=2, unit=4, progress=False)
+
+
+def test_nothing_there_is_an_error() -> None:
+    with pytest.raises(StoreError, match="memory://acts holds no capture"):
+        hookline.open(URL)
+
+
+def test_store_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(StoreError, match="cannot reach nothing://x"):
+        hookline.open("nothing://x")
