@@ -26,7 +26,7 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         try:
-            import fsspec
+            import fsspec  # type: ignore[import-untyped]
         except ImportError as error:
             raise ImportError(f"{url} needs fsspec: pip install 'hookline[remote]'") from error
         self.url = url.rstrip("/")

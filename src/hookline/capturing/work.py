@@ -85,7 +85,7 @@ class Work:
     """The work of one process.
 
     - `size`: how many examples a unit has; `rank`, `world`: where this process begins among the units;
-    - `tell`: is told of the progress, after each unit;
+    - `tell`: a function that receives the progress after each unit;
     - `in_step`: whether the model is spread over the processes, so that all run the same batches.
     """
 
