@@ -171,10 +171,29 @@ def test_one_of_several_calls(tmp_path, which):
 
 def test_joined_calls_follow_on_one_another(tmp_path):
     model = Twice()
-    acts = captured(model, torch.ones(4, 3, 2), "shared", tmp_path, calls="join", rows=hookline.rows())
+    run = lambda model, inputs: model.shared(model(inputs)[:, :1])
+    acts = captured(model, torch.ones(4, 3, 2), "shared", tmp_path, calls="join", rows=hookline.rows(), run=run)
 
-    assert acts["shared"][0].shape == (6, 2)
-    assert acts["shared"].positions(0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert acts["shared"][0].shape == (7, 2)
+    assert acts["shared"].positions(0).tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_folder_that_holds_something_else_is_refused(line, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"holds notes.txt and no capture; give an empty or a new folder"):
+        captured(line, X, "0", tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.graph
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which dynamo reads
+def test_compiled_model_is_captured_inside(tagger, tmp_path):
+    options = {"call": padded, "rows": hookline.rows(mask="attention_mask"), "batch": 4}
+    plain = captured(tagger, TEXTS, "mix", tmp_path / "plain", **options)
+    compiled = captured(torch.compile(tagger, backend="eager"), TEXTS, "mix", tmp_path / "compiled", **options)
+
+    assert all(torch.equal(one, other) for one, other in zip(plain["mix"], compiled["mix"], strict=True))
 
 
 # Data sets

@@ -26,6 +26,7 @@ from hookline.store.file import on_disk
 from hookline.store.opening import path_of, reason
 
 HEARTBEAT = 5.0  # seconds between two signs of life of a lease
+OURS = {"capture.json", "units", "data", "leases"}
 EXPIRES = 60.0  # seconds after the last sign of life
 
 
@@ -101,8 +102,11 @@ class LocalFolder:
         return str(self.root)
 
     def create(self) -> None:
-        """Make the folder; StoreError where that cannot be."""
+        """Make the folder; StoreError where that cannot be, or where it holds something else."""
         try:
+            strange = [] if not self.root.is_dir() else sorted(set(os.listdir(self.root)) - OURS)
+            if strange and not (self.root / "capture.json").exists() and not strange[0].startswith("."):
+                raise StoreError(f"{self.root} holds {strange[0]} and no capture; give an empty or a new folder")
             for within in ("units", "data", "leases"):
                 (self.root / within).mkdir(parents=True, exist_ok=True)
         except OSError as error:

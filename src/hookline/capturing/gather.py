@@ -75,12 +75,14 @@ class Gather:
     inputs: dict[str | int, Any] = field(default_factory=dict)
     taken: dict[str, list[Block]] = field(default_factory=dict)
     graded: dict[str, list[Tensor]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
     open: bool = False
     copies: HostCopies = field(default_factory=HostCopies)
 
     def batch(self, given: Any, examples: Sequence[int]) -> dict[str, Block]:
         """The rows of every point for one batch."""
-        self.examples, self.inputs, self.taken, self.graded, self.open = examples, {}, {}, {}, True
+        self.examples, self.open = examples, True
+        self.inputs, self.taken, self.graded, self.lengths = {}, {}, {}, {}
         try:
             with torch.set_grad_enabled(self.wish.keep == "gradient"):
                 output = self.wish.run(self.model, given)
@@ -146,6 +148,7 @@ class Gather:
                 continue
             if blocks and self.wish.calls == "last":
                 blocks.clear()
+                self.lengths.pop(point, None)
             blocks.append(self._rows(point, tensor.detach(), len(blocks)))
 
     def _rows(self, point: str, tensor: Tensor, earlier: int) -> Block:
@@ -171,17 +174,14 @@ class Gather:
         values = flat if everything else flat.index_select(0, places.to(flat.device))
         tokens = self.inputs.get("input_ids")
         fits = isinstance(tokens, Tensor) and tuple(tokens.shape) == (count, length) and not earlier
-        before = sum(self._lengths(point)) if earlier else 0
+        before = self.lengths.get(point, 0)
+        self.lengths[point] = before + length
         return Block(
             self.copies.copy(self._cast(point, values)) if everything or values.is_cuda else self._cast(point, values),
             [len(each) for each in positions],
             (torch.cat(positions) + before).to(torch.int32),
             tokens.reshape(-1).cpu()[places].to(torch.int32) if fits else None,  # type: ignore[union-attr]
         )
-
-    def _lengths(self, point: str) -> list[int]:
-        """How many positions the earlier calls of a point had."""
-        return [int(block.positions.max()) + 1 if block.positions is not None else 0 for block in self.taken[point]]
 
     def _cast(self, point: str, values: Tensor) -> Tensor:
         """Values in the dtype that was asked for; an error where that cannot hold them."""

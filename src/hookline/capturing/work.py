@@ -115,6 +115,7 @@ class Work:
                     continue
                 if not (self.in_step and self.rank):
                     writer.write(unit, lease)
+                self.progress.done += 1
                 self.progress.examples += len(unit.ids)
                 self.progress.seconds, self.progress.waited = time.perf_counter() - began, writer.waited
                 self.tell(self.progress)

@@ -22,7 +22,7 @@ from hookline.capturing.work import Errors, Progress, Work
 from hookline.edits.digest import fingerprint
 from hookline.edits.hooks import without_fast_path
 from hookline.engine.attach import attach
-from hookline.engine.hook import make_hooks, together
+from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError, ArgumentTypeError
 from hookline.model.loss import default_loss
 from hookline.model.paths import DATA_PARALLEL
@@ -99,7 +99,6 @@ def capture(
     if size % examples.batch:
         raise ArgumentError(f"unit must be a multiple of the batch, {examples.batch}, not {size}")
     folder = folder_of(to)
-    folder.create()
     prepare = call or (lambda given: given)
 
     wish = Wish(keep, key, rows, dtype, calls, run or run_with, loss or default_loss)
@@ -125,13 +124,15 @@ def capture(
     rank, world = place_among_processes()
     in_step = any(is_distributed(tensor) for tensor in (*model.parameters(), *model.buffers()))
     if not (in_step and rank):
+        folder.create()
         begin(folder, type(model).__name__, ours)
-    hooks = [
-        attach(select(model, ""), make_hooks(before=gather.begin, order=float("-inf"), compiled="callback")),
+    first, last = float("-inf"), float("inf")
+    with (
+        attach([("", model)], make_hooks(before=gather.begin, order=first, compiled="callback")),
         without_fast_path(selection),
-        attach(selection, make_hooks(after=gather.see, order=float("inf"), compiled="callback")),
-    ]
-    with together(*hooks), telling(progress) as tell:
+        attach(selection, make_hooks(after=gather.see, order=last, compiled="callback")),
+        telling(progress) as tell,
+    ):
         Work(folder, examples, gather, prepare, size, errors, rank, world, tell, in_step=in_step).run()
     found = open_capture(folder)
     if not (in_step and rank):
@@ -238,8 +239,6 @@ def telling(progress: bool) -> Iterator[Callable[[Progress], None]]:
         def tell(now: Progress) -> None:
             of = "" if now.units is None else f" of {now.units}"
             waited = f", {now.waited / now.seconds:.0%} of the time waiting for the disk" if now.waited > 0.01 else ""
-            status.update(
-                f"capturing: {now.done + 1}{of} units, {now.examples / now.seconds:.0f} examples/s here{waited}"
-            )
+            status.update(f"capturing: {now.done}{of} units, {now.examples / now.seconds:.0f} examples/s here{waited}")
 
         yield tell
