@@ -37,6 +37,7 @@ from hookline.tools.watch import Watch, watch
 
 if TYPE_CHECKING:
     from hookline import edits
+    from hookline.capturing.activations import Activations
     from hookline.capturing.capture import Capture, Point
     from hookline.capturing.rows import Rows, rows
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from hookline.tools.sweep import Metric, sweep
 
 ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
+    "hookline.capturing.activations": ("Activations",),
     "hookline.capturing.capture": ("Capture", "Point"),
     "hookline.capturing.rows": ("Rows", "rows"),
     "hookline.checking": (
@@ -147,6 +149,7 @@ def __dir__() -> list[str]:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Activations",
     "ArgumentError",
     "ArgumentTypeError",
     "AttachError",

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from hookline.capturing import signature
+from hookline.capturing.activations import run_with
 from hookline.capturing.capture import FORMAT, Capture, open_capture
 from hookline.capturing.examples import Examples, Id, examples_of
 from hookline.capturing.folder import Folder, folder_of
@@ -181,13 +182,6 @@ def is_random(module: Module) -> bool:
     if isinstance(module, _DropoutNd):
         return module.p > 0
     return isinstance(module, _BatchNorm)
-
-
-def run_with(model: Module, given: Any) -> Any:
-    """Call a model with a batch of inputs."""
-    if isinstance(given, Mapping):
-        return model(**given)
-    return model(*given) if isinstance(given, tuple | list) else model(given)
 
 
 def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:

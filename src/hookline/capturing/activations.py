@@ -1,0 +1,93 @@
+"""Activations: a model's activations as columns of batches, for pipelines that store rows by themselves."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from hookline.capturing.capture import as_numpy
+from hookline.capturing.gather import Block, Calls, Gather, Kept, Wish
+from hookline.capturing.rows import Rows
+from hookline.edits.hooks import without_fast_path
+from hookline.engine.attach import attach
+from hookline.engine.hook import make_hooks
+from hookline.errors import ArgumentError
+from hookline.model.loss import default_loss
+from hookline.model.select import Where, select
+
+
+class Activations:
+    """A callable class that adds the activations of the selected modules to batches, as `map_batches` of Ray Data takes
+    it: `dataset.map_batches(hookline.Activations, fn_constructor_args=(make_model, "encoder.*"), concurrency=2)`.
+
+    `model` is a module, or a function that makes one, called once in each worker. A batch is a dict of columns; the one
+    that is returned has a column more for each point, named by its path: an array of one array for each example.
+    `call`, `rows`, `keep`, `key`, `calls`, `run` and `dtype` are those of `hookline.capture`; numpy has no bfloat16,
+    which becomes float32. `id` names the column by which `rows(sample=...)` knows an example again.
+
+    >>> import numpy, torch, hookline
+    >>> activations = hookline.Activations(torch.nn.Linear(3, 2), "", call=lambda batch: torch.tensor(batch["x"]))
+    >>> added = activations({"x": numpy.ones((4, 3), "float32")})
+    >>> sorted(added), added[""][0].shape
+    (['', 'x'], (2,))
+    """
+
+    def __init__(
+        self,
+        model: Module | Callable[[], Module],
+        where: Where,
+        *,
+        call: Callable[[Any], Any],
+        rows: Rows | None = None,
+        keep: Kept = "output",
+        key: Any = None,
+        calls: Calls = "one",
+        run: Callable[[Module, Any], Any] | None = None,
+        dtype: torch.dtype | None = None,
+        id: str | None = None,
+    ) -> None:
+        if rows is not None and rows.sample is not None and id is None:
+            raise ArgumentError("rows(sample=...) needs id=, the column by which an example is known again")
+        self.model = model if isinstance(model, Module) else model()
+        selection = select(self.model, where)
+        self.call, self.id, self.rows = call, id, rows
+        self.gather = Gather(
+            self.model, Wish(keep, key, rows, dtype, calls, run or run_with, default_loss), selection.paths
+        )
+        first, last = float("-inf"), float("inf")
+        attach([("", self.model)], make_hooks(before=self.gather.begin, order=first, compiled="callback"))
+        without_fast_path(selection)
+        attach(selection, make_hooks(after=self.gather.see, order=last, compiled="callback"))
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with a column more for each point."""
+        count = len(next(iter(batch.values())))
+        numbers = [*range(count)] if self.id is None else [number_of(each) for each in batch[self.id]]
+        found = self.gather.batch(self.call(batch), numbers)
+        return {**batch, **{path: by_example(block, ragged=self.rows is not None) for path, block in found.items()}}
+
+
+def by_example(block: Block, *, ragged: bool) -> Any:
+    """The rows of each example, as an array of arrays; as one array where each example is one row."""
+    import numpy
+
+    values = as_numpy(block.values)
+    if not ragged:
+        return values
+    column = numpy.empty(len(block.counts), dtype=object)
+    column[:] = numpy.split(values, numpy.cumsum(block.counts)[:-1])
+    return column
+
+
+def number_of(id: Any) -> int:
+    """A number that stands for an id."""
+    return int.from_bytes(hashlib.sha256(str(id).encode()).digest()[:7], "big")
+
+
+def run_with(model: Module, given: Any) -> Any:
+    """Call a model with a batch of inputs."""
+    if isinstance(given, Mapping):
+        return model(**given)
+    return model(*given) if isinstance(given, tuple | list) else model(given)
