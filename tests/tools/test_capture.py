@@ -241,6 +241,12 @@ def test_iterator_that_can_be_read_once_is_refused(line, tmp_path):
         captured(line, iter(X), "0", tmp_path, id="name")
 
 
+def test_frame_is_to_be_given_as_records(line, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(hookline.ArgumentTypeError, match=r"give data.to_dict\('records'\)"):
+        captured(line, pandas.DataFrame({"x": [1.0]}), "0", tmp_path)
+
+
 def test_number_is_no_data_set(line, tmp_path):
     with pytest.raises(hookline.ArgumentTypeError, match="data must have len and"):
         captured(line, 3, "0", tmp_path)
@@ -390,6 +396,11 @@ def test_padding_without_rows_is_an_error(tagger, tmp_path):
 def test_tensor_without_examples_in_front_is_an_error(line, tmp_path):
     with pytest.raises(CaptureError, match="dimension 0 must be the examples"):
         captured(line, X, "0", tmp_path, keep=lambda tensor: tensor.T)
+
+
+def test_complex_output_is_an_error_that_says_what_to_do(line, tmp_path):
+    with pytest.raises(CaptureError, match="complex, quantized, nested or sparse; give keep= a function"):
+        captured(line, X, "0", tmp_path, keep=torch.fft.fft)
 
 
 def test_module_that_is_not_called_is_an_error(tmp_path):

@@ -150,6 +150,8 @@ def examples_of(data: Any, batch: int, id: Id, collate: bool) -> Examples:
         if isinstance(data.dataset, IterableDataset):
             return Streamed(data.dataset, data.batch_size or batch, id, collate)
         return Loaded(data, id)
+    if hasattr(data, "iloc"):
+        raise ArgumentTypeError("a DataFrame is indexed by column; give data.to_dict('records')")
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, str | bytes | Mapping):
         if len(data) == 0:
             raise ArgumentError("the data set has no examples")

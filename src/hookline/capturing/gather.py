@@ -143,6 +143,11 @@ class Gather:
         for point, tensor in named.items():
             if not isinstance(tensor, Tensor):
                 raise CaptureError(f"keep gave a {type(tensor).__name__} for {point!r}, not a tensor or a dict of them")
+            if tensor.is_complex() or tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
+                raise CaptureError(
+                    f"{point!r} gives {described(tensor)}, which is complex, quantized, nested or sparse; give keep= a "
+                    "function that makes a dense tensor of it, such as torch.view_as_real"
+                )
             blocks = self.taken.setdefault(point, [])
             if blocks and self.wish.calls == "first":
                 continue
