@@ -38,7 +38,8 @@ from hookline.tools.watch import Watch, watch
 if TYPE_CHECKING:
     from hookline import edits
     from hookline.capturing.activations import Activations
-    from hookline.capturing.capture import Capture, Point
+    from hookline.capturing.capture import Capture
+    from hookline.capturing.point import Point
     from hookline.capturing.rows import Rows, rows
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
@@ -67,7 +68,8 @@ if TYPE_CHECKING:
 
 ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
     "hookline.capturing.activations": ("Activations",),
-    "hookline.capturing.capture": ("Capture", "Point"),
+    "hookline.capturing.capture": ("Capture",),
+    "hookline.capturing.point": ("Point",),
     "hookline.capturing.rows": ("Rows", "rows"),
     "hookline.checking": (
         "Evidence",

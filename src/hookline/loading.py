@@ -13,12 +13,13 @@ DOCUMENTS = {  # the module that reads each kind of document, imported when one 
     "findings": "hookline.checking.findings_document",
     "profile": "hookline.profiling.profile_document",
     "sweep": "hookline.sweeping.sweep_document",
+    "capture": "hookline.capturing.capture",
     "hooks": "hookline.tools.hooks",
 }
 
 
 def load(folder: str | os.PathLike[str]) -> Any:
-    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep or Hooks.
+    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks or a Capture.
 
     It prints, exports and writes its page like the original. Raises StoreError where it cannot be read.
 
@@ -30,6 +31,8 @@ def load(folder: str | os.PathLike[str]) -> Any:
     ...     hookline.load(f"{folder}/run")[""].output.shape
     (1, 1)
     """
+    if os.path.isfile(os.path.join(folder, "capture.json")):
+        return import_module("hookline.tools.capture").open(folder)
     kind, document, tensors = read_any(folder, [*DOCUMENTS])
     with damage_told(os.path.join(folder, f"{kind}.json")):
         return import_module(DOCUMENTS[kind]).decode(document, tensors)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from hookline.capturing.capture import as_numpy
 from hookline.capturing.gather import Block, Calls, Gather, Kept, Wish
+from hookline.capturing.point import as_numpy
 from hookline.capturing.rows import Rows
 from hookline.edits.hooks import without_fast_path
 from hookline.engine.attach import attach
@@ -76,7 +76,7 @@ def by_example(block: Block, *, ragged: bool) -> Any:
     values = as_numpy(block.values)
     if not ragged:
         return values
-    column = numpy.empty(len(block.counts), dtype=object)
+    column: Any = numpy.empty(len(block.counts), dtype=object)
     column[:] = numpy.split(values, numpy.cumsum(block.counts)[:-1])
     return column
 

@@ -1,176 +1,25 @@
 """Capture: the activations of a data set, read from the folder that `hookline.capture` fills."""
 
 import json
+import os
 import shutil
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
-import torch
-from safetensors import safe_open
-from torch import Tensor
-
-from hookline.capturing.folder import LocalFolder
-from hookline.errors import CaptureError, StoreError
+from hookline.capturing.folder import Folder
+from hookline.capturing.point import Point
+from hookline.errors import StoreError
 from hookline.messages import counted
 from hookline.result import Result
+from hookline.store.file import on_disk
+from hookline.store.opening import path_of, reason
+from hookline.store.place import put_in_place
+from hookline.store.staging import staging
 
-OPEN = 64  # data files that are mapped at once
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some examples of one point in one data file, mapped into memory: nothing is read before it is used.
-
-    - `start`: the number of the first example; `offsets`: where the rows of each begin in `values`.
-    """
-
-    start: int
-    offsets: Tensor
-    values: Tensor
-    positions: Tensor | None
-    tokens: Tensor | None
-
-    def of(self, example: int) -> slice:
-        """Where the rows of an example are."""
-        place = example - self.start
-        return slice(int(self.offsets[place]), int(self.offsets[place + 1]))
-
-
-class Point:
-    """The rows of one captured module, example by example.
-
-    - `point[123]`: the rows of example 123, [rows, ...], mapped into memory; without `rows=`, its value as it was;
-      negative numbers count from the end; a list, a range or a slice gives a list of these;
-    - `len(point)`: examples; `rows`: rows in all; `shape`: of a row; `dtype`;
-    - `positions(123)`, `tokens(123)`: where in its example each row was, and the token id there.
-    """
-
-    def __init__(self, capture: "Capture", path: str) -> None:
-        self._capture, self.path = capture, path
-        self._mapped: OrderedDict[str, Part] = OrderedDict()
-
-    @property
-    def type(self) -> str:
-        """The class of the module."""
-        own = self._capture.signature["points"]
-        return str(own.get(self.path) or own.get(self.path.rsplit("/", 1)[0], ""))
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are in all."""
-        return sum(int(told["rows"]) for _, told in self._told())
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes its files have."""
-        return sum(int(file["bytes"]) for _, told in self._told() for file in told["files"])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a row."""
-        return next((tuple(told["shape"]) for _, told in self._told()), ())
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The dtype of the values; None where there are none yet."""
-        return next((getattr(torch, told["dtype"]) for _, told in self._told()), None)
-
-    def __len__(self) -> int:
-        return self._capture.examples
-
-    @overload
-    def __getitem__(self, example: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, example: slice | Sequence[int]) -> list[Tensor]: ...
-    def __getitem__(self, example: Any) -> Any:
-        if isinstance(example, slice):
-            return [self[each] for each in range(len(self))[example]]
-        if not hasattr(example, "__index__"):
-            return [self[each] for each in example]
-        part, own = self._at(example.__index__())
-        values = part.values[own]
-        return values if self._capture.has_rows else values[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[example] for example in range(len(self)) if example not in self._capture.skipped)
-
-    def positions(self, example: int) -> Tensor:
-        """Where in its example each row was: [rows]."""
-        part, own = self._at(example)
-        if part.positions is None:
-            raise CaptureError(f"{self.path!r} was captured without rows=: an example is one row")
-        return part.positions[own]
-
-    def tokens(self, example: int) -> Tensor:
-        """The token id at each row: [rows]."""
-        part, own = self._at(example)
-        if part.tokens is None:
-            raise CaptureError(f"{self.path!r} has no token ids: the model received no input_ids of these positions")
-        return part.tokens[own]
-
-    def parts(self) -> Iterator[Part]:
-        """All of its data, in order, a file at a time, mapped into memory."""
-        for number, told in self._told():
-            for place in range(len(told["files"])):
-                yield self._part(number, place)
-
-    def numpy(self) -> Any:
-        """All rows as one numpy array, copied: [rows, ...]. bfloat16 and float8, which numpy lacks, become float32."""
-        import numpy
-
-        arrays = [as_numpy(part.values) for part in self.parts()]
-        return numpy.concatenate(arrays) if arrays else numpy.zeros((0, *self.shape), numpy.float32)
-
-    def _told(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """What the records tell of this point, by unit."""
-        for number, record in self._capture.records.items():
-            if self.path in record["points"]:
-                yield number, record["points"][self.path]
-
-    def _at(self, example: int) -> tuple[Part, slice]:
-        """The part that has an example, and where in it."""
-        count = len(self)
-        if not -count <= example < count:
-            raise IndexError(f"the capture has {counted(count, 'example')}, and none at {example}")
-        example %= count
-        why = self._capture.skipped.get(example)
-        if why is not None:
-            raise CaptureError(f"example {example} was skipped: {why}")
-        number = example // self._capture.unit
-        if number not in self._capture.records:
-            raise CaptureError(f"example {example} is not captured yet: unit {number} is missing")
-        files = self._capture.records[number]["points"][self.path]["files"]
-        for place in range(len(files)):
-            part = self._part(number, place)
-            if part.start <= example < part.start + len(part.offsets) - 1:
-                return part, part.of(example)
-        raise CaptureError(f"{self.path!r} has no rows of example {example}")
-
-    def _part(self, number: int, place: int) -> Part:
-        """A data file of a unit, mapped."""
-        record = self._capture.records[number]
-        files = record["points"][self.path]["files"]
-        name = files[place]["name"]
-        if name in self._mapped:
-            self._mapped.move_to_end(name)
-            return self._mapped[name]
-        start = record["start"] if not place else self._end_of(number, place - 1)
-        part = self._mapped[name] = mapped(self._capture.folder.local(name), start, files[place]["bytes"])
-        if len(self._mapped) > OPEN:
-            self._mapped.popitem(last=False)
-        return part
-
-    def _end_of(self, number: int, place: int) -> int:
-        before = self._part(number, place)
-        return before.start + len(before.offsets) - 1
-
-    def __repr__(self) -> str:
-        return f"<{self.path}: {counted(self.rows, 'row')} of {str(self.dtype).removeprefix('torch.')}{[*self.shape]}>"
+NAMES = {"capture.json", "units", "data", "leases"}  # what is in the folder of a capture
 
 
 class Capture(Result[Point]):
@@ -187,7 +36,7 @@ class Capture(Result[Point]):
 
     def __init__(
         self,
-        folder: LocalFolder,
+        folder: Folder,
         header: Mapping[str, Any],
         records: Mapping[int, Mapping[str, Any]],
         end: int | None = None,
@@ -229,7 +78,23 @@ class Capture(Result[Point]):
     @cached_property
     def ids(self) -> list[str | int]:
         """The ids of the examples that are captured, in order."""
-        return [id for record in self.records.values() for id in record["ids"]]
+        return [id for number in self.records for id in self.ids_of(number)]
+
+    def ids_of(self, unit: int) -> Sequence[str | int]:
+        """The ids of the examples of a unit. Where they are not numbers they are read when they are asked for: there
+        may be many."""
+        record = self.records[unit]
+        if record["ids"] is None:
+            return list(read_record(self.folder, unit)["ids"])
+        return list(record["ids"])
+
+    def ids_by_number(self) -> dict[int, str | int]:
+        """The id of each example that is captured, by its number."""
+        return {
+            number: id
+            for unit, record in self.records.items()
+            for number, id in enumerate(self.ids_of(unit), int(record["start"]))
+        }
 
     @property
     def examples(self) -> int:
@@ -261,12 +126,35 @@ class Capture(Result[Point]):
             f"{counted(rows, 'row')}, {size / 1e6:.1f} MB{left}"
         )
 
-    def save(self, folder: Any) -> None:
-        """Copy the capture to another folder, which must not exist."""
+    def __bool__(self) -> bool:
+        """Whether anything is captured."""
+        return any(record["points"] for record in self.records.values())
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Copy the capture to another folder, whole or not at all; a capture that is there is replaced.
+
+        Raises StoreError where the folder holds something else or cannot be written.
+        """
+        target = path_of(folder)
         try:
-            shutil.copytree(self.folder.root, Path(folder), ignore=shutil.ignore_patterns("leases", ".*"))
-        except FileExistsError:
-            raise StoreError(f"cannot save to {folder}: it exists") from None
+            refuse_others(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with staging(target) as beside:
+                fresh = beside / "fresh"
+                self._copy(fresh)
+                put_in_place(fresh, target, lambda: refuse_others(target))
+        except OSError as error:
+            raise StoreError(f"cannot save to {target}: {reason(error)}") from error
+
+    def _copy(self, fresh: Path) -> None:
+        """What the records name, in a new folder."""
+        names = ["capture.json", *(unit_name(number) for number in self.records), *sorted(self.files)]
+        for within in ("units", "data"):
+            (fresh / within).mkdir(parents=True)
+        for name in names:
+            shutil.copyfile(self.folder.local(name), fresh / name)
+            on_disk(fresh / name)
+        on_disk(fresh / "units", fresh / "data", fresh)
 
     def to_dict(self) -> dict[str, Any]:
         """The header and what the points hold, as plain data."""
@@ -296,28 +184,36 @@ class Capture(Result[Point]):
         }
 
 
-def mapped(path: Path, start: int, size: int) -> Part:
-    """A data file, mapped into memory."""
-    try:
-        if path.stat().st_size != size:
-            raise StoreError(f"{path} is damaged: it has {path.stat().st_size} bytes, its record says {size}")
-        with safe_open(path, "pt") as file:
-            names = set(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except FileNotFoundError:
-        raise StoreError(f"{path} is missing, which the record of its unit names") from None
-    return Part(start, tensors["offsets"], tensors["values"], tensors.get("positions"), tensors.get("tokens"))
+def refuse_others(target: Path) -> None:
+    """StoreError where a folder holds anything but a capture."""
+    if not os.path.lexists(target):
+        return
+    found = {*os.listdir(target)} if target.is_dir() else {""}
+    ours = {name for name in found if name in NAMES or name.startswith(".")}
+    if found and (found != ours or "capture.json" not in found):
+        raise StoreError(f"{target} exists and is not a saved capture; give another folder, or remove it")
 
 
-def as_numpy(values: Tensor) -> Any:
-    """A tensor as an array; what numpy has no dtype for becomes float32."""
-    try:
-        return values.numpy()
-    except TypeError:
-        return values.float().numpy()
+def unit_name(number: int) -> str:
+    """The record of a unit."""
+    return f"units/{number:06}.json"
 
 
-def open_capture(folder: LocalFolder) -> Capture:
+def read_record(folder: Folder, number: int) -> dict[str, Any]:
+    """The record of a unit, with all its ids."""
+    record = json.loads(folder.read(unit_name(number)) or b"")
+    return dict(record)
+
+
+def short_record(folder: Folder, name: str) -> dict[str, Any]:
+    """The record of a unit as it is kept in memory: with its ids only where they are numbers."""
+    record = json.loads(folder.read(f"units/{name}") or b"")
+    numbers = range(int(record["start"]), int(record["start"]) + int(record["examples"]))
+    record["ids"] = numbers if record["ids"] == [*numbers] else None
+    return dict(record)
+
+
+def open_capture(folder: Folder) -> Capture:
     """What a folder holds; StoreError where that is no capture."""
     content = folder.read("capture.json")
     if content is None:
@@ -328,7 +224,7 @@ def open_capture(folder: LocalFolder) -> Capture:
             raise StoreError(f"{folder} has format {header.get('format')!r}; this hookline reads {FORMAT}")
         records = {}
         for name in folder.names("units"):
-            record = json.loads(folder.read(f"units/{name}") or b"")
+            record = short_record(folder, name)
             records[int(record["unit"])] = record
         end = folder.read("end.json")
         return Capture(folder, header, records, None if end is None else int(json.loads(end)["examples"]))

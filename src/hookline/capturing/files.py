@@ -1,0 +1,155 @@
+"""One data file of a capture: where its tensors lie, some of their rows read, all of them mapped."""
+
+import ctypes
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from hookline.errors import StoreError
+from hookline.store.opening import reason
+
+LONGEST = 2**20  # bytes of a header
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """Some examples of one point, as they lie in a file.
+
+    - `start`: the number of the first example; `offsets`: where the rows of each begin, and where the last ones end;
+    - `places`: where each tensor begins in the file; `shape`, `dtype`: of a row.
+    """
+
+    path: Path
+    start: int
+    offsets: Tensor
+    places: Mapping[str, int]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def examples(self) -> range:
+        """The numbers of its examples."""
+        return range(self.start, self.start + len(self.offsets) - 1)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self.offsets[-1])
+
+    @property
+    def first_value(self) -> int:
+        """Where the values begin in the file."""
+        return self.places["values"]
+
+    def of(self, example: int) -> slice:
+        """Where the rows of an example are."""
+        place = example - self.start
+        return slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+
+    def values(self, rows: slice) -> Tensor:
+        """Some of the values, read into memory of their own."""
+        found = torch.empty(rows.stop - rows.start, *self.shape, dtype=self.dtype)
+        row = row_bytes(self.shape, self.dtype)
+        with opened(self.path) as file:
+            read_into(file, self.first_value + rows.start * row, found)
+        return found
+
+    def beside(self, name: str, rows: slice | None = None) -> Tensor | None:
+        """The positions or token ids of some rows, or of all; None where there are none."""
+        if name not in self.places:
+            return None
+        rows = rows or slice(0, self.rows)
+        found = torch.empty(rows.stop - rows.start, dtype=torch.int32)
+        with opened(self.path) as file:
+            read_into(file, self.places[name] + rows.start * found.itemsize, found)
+        return found
+
+    def mapped(self) -> Tensor:
+        """All values, mapped into memory for as long as the tensor lives: nothing is read before it is used."""
+        size = self.rows * row_bytes(self.shape, self.dtype)
+        if not size:
+            return torch.empty(self.rows, *self.shape, dtype=self.dtype)
+        whole = torch.from_file(str(self.path), shared=False, size=self.first_value + size, dtype=torch.uint8)
+        return whole[self.first_value :].view(self.dtype).view(self.rows, *self.shape)
+
+
+def data_file(path: Path, size: int, start: int, told: Mapping[str, Any]) -> DataFile:
+    """A data file of a point; StoreError where it is not as the record of its unit says."""
+    dtype, shape = getattr(torch, told["dtype"]), tuple(told["shape"])
+    with opened(path, size) as file:
+        header, begin = header_of(file, path, size)
+        found, sizes = {}, {}
+        for name in ("values", "offsets", "positions", "tokens"):
+            if name in header:
+                first, last = header[name]["data_offsets"]
+                found[name], sizes[name] = begin + first, last - first
+        if not {"values", "offsets"} <= found.keys():
+            raise StoreError(f"{path} is damaged: it has no values, or no offsets")
+        offsets = torch.empty(sizes["offsets"] // 8, dtype=torch.int64)
+        read_into(file, found["offsets"], offsets)
+    rows = int(offsets[-1]) if len(offsets) else -1
+    wanted = {"values": row_bytes(shape, dtype), "positions": 4, "tokens": 4}
+    if rows < 0 or any(sizes[name] != rows * each for name, each in wanted.items() if name in sizes):
+        raise StoreError(f"{path} is damaged: its tensors are not of the length that its offsets say")
+    return DataFile(path, start, offsets, found, shape, dtype)
+
+
+def values_place(path: Path, size: int) -> int:
+    """Where the values begin in a data file."""
+    with opened(path, size) as file:
+        header, begin = header_of(file, path, size)
+    return begin + int(header["values"]["data_offsets"][0])
+
+
+def header_of(file: BinaryIO, path: Path, size: int) -> tuple[Mapping[str, Any], int]:
+    """What a file of safetensors says of its tensors, and where these begin."""
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size, LONGEST):
+            raise ValueError("its header is too long")
+        header: dict[str, Any] = json.loads(file.read(length))
+        ends = [int(each["data_offsets"][1]) for name, each in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise StoreError(f"{path} is damaged: {error}") from None
+    if 8 + length + max(ends, default=0) != size:
+        raise StoreError(f"{path} is damaged: its header tells of another length")
+    return header, 8 + length
+
+
+def opened(path: Path, size: int | None = None) -> BinaryIO:
+    """A file, to be read without a buffer; StoreError where it is missing or has another size."""
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing, which the record of its unit names") from None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {reason(error)}") from error
+    if size is not None and found != size:
+        file.close()
+        raise StoreError(f"{path} is damaged: it has {found} bytes, its record says {size}")
+    return file
+
+
+def read_into(file: BinaryIO, place: int, tensor: Tensor) -> None:
+    """Fill a contiguous tensor with the bytes at a place of a file."""
+    if not tensor.nbytes:
+        return
+    array = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+    left = memoryview(array).cast("B")
+    file.seek(place)
+    while left:
+        count = file.readinto(left)  # type: ignore[attr-defined]
+        if not count:
+            raise StoreError(f"{file.name} is damaged: it ends too early")
+        left = left[count:]
+
+
+def row_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """How many bytes a row has."""
+    return torch.Size(shape).numel() * dtype.itemsize
