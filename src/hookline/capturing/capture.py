@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hookline.capturing.folder import Folder
 from hookline.capturing.point import Point
@@ -18,8 +18,11 @@ from hookline.store.opening import path_of, reason
 from hookline.store.place import put_in_place
 from hookline.store.staging import staging
 
+if TYPE_CHECKING:
+    from hookline.capturing.dataset import RowDataset
+
 FORMAT = 1
-NAMES = {"capture.json", "units", "data", "leases"}  # what is in the folder of a capture
+NAMES = {"capture.json", "end.json", "units", "data", "leases"}  # what is in the folder of a capture
 
 
 class Capture(Result[Point]):
@@ -149,6 +152,8 @@ class Capture(Result[Point]):
     def _copy(self, fresh: Path) -> None:
         """What the records name, in a new folder."""
         names = ["capture.json", *(unit_name(number) for number in self.records), *sorted(self.files)]
+        if self.folder.read("end.json") is not None:
+            names.append("end.json")
         for within in ("units", "data"):
             (fresh / within).mkdir(parents=True)
         for name in names:
@@ -168,6 +173,41 @@ class Capture(Result[Point]):
             "missing": self.missing,
             "skipped": {str(number): why for number, why in self.skipped.items()},
         }
+
+    def torch(
+        self,
+        point: str | Sequence[str] | None = None,
+        *,
+        batch: int = 4096,
+        shuffle: bool = True,
+        seed: int = 0,
+        buffer: int = 2**28,
+        block: int = 2**21,
+    ) -> "RowDataset":
+        """The rows as batches for training: a torch `IterableDataset` of tensors [batch, ...], every row once a pass.
+
+        - `point`: the path of a point; a list of paths gives dicts of tensors, whose rows match one to one. It can be
+          left out where there is only one.
+        - `batch`: rows in a batch; the last one has what is left.
+        - `shuffle`, `seed`: shuffled, the order depends on the seed and on `dataset.set_epoch(epoch)`.
+        - `buffer`: bytes that are held at most, besides the batches; the more, the better the rows are mixed.
+        - `block`: bytes that are read in one piece.
+
+        In a DataLoader give `batch_size=None`: the batches are made already. Workers and ranks share the rows.
+
+        Raises ArgumentError where the rows of two points do not match.
+
+        >>> import tempfile, torch, hookline
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8)).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     acts = hookline.capture(model, torch.randn(100, 4), "0", to=folder, progress=False)
+        ...     [batch.shape for batch in acts.torch(batch=40)]
+        [torch.Size([40, 8]), torch.Size([40, 8]), torch.Size([20, 8])]
+        """
+        from hookline.capturing.dataset import dataset_of, points_of
+
+        points, several = points_of(point, self._points)
+        return dataset_of(points, several=several, batch=batch, shuffle=shuffle, seed=seed, buffer=buffer, block=block)
 
     def _entries(self) -> Sequence[Point]:
         return [*self._points.values()]

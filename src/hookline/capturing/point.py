@@ -2,12 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
-from hookline.capturing.files import DataFile, data_file, row_bytes
+from hookline.capturing.files import DataFile, data_file
 from hookline.errors import CaptureError
 from hookline.messages import counted
 
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 
 OPEN = 64  # data files of which it is known where each example begins
 PIECES = 32  # of a sample
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Of the examples of a unit, from number `start` on, how many rows each has, and the position of each row."""
+
+    start: int
+    counts: Tensor
+    positions: Tensor | None
 
 
 class Point:
@@ -180,10 +191,23 @@ class Point:
         """Its data files in order."""
         return (self.file(number, place) for number, place, _ in self._told_files())
 
-    def row_bytes(self) -> int:
-        """How many bytes a row has."""
-        dtype = self.dtype
-        return 0 if dtype is None else row_bytes(self.shape, dtype)
+    def lengths(self) -> Iterator[tuple[Path, int, int]]:
+        """Path, size and number of rows of each data file. None is opened that is the only one of its unit."""
+        for number, told in self._told():
+            for place, file in enumerate(told["files"]):
+                rows = told["rows"] if len(told["files"]) == 1 else self.file(number, place).rows
+                yield self._capture.folder.local(file["name"]), int(file["bytes"]), int(rows)
+
+    def places(self) -> Iterator["Places"]:
+        """How many rows each example has, and where in it they are, unit by unit."""
+        for number, told in self._told():
+            files = [self.file(number, place) for place in range(len(told["files"]))]
+            positions = [positions for file in files if (positions := file.beside("positions")) is not None]
+            yield Places(
+                files[0].start,
+                torch.cat([file.offsets.diff() for file in files]),
+                torch.cat(positions) if positions else None,
+            )
 
     def file(self, number: int, place: int) -> DataFile:
         """One of the data files of a unit."""
