@@ -19,6 +19,9 @@ from hookline.store.place import put_in_place
 from hookline.store.staging import staging
 
 if TYPE_CHECKING:
+    import datasets
+    from torch import dtype as dtype_of_torch
+
     from hookline.capturing.dataset import RowDataset
 
 FORMAT = 1
@@ -208,6 +211,26 @@ class Capture(Result[Point]):
 
         points, several = points_of(point, self._points)
         return dataset_of(points, several=several, batch=batch, shuffle=shuffle, seed=seed, buffer=buffer, block=block)
+
+    def datasets(
+        self, point: str | Sequence[str] | None = None, *, dtype: "dtype_of_torch | None" = None
+    ) -> "datasets.Dataset":
+        """The rows as a `datasets.Dataset` of Hugging Face, whose values lie in the mapped files and are not copied.
+
+        Columns: one for each point, by its path; `example`, its number, `id`, and `position` and `token` where there
+        are these. It holds the files mapped for as long as it lives; `save_to_disk` writes them as Arrow files.
+
+        - `point`: a path or a list of paths, by default all; their rows match one to one.
+        - `dtype`: converts the values, which copies them: needed for bfloat16 and float8, which Arrow lacks.
+
+        Raises ArgumentError for a dtype that Arrow lacks, and where the rows of two points do not match; ImportError
+        where the library is missing: `pip install 'hookline[datasets]'`.
+        """
+        from hookline.capturing.arrow import dataset_of
+        from hookline.capturing.dataset import points_of
+
+        points, _ = points_of([*self._points] if point is None else point, self._points)
+        return dataset_of(self, points, dtype)
 
     def _entries(self) -> Sequence[Point]:
         return [*self._points.values()]
