@@ -4,7 +4,9 @@ import inspect
 import io
 import json
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,18 @@ def hooks(*, empty: bool = False) -> hookline.Hooks:
     return hookline.hooks(model)
 
 
-MAKE: dict[str, Callable[..., Any]] = {each.__name__: each for each in (run, findings, diff, profile, sweep, hooks)}
+def capture(*, empty: bool = False, spoiled: bool = False) -> hookline.Capture:
+    folder = Path(tempfile.mkdtemp(dir=FOLDERS.name)) / "acts"
+    model, data = Twice().eval(), [torch.full((4,), float("inf") if spoiled else 1.0), torch.ones(4)]
+    hookline.capture(model, data, ["inner"], to=folder, batch=1, unit=1, calls="last", errors="skip", progress=False)
+    if empty:
+        shutil.rmtree(folder / "units")
+    return hookline.open(folder)
+
+
+FOLDERS = tempfile.TemporaryDirectory()
+KINDS = (run, findings, diff, profile, sweep, hooks, capture)
+MAKE: dict[str, Callable[..., Any]] = {each.__name__: each for each in KINDS}
 CACHE: dict[str, Any] = {}
 
 

@@ -111,6 +111,11 @@ class Capture(Result[Point]):
         return 0 if last is None else int(last["start"]) + int(last["examples"])
 
     @property
+    def captured(self) -> int:
+        """How many examples are captured: those of all units that are done, without the skipped ones."""
+        return sum(int(record["examples"]) for record in self.records.values()) - len(self.skipped)
+
+    @property
     def missing(self) -> list[int]:
         """The units that nobody has done yet."""
         return [number for number in range(-(-self.examples // self.unit)) if number not in self.records]

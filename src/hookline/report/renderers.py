@@ -4,14 +4,17 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from hookline.capturing.capture import Capture
 from hookline.checking.finding import Findings
 from hookline.compare.difference import Diff
 from hookline.profiling.profiled import Profile
 from hookline.record.record import Run
+from hookline.report.capture_table import capture_html, capture_table
 from hookline.report.diff_table import diff_html, diff_table
 from hookline.report.heat import sweep_html, sweep_table
 from hookline.report.html import findings_html, hooks_html, run_html
 from hookline.report.page import inline, write_page, write_table_page
+from hookline.report.page.capture_page import capture_page
 from hookline.report.page.diff_page import diff_document
 from hookline.report.page.profile_page import profile_document
 from hookline.report.page.run_page import findings_document, run_document
@@ -45,13 +48,16 @@ def of_calls(
     )
 
 
-def of_rows(table: Callable[[Any], Any], html: Callable[[Any], str]) -> Renderer[Any]:
-    """A renderer for a result whose page is a table; a notebook shows the table."""
+def of_rows(
+    table: Callable[[Any], Any], html: Callable[[Any], str], page: Callable[[Any], str] | None = None
+) -> Renderer[Any]:
+    """A renderer for a result whose page is a table, or what `page` makes; a notebook shows the table."""
+    whole = page or html
     return Renderer(
         table=table,
         text=lambda result: render(table(result)),
         html=html,
-        files={"page": lambda result, file: write_table_page(file, result.noun, result.model, html(result))},
+        files={"page": lambda result, file: write_table_page(file, result.noun, result.model, whole(result))},
     )
 
 
@@ -75,4 +81,5 @@ RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
     ),
     Sweep: of_rows(sweep_table, sweep_html),
     Hooks: of_rows(hooks_table, hooks_html),
+    Capture: of_rows(capture_table, capture_html, capture_page),
 }
