@@ -89,8 +89,12 @@ def capture(*, empty: bool = False, spoiled: bool = False) -> hookline.Capture:
     return hookline.open(folder)
 
 
+def comparison(*, empty: bool = False) -> hookline.CaptureDiff:
+    return hookline.diff(capture(), capture(spoiled=not empty))
+
+
 FOLDERS = tempfile.TemporaryDirectory()
-KINDS = (run, findings, diff, profile, sweep, hooks, capture)
+KINDS = (run, findings, diff, profile, sweep, hooks, capture, comparison)
 MAKE: dict[str, Callable[..., Any]] = {each.__name__: each for each in KINDS}
 CACHE: dict[str, Any] = {}
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from hookline import edits
     from hookline.capturing.activations import Activations
     from hookline.capturing.capture import Capture
+    from hookline.capturing.compared import CaptureDiff, PointDiff
+    from hookline.capturing.dataset import RowDataset
     from hookline.capturing.point import Point
     from hookline.capturing.rows import Rows, rows
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
 ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
     "hookline.capturing.activations": ("Activations",),
     "hookline.capturing.capture": ("Capture",),
+    "hookline.capturing.compared": ("CaptureDiff", "PointDiff"),
+    "hookline.capturing.dataset": ("RowDataset",),
     "hookline.capturing.point": ("Point",),
     "hookline.capturing.rows": ("Rows", "rows"),
     "hookline.checking": (
@@ -158,6 +162,7 @@ __all__ = [
     "Call",
     "CallRecord",
     "Capture",
+    "CaptureDiff",
     "CaptureError",
     "Cause",
     "Cell",
@@ -189,10 +194,12 @@ __all__ = [
     "ParameterFacts",
     "Part",
     "Point",
+    "PointDiff",
     "Profile",
     "RULES",
     "RecordError",
     "Result",
+    "RowDataset",
     "Rows",
     "Rule",
     "Run",

@@ -14,12 +14,14 @@ DOCUMENTS = {  # the module that reads each kind of document, imported when one 
     "profile": "hookline.profiling.profile_document",
     "sweep": "hookline.sweeping.sweep_document",
     "capture": "hookline.capturing.capture",
+    "comparison": "hookline.capturing.compared",
     "hooks": "hookline.tools.hooks",
 }
 
 
 def load(folder: str | os.PathLike[str]) -> Any:
-    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks or a Capture.
+    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks, a Capture
+    or a CaptureDiff.
 
     It prints, exports and writes its page like the original. Raises StoreError where it cannot be read.
 

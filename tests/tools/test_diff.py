@@ -244,7 +244,7 @@ def test_to_pandas_has_a_row_for_each_pair() -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "says"),
     [
-        ((toy(), recorded(toy(), X)), {}, "two models, or two runs, not Sequential and Run"),
+        ((toy(), recorded(toy(), X)), {}, "two models, two runs or two captures, not Sequential and Run"),
         ((recorded(toy(), X), recorded(toy(), X), X), {}, "takes no inputs"),
         ((recorded(toy(), X), recorded(toy(), X)), {"grads": True}, "takes no inputs"),
         ((toy(), toy(), X), {"tolerances": 0.1}, r"a tolerance must be a pair \(relative, absolute\), not 0.1"),

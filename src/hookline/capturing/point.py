@@ -191,6 +191,14 @@ class Point:
         """Its data files in order."""
         return (self.file(number, place) for number, place, _ in self._told_files())
 
+    def holding(self, example: int) -> DataFile | None:
+        """The data file that has an example; None where none has."""
+        number = example // self._capture.unit
+        record = self._capture.records.get(number, {"points": {}})
+        told = record["points"].get(self.path, {"files": ()})
+        files = (self.file(number, place) for place in range(len(told["files"])))
+        return next((file for file in files if example in file.examples), None)
+
     def lengths(self) -> Iterator[tuple[Path, int, int]]:
         """Path, size and number of rows of each data file. None is opened that is the only one of its unit."""
         for number, told in self._told():
@@ -245,12 +253,10 @@ class Point:
         number = example // self._capture.unit
         if number not in self._capture.records:
             raise CaptureError(f"example {example} is not captured yet: unit {number} is missing")
-        told = self._capture.records[number]["points"].get(self.path, {"files": ()})
-        for place in range(len(told["files"])):
-            file = self.file(number, place)
-            if example in file.examples:
-                return file, file.of(example)
-        raise CaptureError(f"{self.path!r} has no rows of example {example}")
+        file = self.holding(example)
+        if file is None:
+            raise CaptureError(f"{self.path!r} has no rows of example {example}")
+        return file, file.of(example)
 
     def __repr__(self) -> str:
         return f"<{self.path}: {counted(self.rows, 'row')} of {str(self.dtype).removeprefix('torch.')}{[*self.shape]}>"

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from hookline.capturing.capture import Capture
+from hookline.capturing.compared import CaptureDiff
 from hookline.checking.finding import Findings
 from hookline.compare.difference import Diff
 from hookline.profiling.profiled import Profile
 from hookline.record.record import Run
 from hookline.report.capture_table import capture_html, capture_table
+from hookline.report.comparison_table import comparison_html, comparison_table
 from hookline.report.diff_table import diff_html, diff_table
 from hookline.report.heat import sweep_html, sweep_table
 from hookline.report.html import findings_html, hooks_html, run_html
@@ -82,4 +84,5 @@ RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
     Sweep: of_rows(sweep_table, sweep_html),
     Hooks: of_rows(hooks_table, hooks_html),
     Capture: of_rows(capture_table, capture_html, capture_page),
+    CaptureDiff: of_rows(comparison_table, comparison_html),
 }

@@ -1,11 +1,14 @@
-"""diff: compare two models or two runs, and name the module that causes a difference."""
+"""diff: compare two models, two runs or two captures, and name what differs first."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.capturing.capture import Capture
+from hookline.capturing.compared import CaptureDiff
+from hookline.capturing.comparing import diff_captures
 from hookline.compare.difference import Diff
 from hookline.compare.models import diff_models
 from hookline.compare.runs import diff_runs
@@ -17,6 +20,9 @@ from hookline.record.keep import Keep
 from hookline.record.record import Run
 
 
+@overload
+def diff(a: Capture, b: Capture) -> CaptureDiff: ...
+@overload
 def diff(
     a: Module | Run,
     b: Module | Run,
@@ -28,7 +34,19 @@ def diff(
     grads: bool = False,
     keep: Keep = "copy",
     **kwargs: Any,
-) -> Diff:
+) -> Diff: ...
+def diff(
+    a: Module | Run | Capture,
+    b: Module | Run | Capture,
+    *args: Any,
+    where: Where = "**",
+    mapping: Mapping[str, str] | None = None,
+    tolerances: Tolerances = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    grads: bool = False,
+    keep: Keep = "copy",
+    **kwargs: Any,
+) -> Diff | CaptureDiff:
     """Compare two models or two runs: the first call that differs, the module that causes it (the culprit), and why.
 
     `a` is the reference. Returns a `Diff`, which is true if they differ.
@@ -39,6 +57,8 @@ def diff(
       on. Updated buffers are compared too. Afterwards gradients, buffers and random state are restored.
     - `diff(run_a, run_b)` compares two runs, saved or not. To find the culprit, the runs need recorded inputs too:
       `watch(model, keep=hookline.fingerprint, inputs=hookline.fingerprint)` keeps them small.
+    - `diff(capture_a, capture_b)` compares two captures row by row, bit for bit, and returns a `CaptureDiff`. It takes
+      no other arguments.
 
     Calls are matched by path and index. `mapping` maps paths of `a` to paths of `b`, with stars and with everything
     below: `{"bert.encoder.layer.*": "layers.*"}`. For the modules left over on both sides, and for those that moved in
@@ -74,6 +94,12 @@ def diff(
             f"mapping must be a dict from paths of the first to paths of the second, not {mapping!r}"
         )
 
+    if isinstance(a, Capture) and isinstance(b, Capture):
+        usual = where == "**" and mapping is None and tolerances is None and loss is None and not grads
+        if args or kwargs or not usual or keep != "copy":
+            raise ArgumentError("captures are compared as they are: diff(capture_a, capture_b) takes nothing else")
+        return diff_captures(a, b)
+
     if isinstance(a, Run) and isinstance(b, Run):
         if args or kwargs or loss is not None or grads:
             raise ArgumentError("recorded runs are not run again: diff(run_a, run_b) takes no inputs, loss= or grads=")
@@ -94,4 +120,6 @@ def diff(
         )
 
     kinds = " and ".join(type(each).__name__ for each in (a, b))
-    raise ArgumentTypeError(f"diff takes two models, or two runs, not {kinds}; watch the model to get a run of it")
+    raise ArgumentTypeError(
+        f"diff takes two models, two runs or two captures, not {kinds}; watch the model to get a run of it"
+    )
