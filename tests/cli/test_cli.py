@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from toys import save_tiny_bert
 from typer.testing import CliRunner, Result
 
@@ -618,6 +619,47 @@ def test_a_diff_of_two_saved_runs(folder: Path) -> None:
     assert result.exit_code == 1
     assert "1 of 1 calls differ" in result.stdout
     assert hookline.load(folder / "found").culprit.path == "first"  # type: ignore[union-attr]
+
+
+def capture(name: str, scale: float = 1.0) -> None:
+    model = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(model.weight, scale)
+    torch.nn.init.zeros_(model.bias)
+    hookline.capture(model.eval(), torch.ones(5, 2), "", to=name, batch=1, progress=False)
+
+
+def test_diff_of_two_captures(folder: Path) -> None:
+    capture("acts")
+    capture("more", scale=2.0)
+
+    assert diff("acts", "acts").exit_code == 0
+    for _ in range(2):
+        result = diff("acts", "more", "--save", "differ", "--page", "differ.html")
+        assert result.exit_code == 1
+        assert "Linear: other weights; 1 of 1 points differ" in result.stdout
+    assert "replacing the comparison saved there" in result.stderr
+    assert hookline.load(folder / "differ")[""].largest == 2.0  # type: ignore[index]
+    assert "other weights" in (folder / "differ.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["acts", "demo"], "acts is a capture and demo is not; give two captures, or two models"),
+        (["acts", "acts", "--where", "fc"], "captures are compared as they are"),
+    ],
+)
+def test_wrong_arguments_of_a_diff_of_captures_exit_2(folder: Path, arguments: list[str], said: str) -> None:
+    capture("acts")
+    result = diff(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_report_writes_the_page_of_a_capture(folder: Path) -> None:
+    capture("acts")
+    assert run("report", "acts").exit_code == 0
+    assert "count, log scale" in (folder / "acts.html").read_text()
 
 
 def test_a_diff_gives_one_json_document() -> None:

@@ -138,7 +138,7 @@ class CaptureDiff(Result[PointDiff]):
         examples = [f"{counted(self.only_a, 'example')} only in the first"] if self.only_a else []
         examples += [f"{counted(self.only_b, 'example')} only in the second"] if self.only_b else []
         rest = "".join(f"; {each}" for each in examples)
-        return f"{self.model}: {first}{differ} of {counted(len(self.points), 'point')} differ{rest}"
+        return f"{self.model}: {first}{differ} of {len(self.points):,} points differ{rest}"
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data that JSON can hold: numbers that are not finite are text."""

@@ -24,22 +24,26 @@ from hookline.errors import CompareError
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from hookline.capturing.compared import CaptureDiff
     from hookline.cli.sources import Subject
     from hookline.compare.difference import Diff
 
 HELP = (
-    "Compare two models or two saved runs: the first call that differs, the culprit, and why.\n\n"
+    "Compare two models or two saved runs: the first call that differs, the culprit, and why; or two captures.\n\n"
     "A and B are two MODELs, called with the same inputs, or two folders with saved runs, such as those of "
-    "`hookline watch --save`. A is the reference. A row is one call that differs, indented below the call it ran in; "
+    "`hookline watch --save`, or two folders with captures, whose rows are compared bit for bit. A is the reference. "
+    "A row is one call that differs, indented below the call it ran in; "
     "calls that agree are folded. To find the culprit between saved runs, save them with "
     "`hookline watch --keep fingerprint`.\n\n"
-    "Exit code 0: no call differs, even if weights do. 1: a call differs, or a model raised. 2: wrong arguments, or "
-    "nothing in A matches anything in B. 130: Ctrl-C."
+    "Exit code 0: no call differs, even if weights do. 1: a call or a capture differs, or a model raised. "
+    "2: wrong arguments, or nothing in A matches anything in B. 130: Ctrl-C."
 )
 EXAMPLES = """
 [bold]Examples[/bold]
 
 hookline diff before/ after/  [dim]# two saved runs[/dim]
+
+hookline diff acts1/ acts2/  [dim]# two captures[/dim]
 
 hookline diff net.py:Net port.py:Net --inputs net.py:batch --map 'layers.*=h.*'
 
@@ -55,21 +59,26 @@ MAP = typer.Option(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="The reference: a MODEL, or the folder of a saved run.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference: a MODEL, or the folder of a run or capture.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it, of the same kind.")],
     inputs: Annotated[str | None, INPUTS] = None,
     where: Annotated[list[str] | None, WHERE] = None,
     mapped: Annotated[list[str] | None, MAP] = None,
     grads: Annotated[bool, DIFF_GRADS] = False,
     train: Annotated[bool | None, TRAIN] = None,
-    save: Annotated[Path | None, saving("diff")] = None,
+    save: Annotated[Path | None, saving("diff", "comparison")] = None,
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Compare two models or two saved runs."""
+    """Compare two models, two saved runs or two captures."""
     mapping = dict(map(_from_to, mapped or ()))
     with only_result_on_stdout(as_json):
-        if _is_run(a) and _is_run(b):
+        found: Diff | CaptureDiff
+        if _is_capture(a) and _is_capture(b):
+            if inputs or grads or train is not None or where or mapped:
+                raise CompareError("captures are compared as they are: leave the options of models and runs out")
+            found = _diff_of_captures(a, b)
+        elif _is_run(a) and _is_run(b):
             if inputs or grads or train is not None:
                 raise CompareError("saved runs are not run again: leave --inputs, --grads, --train and --eval out")
             found = _diff_of_runs(a, b, where, mapping)
@@ -91,6 +100,10 @@ def _is_run(source: str) -> bool:
     return _is_file(expanded(source) / "run.json")
 
 
+def _is_capture(source: str) -> bool:
+    return _is_file(expanded(source) / "capture.json")
+
+
 def _is_file(path: Path) -> bool:
     """Whether anything has that name: a broken file counts, so that loading it says what is wrong."""
     return os.path.lexists(path)
@@ -99,8 +112,10 @@ def _is_file(path: Path) -> bool:
 def _two_models(a: str, b: str, inputs: str | None, *, train: bool | None) -> tuple[Subject, Module]:
     """The first model with its inputs, and the second; CompareError if one of them is a saved run."""
     for one, other in ((a, b), (b, a)):
-        if _is_run(one):
-            raise CompareError(f"{one} is a saved run and {other} is not; give two runs, or two models")
+        for kind, is_one in (("saved run", _is_run), ("capture", _is_capture)):
+            if is_one(one):
+                many = f"{kind.removeprefix('saved ')}s"
+                raise CompareError(f"{one} is a {kind} and {other} is not; give two {many}, or two models")
     first = load_subject(a, inputs, train=train)
     with status(f"loading {b}"):
         from hookline.cli.sources import load_model
@@ -114,6 +129,13 @@ def _diff_of_runs(a: str, b: str, where: list[str] | None, mapping: dict[str, st
     from hookline.tools.diff import diff as diffing
 
     return diffing(load(a), load(b), where=where or "**", mapping=mapping)
+
+
+def _diff_of_captures(a: str, b: str) -> CaptureDiff:
+    from hookline.tools.capture import open as opening
+    from hookline.tools.diff import diff as diffing
+
+    return diffing(opening(a), opening(b))
 
 
 def _diff_of_models(

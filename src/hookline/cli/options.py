@@ -8,15 +8,15 @@ from typing import Any
 import typer
 
 
-def saving(kind: str) -> Any:
-    """The option --save for a result of this kind. Raises StoreError before anything is run if the folder cannot be
-    used."""
+def saving(kind: str, *others: str) -> Any:
+    """The option --save for a result of this kind, or of one of the others. Raises StoreError before anything is run if
+    the folder cannot be used."""
 
     def expect(folder: Path | None) -> Path | None:
-        from hookline.store.folder import expect_folder
+        from hookline.store.folder import expect_folder, is_saved
 
         if folder is not None:
-            expect_folder(folder, kind=kind)
+            expect_folder(folder, kind=next((other for other in others if is_saved(folder, kind=other)), kind))
         return folder
 
     told = f"Write the {kind} to this folder; hookline.load(DIR) reads it."
