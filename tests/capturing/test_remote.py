@@ -10,6 +10,7 @@ from torch import nn
 
 import hookline
 from hookline import CaptureError, StoreError
+from hookline.capturing import remote
 from hookline.capturing.remote import RemoteFolder
 
 fsspec = pytest.importorskip("fsspec")
@@ -97,3 +98,25 @@ def test_nothing_there_is_an_error() -> None:
 def test_store_that_is_not_known_is_an_error() -> None:
     with pytest.raises(StoreError, match="cannot reach nothing://x"):
         hookline.open("nothing://x")
+
+
+def test_rows_of_a_store_are_shuffled_a_file_at_a_time(line: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = capture(line).torch(batch=3, buffer=100)
+    fetched = []
+    local = RemoteFolder.local
+    monkeypatch.setattr(RemoteFolder, "local", lambda folder, name: fetched.append(name) or local(folder, name))
+    rows = torch.cat([*data])
+
+    wanted = line[0](X).detach()  # type: ignore[operator,index]
+    assert not torch.allclose(rows, wanted)
+    torch.testing.assert_close(rows.sort(dim=0).values, wanted.sort(dim=0).values)
+    changes = [name for name, before in zip(fetched, [None, *fetched], strict=False) if name != before]
+    assert len(changes) == len({*changes}) == 5
+
+
+def test_example_is_read_though_its_file_was_forgotten(line: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "KEPT", 1)
+    point = capture(line)["0"]
+    first = point[0]
+    assert len([*point]) == 20
+    assert torch.equal(point[0], first)

@@ -199,7 +199,7 @@ class Capture(Result[Point]):
         - `batch`: rows in a batch; the last one has what is left.
         - `shuffle`, `seed`: shuffled, the order depends on the seed and on `dataset.set_epoch(epoch)`.
         - `buffer`: bytes that are held at most, besides the batches; the more, the better the rows are mixed.
-        - `block`: bytes that are read in one piece.
+        - `block`: bytes that are read in one piece; of a capture in an object store a whole file.
 
         In a DataLoader give `batch_size=None`: the batches are made already. Workers and ranks share the rows.
 
@@ -215,7 +215,9 @@ class Capture(Result[Point]):
         from hookline.capturing.dataset import dataset_of, points_of
 
         points, several = points_of(point, self._points)
-        return dataset_of(points, several=several, batch=batch, shuffle=shuffle, seed=seed, buffer=buffer, block=block)
+        return dataset_of(
+            self.folder, points, several=several, batch=batch, shuffle=shuffle, seed=seed, buffer=buffer, block=block
+        )
 
     def datasets(
         self, point: str | Sequence[str] | None = None, *, dtype: "dtype_of_torch | None" = None

@@ -5,8 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hookline.capturing.files import opened, read_into, row_bytes, values_place
+from hookline.capturing.folder import Folder, folder_of, is_url
 from hookline.capturing.point import Point
 from hookline.errors import ArgumentError
 from hookline.messages import few
@@ -28,10 +28,10 @@ LANES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Source:
     """The files of one point: which rows are where. It can be sent to another process.
 
-    - `files`: path and size of each; `ends`: the row after its last one; `shape`, `dtype`: of a row.
+    - `files`: name and size of each; `ends`: the row after its last one; `shape`, `dtype`: of a row.
     """
 
-    files: Sequence[tuple[Path, int]]
+    files: Sequence[tuple[str, int]]
     ends: Sequence[int]
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -44,21 +44,6 @@ class Source:
     def empty(self, rows: int) -> Tensor:
         """Memory for so many rows."""
         return torch.empty(rows, *self.shape, dtype=self.dtype)
-
-    def read(self, rows: Range, into: Tensor, places: dict[Path, int]) -> None:
-        """Read some rows, from one file after another. `places` remembers where the values of a file begin."""
-        begin, end = rows
-        done = 0
-        while begin < end:
-            number = bisect_right(self.ends, begin)
-            path, size = self.files[number]
-            first = self.ends[number - 1] if number else 0
-            count = min(end, self.ends[number]) - begin
-            if path not in places:
-                places[path] = values_place(path, size)
-            with opened(path, size) as file:
-                read_into(file, places[path] + (begin - first) * self.row_bytes, into[done : done + count])
-            begin, done = begin + count, done + count
 
 
 class RowDataset(IterableDataset[Any]):
@@ -76,6 +61,7 @@ class RowDataset(IterableDataset[Any]):
         self,
         sources: Mapping[str, Source],
         *,
+        place: str,
         several: bool,
         batch: int,
         shuffle: bool,
@@ -83,7 +69,7 @@ class RowDataset(IterableDataset[Any]):
         buffer: int,
         block: int,
     ) -> None:
-        self.sources, self.several = dict(sources), several
+        self.sources, self.place, self.several = dict(sources), place, several
         self.batch, self.shuffle, self.seed, self.buffer, self.block = batch, shuffle, seed, buffer, block
         self.rows = next(iter(self.sources.values())).ends[-1] if self.sources else 0
         self._epoch = torch.zeros((), dtype=torch.int64)
@@ -127,6 +113,9 @@ class RowDataset(IterableDataset[Any]):
         """The blocks of all processes, in the order of an epoch."""
         size = max(1, self.block // self._width())
         blocks = [(begin, min(begin + size, self.rows)) for begin in range(0, self.rows, size)]
+        if is_url(self.place):
+            ends = next(iter(self.sources.values())).ends
+            blocks = [(begin, end) for begin, end in pairwise((0, *ends)) if begin < end]
         if not self.shuffle:
             return blocks
         return [blocks[place] for place in torch.randperm(len(blocks), generator=chance(f"{key} blocks")).tolist()]
@@ -135,7 +124,7 @@ class RowDataset(IterableDataset[Any]):
 
     def _in_order(self, blocks: Sequence[Range]) -> Iterator[Any]:
         """Batches that are read while the one before is used."""
-        reader = Reader(self.sources)
+        reader = Reader(self.place, self.sources)
         with ThreadPoolExecutor(1, "hookline rows") as thread:
             waiting = None
             for group in groups(blocks, self.batch):
@@ -148,7 +137,7 @@ class RowDataset(IterableDataset[Any]):
 
     def _shuffled(self, blocks: Sequence[Range], key: str) -> Iterator[Any]:
         """Batches out of two buffers in turn: one is filled while the other is emptied."""
-        reader = Reader(self.sources)
+        reader = Reader(self.place, self.sources)
         size = max(1, self.buffer // 2 // self._width())
         parts = [*groups(blocks, size)]
         count = min(size, sum(end - begin for begin, end in blocks))
@@ -177,11 +166,11 @@ class RowDataset(IterableDataset[Any]):
 
 
 class Reader:
-    """Reads rows of several points into memory that is there."""
+    """Reads rows of several points into memory that is there, for one pass."""
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
-        self.sources = sources
-        self.places: dict[Path, int] = {}
+    def __init__(self, place: str, sources: Mapping[str, Source]) -> None:
+        self.folder, self.sources = folder_of(place), sources
+        self.begins: dict[str, int] = {}  # where the values of a file begin
 
     def empty(self, rows: int) -> dict[str, Tensor]:
         """Memory for so many rows of each point."""
@@ -193,14 +182,37 @@ class Reader:
         for name, source in self.sources.items():
             at = 0
             for begin, end in group:
-                source.read((begin, end), into[name][at : at + end - begin], self.places)
+                self._read(source, begin, into[name][at : at + end - begin])
                 at += end - begin
             filled[name] = into[name][:at]
         return filled
 
+    def _read(self, source: Source, begin: int, into: Tensor) -> None:
+        """Read the rows from a place on, from one file after another."""
+        done = 0
+        while done < len(into):
+            number = bisect_right(source.ends, begin + done)
+            name, size = source.files[number]
+            first = begin + done - (source.ends[number - 1] if number else 0)
+            count = min(len(into), source.ends[number] - begin) - done
+            path = self.folder.local(name)
+            if name not in self.begins:
+                self.begins[name] = values_place(path, size)
+            with opened(path, size) as file:
+                read_into(file, self.begins[name] + first * source.row_bytes, into[done : done + count])
+            done += count
+
 
 def dataset_of(
-    points: Sequence[Point], *, several: bool, batch: int, shuffle: bool, seed: int, buffer: int, block: int
+    folder: Folder,
+    points: Sequence[Point],
+    *,
+    several: bool,
+    batch: int,
+    shuffle: bool,
+    seed: int,
+    buffer: int,
+    block: int,
 ) -> RowDataset:
     """The rows of some points in batches; ArgumentError for what cannot be."""
     for name, value in (("batch", batch), ("buffer", buffer), ("block", block)):
@@ -211,6 +223,7 @@ def dataset_of(
     matching(points)
     return RowDataset(
         {point.path: source_of(point) for point in points},
+        place=str(folder),
         several=several,
         batch=batch,
         shuffle=shuffle,
@@ -223,8 +236,8 @@ def dataset_of(
 def source_of(point: Point) -> Source:
     """Which rows of a point are where."""
     files, counts = [], []
-    for path, size, rows in point.lengths():
-        files.append((path, size))
+    for name, size, rows in point.lengths():
+        files.append((name, size))
         counts.append(rows)
     return Source(files, [*accumulate(counts)], point.shape, point.dtype or torch.float32)
 

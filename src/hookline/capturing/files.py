@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from hookline.capturing.folder import Folder
 from hookline.errors import StoreError
 from hookline.store.opening import reason
 
@@ -20,16 +21,23 @@ LONGEST = 2**20  # bytes of a header
 class DataFile:
     """Some examples of one point, as they lie in a file.
 
+    - `folder`, `name`: the capture's, and the file in it; one of an object store is fetched when it is read;
     - `start`: the number of the first example; `offsets`: where the rows of each begin, and where the last ones end;
     - `places`: where each tensor begins in the file; `shape`, `dtype`: of a row.
     """
 
-    path: Path
+    folder: Folder
+    name: str
     start: int
     offsets: Tensor
     places: Mapping[str, int]
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @property
+    def path(self) -> Path:
+        """The file on this machine."""
+        return self.folder.local(self.name)
 
     @property
     def examples(self) -> range:
@@ -78,25 +86,26 @@ class DataFile:
         return whole[self.first_value :].view(self.dtype).view(self.rows, *self.shape)
 
 
-def data_file(path: Path, size: int, start: int, told: Mapping[str, Any]) -> DataFile:
+def data_file(folder: Folder, name: str, size: int, start: int, told: Mapping[str, Any]) -> DataFile:
     """A data file of a point; StoreError where it is not as the record of its unit says."""
+    path = folder.local(name)
     dtype, shape = getattr(torch, told["dtype"]), tuple(told["shape"])
     with opened(path, size) as file:
         header, begin = header_of(file, path, size)
         found, sizes = {}, {}
-        for name in ("values", "offsets", "positions", "tokens"):
-            if name in header:
-                first, last = header[name]["data_offsets"]
-                found[name], sizes[name] = begin + first, last - first
+        for part in ("values", "offsets", "positions", "tokens"):
+            if part in header:
+                first, last = header[part]["data_offsets"]
+                found[part], sizes[part] = begin + first, last - first
         if not {"values", "offsets"} <= found.keys():
             raise StoreError(f"{path} is damaged: it has no values, or no offsets")
         offsets = torch.empty(sizes["offsets"] // 8, dtype=torch.int64)
         read_into(file, found["offsets"], offsets)
     rows = int(offsets[-1]) if len(offsets) else -1
     wanted = {"values": row_bytes(shape, dtype), "positions": 4, "tokens": 4}
-    if rows < 0 or any(sizes[name] != rows * each for name, each in wanted.items() if name in sizes):
+    if rows < 0 or any(sizes[part] != rows * each for part, each in wanted.items() if part in sizes):
         raise StoreError(f"{path} is damaged: its tensors are not of the length that its offsets say")
-    return DataFile(path, start, offsets, found, shape, dtype)
+    return DataFile(folder, name, start, offsets, found, shape, dtype)
 
 
 def values_place(path: Path, size: int) -> int:

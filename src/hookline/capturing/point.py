@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -199,12 +198,12 @@ class Point:
         files = (self.file(number, place) for place in range(len(told["files"])))
         return next((file for file in files if example in file.examples), None)
 
-    def lengths(self) -> Iterator[tuple[Path, int, int]]:
-        """Path, size and number of rows of each data file. None is opened that is the only one of its unit."""
+    def lengths(self) -> Iterator[tuple[str, int, int]]:
+        """Name, size and number of rows of each data file. None is opened that is the only one of its unit."""
         for number, told in self._told():
             for place, file in enumerate(told["files"]):
                 rows = told["rows"] if len(told["files"]) == 1 else self.file(number, place).rows
-                yield self._capture.folder.local(file["name"]), int(file["bytes"]), int(rows)
+                yield str(file["name"]), int(file["bytes"]), int(rows)
 
     def places(self) -> Iterator["Places"]:
         """How many rows each example has, and where in it they are, unit by unit."""
@@ -226,7 +225,7 @@ class Point:
             self._known.move_to_end(name)
             return self._known[name]
         start = int(record["start"]) if not place else self.file(number, place - 1).examples.stop
-        found = self._known[name] = data_file(self._capture.folder.local(name), size, start, told)
+        found = self._known[name] = data_file(self._capture.folder, name, size, start, told)
         if len(self._known) > OPEN:
             self._known.popitem(last=False)
         return found
