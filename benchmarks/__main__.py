@@ -20,6 +20,7 @@ NAMES = (
     "profiling",
     "paging",
     "capturing",
+    "capture_reading",
     "compiling",
 )
 
