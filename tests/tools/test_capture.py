@@ -466,6 +466,17 @@ def test_wrong_argument_is_an_error_and_writes_nothing(line, tmp_path, options, 
     assert not (tmp_path / "acts").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"format": "hookline", "version": 9}', "update hookline")],
+)
+def test_header_that_is_damaged_or_newer_is_an_error(line, tmp_path, text, message):
+    captured(line, X, "0", tmp_path)
+    (tmp_path / "capture.json").write_text(text)
+    with pytest.raises(StoreError, match=message):
+        hookline.open(tmp_path)
+
+
 def test_open_of_what_is_no_capture_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="holds no capture"):
         hookline.open(tmp_path)

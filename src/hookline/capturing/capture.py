@@ -14,6 +14,7 @@ from hookline.errors import StoreError
 from hookline.messages import counted
 from hookline.result import Result
 from hookline.store.file import on_disk
+from hookline.store.folder import FORMAT
 from hookline.store.opening import path_of, reason
 from hookline.store.place import put_in_place
 from hookline.store.staging import staging
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from hookline.capturing.dataset import RowDataset
 
-FORMAT = 1
+VERSION = 1  # of the format
 NAMES = {"capture.json", "end.json", "units", "data", "leases"}  # what is in the folder of a capture
 
 
@@ -173,7 +174,7 @@ class Capture(Result[Point]):
         """The header and what the points hold, as plain data."""
         return {
             "format": FORMAT,
-            "kind": "capture",
+            "version": VERSION,
             "model": self.model,
             "signature": dict(self.signature),
             "versions": dict(self.versions),
@@ -290,8 +291,11 @@ def open_capture(folder: Folder) -> Capture:
         raise StoreError(f"{folder} holds no capture: there is no capture.json")
     try:
         header = json.loads(content)
-        if header.get("format") != FORMAT:
-            raise StoreError(f"{folder} has format {header.get('format')!r}; this hookline reads {FORMAT}")
+        if header["format"] != FORMAT or header["version"] != VERSION:
+            told = f"{header['format']!r} {header['version']!r}"
+            raise StoreError(
+                f"{folder} has format {told}, and this hookline reads {FORMAT!r} {VERSION}; update hookline"
+            )
         records = {}
         for name in folder.names("units"):
             record = short_record(folder, name)

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from hookline.capturing import signature
 from hookline.capturing.activations import run_with
-from hookline.capturing.capture import FORMAT, Capture, open_capture
+from hookline.capturing.capture import VERSION, Capture, open_capture
 from hookline.capturing.examples import Examples, Id, examples_of
 from hookline.capturing.folder import Folder, folder_of
 from hookline.capturing.gather import Calls, Gather, Kept, Wish
@@ -30,6 +30,7 @@ from hookline.model.paths import DATA_PARALLEL
 from hookline.model.select import Where, select
 from hookline.model.sharded import is_distributed, rank_and_world
 from hookline.record.keep import takes_call
+from hookline.store.folder import FORMAT
 
 PROCESSES = (  # what says which process this is, and of how many
     ("RANK", "WORLD_SIZE"),
@@ -196,7 +197,7 @@ def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
 def begin(folder: Folder, model: str, ours: dict[str, Any]) -> None:
     """Write what is captured, or compare it with what the folder holds already."""
     versions = signature.versions()
-    header = {"format": FORMAT, "kind": "capture", "model": model, "signature": ours, "versions": versions}
+    header = {"format": FORMAT, "version": VERSION, "model": model, "signature": ours, "versions": versions}
     if folder.commit("capture.json", json.dumps(header, indent=1, allow_nan=False).encode()):
         return
     there = open_capture(folder)
