@@ -41,8 +41,11 @@ if TYPE_CHECKING:
     from hookline.capturing.capture import Capture
     from hookline.capturing.compared import CaptureDiff, PointDiff
     from hookline.capturing.dataset import RowDataset
+    from hookline.capturing.examples import Id
+    from hookline.capturing.gather import Calls, Kept
     from hookline.capturing.point import Point
-    from hookline.capturing.rows import Rows, rows
+    from hookline.capturing.rows import Choose, Positions, Rows, rows
+    from hookline.capturing.work import Errors
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
     from hookline.checking.finding import Severity
@@ -74,7 +77,10 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
     "hookline.capturing.compared": ("CaptureDiff", "PointDiff"),
     "hookline.capturing.dataset": ("RowDataset",),
     "hookline.capturing.point": ("Point",),
-    "hookline.capturing.rows": ("Rows", "rows"),
+    "hookline.capturing.examples": ("Id",),
+    "hookline.capturing.gather": ("Calls", "Kept"),
+    "hookline.capturing.rows": ("Choose", "Positions", "Rows", "rows"),
+    "hookline.capturing.work": ("Errors",),
     "hookline.checking": (
         "Evidence",
         "Finding",
@@ -161,6 +167,7 @@ __all__ = [
     "AttachError",
     "Call",
     "CallRecord",
+    "Calls",
     "Capture",
     "CaptureDiff",
     "CaptureError",
@@ -168,11 +175,13 @@ __all__ = [
     "Cell",
     "Change",
     "ChangedTensorError",
+    "Choose",
     "CompareError",
     "Cost",
     "Diff",
     "Difference",
     "EditError",
+    "Errors",
     "Evidence",
     "Fields",
     "Finding",
@@ -185,7 +194,9 @@ __all__ = [
     "HookInfo",
     "HooklineError",
     "Hooks",
+    "Id",
     "Keep",
+    "Kept",
     "Metric",
     "Module",
     "NonFiniteError",
@@ -195,6 +206,7 @@ __all__ = [
     "Part",
     "Point",
     "PointDiff",
+    "Positions",
     "Profile",
     "RULES",
     "RecordError",

@@ -11,7 +11,6 @@ Readers believe records only. A process that is killed leaves data that no recor
 import hashlib
 import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -26,7 +25,7 @@ from hookline.store.file import on_disk
 from hookline.store.opening import path_of, reason
 
 HEARTBEAT = 5.0  # seconds between two signs of life of a lease
-OURS = {"capture.json", "units", "data", "leases"}
+OURS = {"capture.json", "end.json", "units", "data", "leases"}
 EXPIRES = 60.0  # seconds after the last sign of life
 
 
@@ -67,10 +66,6 @@ class Folder(Protocol):
 
     def sweep(self, named: set[str]) -> None:
         """Remove data that is not among those named, and what killed processes left."""
-        ...
-
-    def copy_to(self, folder: Path) -> None:
-        """Copy it all to a new folder."""
         ...
 
 
@@ -228,10 +223,6 @@ class LocalFolder:
                 hidden = [name for name in os.listdir(self.root / within) if name.startswith(".")]
                 self.remove(f"{within}/{name}" for name in hidden)
         self.remove(f"leases/{unit}" for unit in self.names("leases"))
-
-    def copy_to(self, folder: Path) -> None:
-        """Copy it all to a new folder."""
-        shutil.copytree(self.root, folder, ignore=shutil.ignore_patterns("leases", ".*"))
 
 
 class _Beside:

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from hookline.capturing.folder import Lease, who
 from hookline.errors import StoreError
@@ -119,10 +118,6 @@ class RemoteFolder:
         """Remove data that no record names. Nothing while another process is at a unit."""
         if not self.names("leases"):
             self.remove(f"data/{name}" for name in self.names("data") if f"data/{name}" not in named)
-
-    def copy_to(self, folder: Any) -> None:
-        """Copy it all to a folder of this machine."""
-        self.system.get(self.root, str(folder), recursive=True)
 
 
 class RemoteLease(Lease):

@@ -10,6 +10,7 @@ from torch import Tensor
 from hookline.errors import ArgumentError, CaptureError
 
 Positions: TypeAlias = int | Sequence[int]
+"""A position among those that count, or several; -1 is the last."""
 Choose: TypeAlias = Callable[[Any], Tensor]
 """A function of what the model received that gives a boolean mask [examples, positions]."""
 

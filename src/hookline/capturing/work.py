@@ -17,6 +17,7 @@ from hookline.capturing.units import Unit
 from hookline.errors import CaptureError
 
 Errors: TypeAlias = Literal["raise", "skip"]
+"""What becomes of an example that fails or has NaN."""
 WAITING = 2  # units that wait for the writer at most
 POLL = 0.2  # seconds between two looks at units that others are at
 END = "end.json"  # how many examples a stream has, once it is known
