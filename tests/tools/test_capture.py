@@ -178,12 +178,134 @@ def test_joined_calls_follow_on_one_another(tmp_path):
     assert acts["shared"].positions(0).tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_folder_that_holds_something_else_is_refused(line, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"holds notes.txt and no capture; give an empty or a new folder"):
+@pytest.mark.parametrize("names", [["notes.txt"], [".env", "train.py"], ["data/mine.csv"], [".gitignore"]])
+def test_folder_that_holds_something_else_is_refused(line, tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(StoreError, match=rf"holds {names[0]} and no capture; give an empty or a new folder"):
         captured(line, X, "0", tmp_path)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {*names}
+
+
+def test_files_of_others_in_a_capture_stay(line, tmp_path):
+    captured(line, X, "0", tmp_path)
+    others = [tmp_path / ".gitattributes", tmp_path / "data/mine.csv", tmp_path / "data/.keep", tmp_path / "README"]
+    for path in others:
+        path.write_text("mine")
+    captured(line, X, "0", tmp_path)
+
+    assert all(path.exists() for path in others)
+
+
+def test_positions_in_any_order_have_their_own_values(tmp_path):
+    model = nn.Sequential(nn.Identity())
+    data = torch.arange(8.0).reshape(4, 2, 1)
+    acts = captured(model, data, "0", tmp_path, rows=hookline.rows(positions=[1, 0]))
+
+    assert [acts["0"][number].flatten().tolist() for number in range(4)] == [[1, 0], [3, 2], [5, 4], [7, 6]]
+
+
+def test_joined_calls_of_one_length_use_the_mask(tmp_path):
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.same = nn.Identity()
+
+        def forward(self, x, mask):
+            return self.same(self.same(x) + 100)
+
+    data = [{"x": torch.tensor([[1.0], [2.0], [-99.0]]), "mask": torch.tensor([1, 1, 0])}]
+    acts = captured(Doubled(), data, "same", tmp_path, calls="join", rows=hookline.rows(mask="mask"))
+
+    assert acts["same"][0].flatten().tolist() == [1, 2, 101, 102]
+
+
+def test_gradient_before_an_in_place_operation_is_right(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))
+    acts = captured(model, X, "0", tmp_path, keep="gradient", loss=lambda output: output.sum())
+    hidden = model[0](X).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(model[2](torch.relu(hidden)).sum(), hidden)
+
+    torch.testing.assert_close(torch.stack([*acts["0"]]), expected)
+
+
+def test_additive_mask_is_an_error(tagger, tmp_path):
+    rows = hookline.rows(lambda inputs: (inputs["input_ids"] == 0) * -1e9)
+    with pytest.raises(CaptureError, match="has negative numbers: it is added to scores"):
+        captured(tagger, TEXTS, "mix", tmp_path, call=padded, rows=rows)
+
+
+def test_interrupt_leaves_no_lease(line, tmp_path, monkeypatch):
+    from hookline.capturing.work import Writer
+
+    def interrupted(self, unit, lease):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writer, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        captured(line, X, "0", tmp_path)
+    monkeypatch.undo()
+
+    assert os.listdir(tmp_path / "leases") == []
+    assert captured(line, X, "0", tmp_path).finished
+
+
+def test_lease_that_is_dropped_is_free(tmp_path):
+    from hookline.capturing.folder import LocalFolder
+
+    folder = LocalFolder(tmp_path)
+    folder.create()
+    assert folder.lease("000001") is not None  # and nobody holds it
+    lease = folder.lease("000001")
+
+    assert lease is not None
+    lease.end()
+
+
+class Failing:
+    def __init__(self, bad):
+        self.bad = bad
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, number):
+        if number in self.bad:
+            raise OSError(f"cannot read {number}")
+        return torch.full((3,), float(number))
+
+
+@pytest.mark.parametrize("bad", [{0}, {3}, {4, 5}])
+def test_example_that_cannot_be_read_is_skipped(line, tmp_path, bad):
+    acts = captured(line, Failing(bad), "0", tmp_path, batch=2, errors="skip")
+
+    assert set(acts.skipped) == bad
+    assert acts.finished
+    for number in set(range(6)) - bad:
+        torch.testing.assert_close(acts["0"][number], line[0](torch.full((3,), float(number))))
+
+
+def test_wrong_argument_is_not_skipped(tmp_path):
+    with pytest.raises(CaptureError, match="was called 2 times in one batch"):
+        captured(Twice(), torch.ones(4, 2), "shared", tmp_path, errors="skip")
+
+
+@pytest.mark.parametrize(
+    "module", [nn.LSTM(3, 3, num_layers=2, dropout=0.5), nn.RReLU(), nn.InstanceNorm1d(3, track_running_stats=True)]
+)
+def test_module_that_draws_or_learns_in_training_is_refused(tmp_path, module):
+    with pytest.raises(ArgumentError, match="is in training mode"):
+        captured(nn.Sequential(module), X, "0", tmp_path)
+
+
+def test_loader_over_a_stream_uses_its_collate(line, tmp_path):
+    loader = DataLoader(Stream(6), batch_size=3, collate_fn=lambda rows: torch.stack([row["x"] for row in rows]) + 1)
+    acts = captured(line, loader, "0", tmp_path, id="name")
+
+    torch.testing.assert_close(acts["0"][5], line[0](X[5] + 1))
 
 
 @pytest.mark.graph
@@ -257,11 +379,10 @@ def test_number_is_no_data_set(line, tmp_path):
 
 def test_second_call_runs_nothing_again(line, tmp_path):
     captured(line, X, "0", tmp_path)
-    ran = []
-    line.register_forward_hook(lambda *_: ran.append(1))
-    captured(line, X, "0", tmp_path)
+    with hookline.watch(line) as run:
+        captured(line, X, "0", tmp_path)
 
-    assert ran == []
+    assert len(run) == 0
 
 
 def test_unit_that_is_missing_is_done_again(line, tmp_path):
@@ -303,6 +424,42 @@ def test_other_capture_in_the_folder_is_named_and_kept(line, tmp_path, changed, 
         captured(line, options.pop("data"), options.pop("where"), tmp_path, **options)
 
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_edit_on_the_model_is_another_capture(line, tmp_path):
+    captured(line, X, "1", tmp_path)
+    with hookline.edit(line, "0", output=hookline.edits.zero()):
+        with pytest.raises(CaptureError, match="other hooks or edits on the model"):
+            captured(line, X, "1", tmp_path)
+
+
+def test_changed_setting_of_a_module_is_another_capture(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.1))
+    captured(model, X, "1", tmp_path)
+    model[1].negative_slope = 0.9
+    with pytest.raises(CaptureError, match="other settings of modules"):
+        captured(model, X, "1", tmp_path)
+
+
+class Scaled:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, tensor):
+        return tensor * self.by
+
+
+def test_function_with_another_state_is_another_capture(line, tmp_path):
+    captured(line, X, "1", tmp_path, keep=Scaled(2))
+    captured(line, X, "1", tmp_path, keep=Scaled(2))
+    with pytest.raises(CaptureError, match="another keep="):
+        captured(line, X, "1", tmp_path, keep=Scaled(3))
+
+
+def test_autocast_is_another_capture(line, tmp_path):
+    captured(line, X, "1", tmp_path)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(CaptureError, match="another autocast"):
+        captured(line, X, "1", tmp_path)
 
 
 def test_changed_tokenizer_shows_in_the_inputs(tagger, tmp_path):
@@ -384,8 +541,39 @@ def test_error_leaves_no_hook_and_no_lease(line, tmp_path):
 def test_value_that_the_dtype_cannot_hold_is_an_error(tmp_path):
     model = nn.Linear(1, 1, bias=False)
     model.weight.data[:] = 1e5
-    with pytest.raises(CaptureError, match=r"holds 1e\+05, more than torch.float16 can \(6.55e\+04\)"):
+    with pytest.raises(CaptureError, match=r"has values up to 1e\+05, which torch.float16 cannot hold"):
         captured(model, torch.ones(2, 1), "", tmp_path, dtype=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (torch.tensor([[300], [7]]), torch.int8),
+        (torch.tensor([[70000], [7]]), torch.float16),
+        (torch.tensor([[300.5], [7.0]]), torch.uint8),
+        (torch.tensor([[70000.0], [float("inf")]]), torch.float16),
+        (torch.tensor([[1e5], [7.0]]), torch.float8_e4m3fn),
+    ],
+    ids=["int8", "int to float16", "uint8", "beside inf", "float8"],
+)
+def test_no_dtype_changes_a_value_silently(tmp_path, values, dtype):
+    model = nn.Sequential(nn.Identity())
+    with pytest.raises(CaptureError, match="cannot hold"):
+        captured(model, values, "0", tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize("lengths", [(2, 5, 3), (2, 2, 5)])
+def test_units_of_different_shapes_are_an_error(tmp_path, lengths):
+    model = nn.Sequential(nn.Identity())
+    with pytest.raises(CaptureError, match=r"rows=hookline.rows\(mask=...\) makes each position a row"):
+        captured(model, [torch.randn(length, 3) for length in lengths], "0", tmp_path, batch=1, unit=1)
+
+
+def test_units_of_different_points_are_an_error(tmp_path):
+    model = nn.Sequential(nn.Identity())
+    keep = lambda tensor: {"a": tensor} if tensor[0, 0] < 3 else {"a": tensor, "b": tensor}
+    with pytest.raises(CaptureError, match="every batch must give the same"):
+        captured(model, torch.arange(6.0).reshape(6, 1), "0", tmp_path, keep=keep, batch=1, unit=1)
 
 
 def test_padding_without_rows_is_an_error(tagger, tmp_path):

@@ -64,8 +64,15 @@ class Indexed(Examples):
         told = getattr(self.data, "_fingerprint", None)
         if not isinstance(told, str):
             places = sorted({round(place * (self.count - 1) / (LOOKED_AT - 1)) for place in range(LOOKED_AT)})
-            told = fingerprint([self.data[place] for place in places if self.count])
+            told = fingerprint([self._looked_at(place) for place in places])
         return {"examples": self.count, "data": told}
+
+    def _looked_at(self, number: int) -> Any:
+        """An example; the name of its error where it cannot be read, which is for the capture to raise or to skip."""
+        try:
+            return self.data[number]
+        except Exception as error:
+            return type(error).__name__
 
 
 class Loaded(Examples):
@@ -103,7 +110,7 @@ class Streamed(Examples):
 
     is_stream = True
 
-    def __init__(self, data: Iterable[Any], batch: int, id: Id, collate: bool) -> None:
+    def __init__(self, data: Iterable[Any], batch: int, id: Id, collate: Callable[[list[Any]], Any] | None) -> None:
         if iter(data) is data:
             raise ArgumentTypeError(
                 f"data is a {type(data).__name__}, which can be read once: a capture that goes on where it stopped "
@@ -133,8 +140,8 @@ class Streamed(Examples):
                 return
             numbers = range(first, self._next)
             batch: Any = examples
-            if self.collate:
-                batch = default_collate(examples)
+            if self.collate is not None:
+                batch = self.collate(examples)
             elif all(isinstance(example, Mapping) for example in examples):
                 batch = {name: [example[name] for example in examples] for name in examples[0]}
             yield first, batch, ids_of(examples, self.id, numbers)
@@ -148,7 +155,9 @@ def examples_of(data: Any, batch: int, id: Id, collate: bool) -> Examples:
     """The examples of whatever a user calls a data set; ArgumentTypeError for what is none."""
     if isinstance(data, DataLoader):
         if isinstance(data.dataset, IterableDataset):
-            return Streamed(data.dataset, data.batch_size or batch, id, collate)
+            if data.drop_last or not data.batch_size:
+                raise ArgumentError("a DataLoader over a stream needs batch_size, and drop_last=False")
+            return Streamed(data.dataset, data.batch_size, id, data.collate_fn)
         return Loaded(data, id)
     if hasattr(data, "iloc"):
         raise ArgumentTypeError("a DataFrame is indexed by column; give data.to_dict('records')")
@@ -157,7 +166,7 @@ def examples_of(data: Any, batch: int, id: Id, collate: bool) -> Examples:
             raise ArgumentError("the data set has no examples")
         return Indexed(data, batch, id, collate)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping):
-        return Streamed(data, batch, id, collate)
+        return Streamed(data, batch, id, default_collate if collate else None)
     raise ArgumentTypeError(
         f"data must have len and [], or be iterable, as a list, a data set or a DataLoader; it is a "
         f"{type(data).__name__}"

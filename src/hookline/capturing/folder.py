@@ -11,6 +11,7 @@ Readers believe records only. A process that is killed leaves data that no recor
 import hashlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -26,6 +27,8 @@ from hookline.store.opening import path_of, reason
 
 HEARTBEAT = 5.0  # seconds between two signs of life of a lease
 OURS = {"capture.json", "end.json", "units", "data", "leases"}
+DATA = re.compile(r"\d{6,}\.\d+(-\d+)?\.[0-9a-f]{12}\.safetensors$")
+BEGUN = re.compile(r"\.(\d{6,}|capture\.json-|end\.json-|now-)")  # what a process writes before it has its name
 EXPIRES = 60.0  # seconds after the last sign of life
 
 
@@ -84,6 +87,9 @@ class Lease:
             _alive.discard(self.path)
             with suppress(OSError):
                 self.path.unlink()
+            self.path = None
+
+    __del__ = end  # an interrupt may come before anybody holds it
 
 
 class LocalFolder:
@@ -99,13 +105,22 @@ class LocalFolder:
     def create(self) -> None:
         """Make the folder; StoreError where that cannot be, or where it holds something else."""
         try:
-            strange = [] if not self.root.is_dir() else sorted(set(os.listdir(self.root)) - OURS)
-            if strange and not (self.root / "capture.json").exists() and not strange[0].startswith("."):
-                raise StoreError(f"{self.root} holds {strange[0]} and no capture; give an empty or a new folder")
+            self._expect_ours()
             for within in ("units", "data", "leases"):
                 (self.root / within).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot capture to {self.root}: {reason(error)}") from error
+
+    def _expect_ours(self) -> None:
+        """StoreError where the folder holds anything but a capture, or one that has just begun."""
+        if not self.root.is_dir() or (self.root / "capture.json").exists():
+            return
+        strange = [name for name in sorted(os.listdir(self.root)) if name not in OURS and not BEGUN.match(name)]
+        for within in OURS - {"capture.json", "end.json"}:
+            if (self.root / within).is_dir():
+                strange += [f"{within}/{name}" for name in os.listdir(self.root / within) if not BEGUN.match(name)]
+        if strange:
+            raise StoreError(f"{self.root} holds {strange[0]} and no capture; give an empty or a new folder")
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where there is none."""
@@ -193,6 +208,8 @@ class LocalFolder:
             return True
         except (OSError, ValueError):
             holder = {}
+        if holder == who() and path not in _alive.paths:
+            return True  # of this process, which has dropped it
         if holder.get("host") == who()["host"] and _started(holder.get("pid", 0)) != holder.get("started"):
             return True
         return self._now() - told > self.expires
@@ -217,11 +234,12 @@ class LocalFolder:
         while another process is at a unit."""
         if any(not self._is_dead(self.root / "leases" / unit) for unit in self.names("leases")):
             return
-        self.remove(f"data/{name}" for name in self.names("data") if f"data/{name}" not in named)
+        own = [name for name in self.names("data") if DATA.match(name)]
+        self.remove(f"data/{name}" for name in own if f"data/{name}" not in named)
         for within in ("data", "units", "leases", "."):
             with suppress(OSError):
-                hidden = [name for name in os.listdir(self.root / within) if name.startswith(".")]
-                self.remove(f"{within}/{name}" for name in hidden)
+                begun = [name for name in os.listdir(self.root / within) if BEGUN.match(name)]
+                self.remove(f"{within}/{name}" for name in begun)
         self.remove(f"leases/{unit}" for unit in self.names("leases"))
 
 

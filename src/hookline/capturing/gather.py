@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from hookline.capturing.host import HostCopies
+from hookline.capturing.misuse import MisuseError
 from hookline.capturing.rows import Rows
 from hookline.engine.call import Call
-from hookline.errors import CaptureError, EditError
+from hookline.engine.tensor_hooks import on_gradient
+from hookline.errors import EditError
 from hookline.model.keypath import part_at, pick
 from hookline.model.sharded import is_distributed
 from hookline.model.tensors import mirror
@@ -62,6 +65,18 @@ class Wish:
 
 
 @dataclass(slots=True)
+class Graded:
+    """A tensor's gradient: zeros until a backward pass has it."""
+
+    gradient: Tensor
+
+    def see(self, gradient: Tensor | None) -> None:
+        """Keep it."""
+        if gradient is not None:
+            self.gradient = gradient.detach()
+
+
+@dataclass(slots=True)
 class Gather:
     """The hooks' side: takes the rows of one batch after another.
 
@@ -74,7 +89,7 @@ class Gather:
     examples: Sequence[int] = ()
     inputs: dict[str | int, Any] = field(default_factory=dict)
     taken: dict[str, list[Block]] = field(default_factory=dict)
-    graded: dict[str, list[Tensor]] = field(default_factory=dict)
+    graded: dict[str, list[Graded]] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     open: bool = False
     copies: HostCopies = field(default_factory=HostCopies)
@@ -112,9 +127,13 @@ class Gather:
         try:
             tensor = part_at(value, pick(value, self.wish.key, whose=f"the {'input' if keep == 'input' else 'output'}"))
         except EditError as error:
-            raise CaptureError(f"{path or 'the model'}: {error}") from None
+            raise MisuseError(f"{path or 'the model'}: {error}") from None
         if keep == "gradient":
-            self.graded.setdefault(path, []).append(tensor)
+            if not tensor.requires_grad:
+                raise MisuseError(f"no gradient flows to the output of {path!r}; is everything before it frozen?")
+            graded = Graded(torch.zeros_like(tensor, requires_grad=False))
+            on_gradient(tensor, partial(Graded.see, graded))  # of its value now: later code may change it in place
+            self.graded.setdefault(path, []).append(graded)
             return
         made: Any = tensor
         if callable(keep):
@@ -127,24 +146,21 @@ class Gather:
     def _take_gradients(self, output: Any) -> None:
         loss = self.wish.loss(output)
         if loss is None:
-            raise CaptureError("keep='gradient' needs an output that requires a gradient, or loss=")
-        places = [(path, place) for path, tensors in self.graded.items() for place in range(len(tensors))]
-        tensors = [self.graded[path][place] for path, place in places]
-        for (path, _), tensor in zip(places, tensors, strict=True):
-            if not tensor.requires_grad:
-                raise CaptureError(f"no gradient flows to the output of {path!r}; is everything before it frozen?")
-        found = torch.autograd.grad(loss, tensors, allow_unused=True)
-        for (path, _), tensor, gradient in zip(places, tensors, found, strict=True):
-            self._take(path, torch.zeros_like(tensor) if gradient is None else gradient)
+            raise MisuseError("keep='gradient' needs an output that requires a gradient, or loss=")
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(loss, parameters, allow_unused=True)  # which changes no `.grad`
+        for path, graded in self.graded.items():
+            for each in graded:
+                self._take(path, each.gradient)
 
     def _take(self, path: str, made: Any) -> None:
         """The rows of one tensor, or of each in a dict."""
         named = {f"{path}/{name}": part for name, part in made.items()} if isinstance(made, Mapping) else {path: made}
         for point, tensor in named.items():
             if not isinstance(tensor, Tensor):
-                raise CaptureError(f"keep gave a {type(tensor).__name__} for {point!r}, not a tensor or a dict of them")
+                raise MisuseError(f"keep gave a {type(tensor).__name__} for {point!r}, not a tensor or a dict of them")
             if tensor.is_complex() or tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
-                raise CaptureError(
+                raise MisuseError(
                     f"{point!r} gives {described(tensor)}, which is complex, quantized, nested or sparse; give keep= a "
                     "function that makes a dense tensor of it, such as torch.view_as_real"
                 )
@@ -153,7 +169,6 @@ class Gather:
                 continue
             if blocks and self.wish.calls == "last":
                 blocks.clear()
-                self.lengths.pop(point, None)
             blocks.append(self._rows(point, tensor.detach(), len(blocks)))
 
     def _rows(self, point: str, tensor: Tensor, earlier: int) -> Block:
@@ -162,20 +177,21 @@ class Gather:
             tensor = tensor.full_tensor()  # type: ignore[attr-defined]
         count, rows = len(self.examples), self.wish.rows
         if tensor.dim() == 0 or tensor.shape[0] != count:
-            raise CaptureError(
+            raise MisuseError(
                 f"{point or 'the model'!r} gives {described(tensor)} for a batch of {count}: dimension 0 must be the "
                 "examples; give keep= a function that brings them there"
             )
         if rows is None:
             return Block(self.copies.copy(self._cast(point, tensor).contiguous()), [1] * count)
         if tensor.dim() == 1:
-            raise CaptureError(f"{point!r} gives {described(tensor)}, without positions; leave out rows=")
+            raise MisuseError(f"{point!r} gives {described(tensor)}, without positions; leave out rows=")
         length = tensor.shape[1]
-        own = rows if not earlier else Rows(None, None, None, 0, None)  # steps of generate are one position each
+        later = point in self.lengths and length == 1  # a step of `generate`; the mask is that of the prompt
+        own = Rows(None, None, None, 0, None) if later else rows
         positions = own.of(self.inputs, self.examples, length)
         places = torch.cat([place * length + each for place, each in enumerate(positions)])
         flat = tensor.reshape(count * length, *tensor.shape[2:])
-        everything = len(places) == len(flat)
+        everything = torch.equal(places, torch.arange(len(flat)))
         values = flat if everything else flat.index_select(0, places.to(flat.device))
         tokens = self.inputs.get("input_ids")
         fits = isinstance(tokens, Tensor) and tuple(tokens.shape) == (count, length) and not earlier
@@ -193,21 +209,19 @@ class Gather:
         dtype = self.wish.dtype
         if dtype is None or dtype == values.dtype:
             return values
-        if dtype.is_floating_point and values.is_floating_point() and values.numel():
-            most = torch.finfo(dtype).max
-            if most < torch.finfo(values.dtype).max / 2:  # bfloat16 holds what float32 does
-                largest = max(map(abs, torch.stack(torch.aminmax(values)).tolist()))
-                if most < largest < float("inf"):
-                    raise CaptureError(
-                        f"{point!r} holds {largest:.4g}, more than {dtype} can ({most:.4g}); capture torch.bfloat16 "
-                        "or leave out dtype="
-                    )
-        return values.to(dtype)
+        cast = values.to(dtype)
+        if values.numel() and not holds(values, cast):
+            largest = values.abs().max().item() if values.dtype != torch.bool else 1
+            raise MisuseError(
+                f"{point!r} has values up to {largest:.4g}, which {dtype} cannot hold; capture torch.bfloat16, or "
+                "leave out dtype="
+            )
+        return cast
 
     def _points(self) -> list[str]:
         missing = [path for path in self.paths if not any(_is_of(point, path) for point in self.taken)]
         if missing:
-            raise CaptureError(f"{missing[0]!r} was not called in this batch; capture modules that every batch calls")
+            raise MisuseError(f"{missing[0]!r} was not called in this batch; capture modules that every batch calls")
         return [*self.taken]
 
     def _one(self, point: str) -> Block:
@@ -216,11 +230,11 @@ class Gather:
         if len(blocks) == 1:
             return blocks[0]
         if self.wish.calls == "one":
-            raise CaptureError(
+            raise MisuseError(
                 f"{point!r} was called {len(blocks)} times in one batch; say which with calls='first', 'last' or 'join'"
             )
         if blocks[0].positions is None:
-            raise CaptureError("calls='join' needs rows=: the rows of one call come after those of the other")
+            raise MisuseError("calls='join' needs rows=: the rows of one call come after those of the other")
         return joined_in_examples(blocks)
 
 
@@ -265,6 +279,16 @@ def named_arguments(call: Call) -> dict[str | int, Any]:
         pass
     found.update(call.kwargs)
     return found
+
+
+def holds(values: Tensor, cast: Tensor) -> bool:
+    """Whether a dtype held all values, but for rounding."""
+    if cast.dtype.is_floating_point:
+        if values.is_floating_point() and torch.finfo(cast.dtype).max >= torch.finfo(values.dtype).max / 2:
+            return True  # bfloat16 holds what float32 does
+        most = torch.finfo(cast.dtype).max
+        return not bool(((values.abs() > most) & values.isfinite()).any())
+    return not values.is_floating_point() and bool((cast.to(values.dtype) == values).all())
 
 
 def described(tensor: Tensor) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from hookline.capturing.misuse import MisuseError
 from hookline.errors import ArgumentError, CaptureError
 
 Positions: TypeAlias = int | Sequence[int]
@@ -58,11 +59,14 @@ class Rows:
             return [torch.arange(length)] * count
         if not isinstance(mask, Tensor) or tuple(mask.shape) != (count, length):
             shape = f"has shape {[*mask.shape]}" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
-            raise CaptureError(
+            raise MisuseError(
                 f"{whose} {shape}, and the tensor has {count} examples of {length} positions: [{count}, {length}] is "
                 "needed; capture modules with other positions apart, or give rows= a function"
             )
-        shown = mask.detach().cpu().bool()
+        shown = mask.detach().cpu()
+        if shown.is_floating_point() and bool((shown < 0).any()):
+            raise MisuseError(f"{whose} has negative numbers: it is added to scores; 0 is needed where nothing counts")
+        shown = shown.bool()
         return [row.nonzero()[:, 0] for row in shown]
 
     def _sampled(self, own: Tensor, example: int) -> Tensor:
@@ -143,7 +147,7 @@ def _argument(inputs: Mapping[str | int, Any], name: Any) -> Any:
     """An argument of the model by its name."""
     if name in inputs:
         return inputs[name]
-    raise CaptureError(
+    raise MisuseError(
         f"the model received no argument {name!r}, which rows= takes as the mask; it received "
         f"{', '.join(map(str, inputs)) or 'none'}"
     )

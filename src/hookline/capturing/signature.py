@@ -20,6 +20,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hookli
 SAYS = {
     "points": "other modules",
     "weights": "other weights",
+    "settings": "other settings of modules",
+    "hooks": "other hooks or edits on the model",
+    "autocast": "another autocast",
     "keep": "another keep=",
     "key": "another key=",
     "call": "another call=",
@@ -56,6 +59,12 @@ def weights(model: Module) -> str:
             if values is not None:
                 found.update(values.cpu().contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()[:20]
+
+
+def autocast() -> str | None:
+    """The dtype of the autocast that is on, on any device."""
+    on = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return ", ".join(f"{kind} {torch.get_autocast_dtype(kind)}" for kind in on) or None
 
 
 def function(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """A unit of work on its way to the disk: its data files, then its record."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,15 @@ class Unit:
             for point, block in first.items()
         }
 
+    def points(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The shape of a row and the dtype of each point; CaptureError where its batches differ."""
+        joint = {point: joined_or_error(point, [*blocks]) for point, blocks in self.heads().items()}
+        return {point: (tuple(block.values.shape[1:]), dtype_name(block)) for point, block in joint.items()}
+
+    def heads(self) -> dict[str, list[Block]]:
+        """The blocks without their rows."""
+        return {point: [block.empty(0) for block in blocks] for point, blocks in self.blocks().items()}
+
     def write(self, folder: Folder, *, largest: int = LARGEST) -> bool:
         """Write the data, then the record; False where another process has done this unit."""
         points = {}
@@ -59,7 +69,7 @@ class Unit:
                 folder.put(name, content)
                 files.append({"name": name, "bytes": len(content)})
             points[point] = {
-                "dtype": str(block.values.dtype).removeprefix("torch."),
+                "dtype": dtype_name(block),
                 "shape": [*block.values.shape[1:]],
                 "rows": len(block.values),
                 "files": files,
@@ -75,15 +85,40 @@ class Unit:
         return folder.commit(f"units/{self.name}.json", json.dumps(record, allow_nan=False).encode())
 
 
+def dtype_name(block: Block) -> str:
+    """The dtype of a block, as a record names it."""
+    return str(block.values.dtype).removeprefix("torch.")
+
+
+def points_of(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape of a row and the dtype of each point in a record."""
+    return {point: (tuple(told["shape"]), told["dtype"]) for point, told in record.get("points", {}).items()}
+
+
+def expect_same(
+    theirs: Mapping[str, tuple[tuple[int, ...], str]], ours: Mapping[str, tuple[tuple[int, ...], str]]
+) -> None:
+    """CaptureError where two units differ in their points, in the shape of a row, or in the dtype."""
+    if theirs.keys() != ours.keys():
+        raise CaptureError(f"one batch gives {[*theirs]}, another {[*ours]}: every batch must give the same")
+    for point, (shape, dtype) in ours.items():
+        if theirs[point] != (shape, dtype):
+            raise CaptureError(differing(point, theirs[point], (shape, dtype)))
+
+
+def differing(point: str, one: tuple[tuple[int, ...], str], other: tuple[tuple[int, ...], str]) -> str:
+    """What to do about rows of two kinds."""
+    return (
+        f"{point!r} gives rows of shape {[*one[0]]}, {one[1]}, in one batch and {[*other[0]]}, {other[1]}, in another; "
+        "where examples differ in length, rows=hookline.rows(mask=...) makes each position a row; dtype= makes them one"
+    )
+
+
 def joined_or_error(point: str, blocks: list[Block]) -> Block:
     """The rows of a unit; CaptureError where those of one batch have another shape than those of the next."""
-    shapes = {(tuple(block.values.shape[1:]), block.values.dtype) for block in blocks}
-    if len(shapes) > 1:
-        (one, _), (other, _) = sorted(shapes, key=str)[:2]
-        raise CaptureError(
-            f"{point!r} gives rows of shape {[*one]} in one batch and {[*other]} in another; where examples differ in "
-            "length, rows=hookline.rows(mask=...) makes each position a row"
-        )
+    kinds = [*dict.fromkeys((tuple(block.values.shape[1:]), dtype_name(block)) for block in blocks)]
+    if len(kinds) > 1:
+        raise CaptureError(differing(point, kinds[0], kinds[1]))
     return joined(blocks)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,15 @@ import torch
 from hookline.capturing.examples import Examples
 from hookline.capturing.folder import Folder, Lease
 from hookline.capturing.gather import Block, Gather
-from hookline.capturing.units import Unit
+from hookline.capturing.misuse import MisuseError
+from hookline.capturing.units import Unit, expect_same, points_of
 from hookline.errors import CaptureError
 
 Errors: TypeAlias = Literal["raise", "skip"]
 """What becomes of an example that fails or has NaN."""
 WAITING = 2  # units that wait for the writer at most
 POLL = 0.2  # seconds between two looks at units that others are at
+NAME = re.compile(r"\d{6,}\.json$")  # of a record
 END = "end.json"  # how many examples a stream has, once it is known
 
 
@@ -100,6 +103,7 @@ class Work:
     world: int = 1
     tell: Callable[[Progress], None] = lambda progress: None
     in_step: bool = False
+    points: dict[str, tuple[tuple[int, ...], str]] | None = None
     progress: Progress = field(default_factory=lambda: Progress(None))
 
     def run(self) -> None:
@@ -111,11 +115,16 @@ class Work:
         self.progress = Progress(self.units())
         try:
             for number, lease in self._in_step() if self.in_step else self._free():
-                unit = self._unit(number, lease)
+                try:
+                    unit = self._unit(number)
+                    if unit is not None and not (self.in_step and self.rank):
+                        self._expect_same(unit)
+                        writer.write(unit, lease)
+                        lease = Lease()  # the writer ends it
+                finally:
+                    lease.end()
                 if unit is None:
                     continue
-                if not (self.in_step and self.rank):
-                    writer.write(unit, lease)
                 self.progress.done += 1
                 self.progress.examples += len(unit.ids)
                 self.progress.seconds, self.progress.waited = time.perf_counter() - began, writer.waited
@@ -158,7 +167,7 @@ class Work:
                 self.folder.commit(END, json.dumps({"examples": self.examples.count}).encode())
             count = self.progress.units = self.units()
             assert count is not None
-            done = {int(name.split(".")[0]) for name in self.folder.names("units") if name[0].isdigit()}
+            done = {int(name.split(".")[0]) for name in self.folder.names("units") if NAME.match(name)}
             self.progress.done = len(done)
             left = [number for number in (*range(begin, count), *range(begin)) if number not in done]
             if not left:
@@ -194,34 +203,54 @@ class Work:
             if self.examples.count is None:
                 self.examples.count = end_of(self.folder)
 
-    def _unit(self, number: int, lease: Lease) -> Unit | None:
-        """The rows of a unit; None of one that lies after the end of a stream. Its lease ends where this fails."""
+    def _expect_same(self, unit: Unit) -> None:
+        """CaptureError where a unit has other points, or rows of another shape or dtype, than those before."""
+        own = unit.points()
+        if not own:
+            return
+        if self.points is None:
+            there = next((name for name in self.folder.names("units") if NAME.match(name)), None)
+            record = json.loads(self.folder.read(f"units/{there}") or b"{}") if there else {}
+            self.points = points_of(record) or own
+        expect_same(self.points, own)
+
+    def _unit(self, number: int) -> Unit | None:
+        """The rows of a unit; None of one that lies after the end of a stream."""
         start = number * self.size
         known = self.examples.count
         stop = start + self.size if known is None else min(start + self.size, known)
         unit = Unit(number, start)
-        try:
-            for first, batch, ids in self.examples.batches(start, stop):
-                self._batch(unit, first, batch, ids)
-        except BaseException:
-            lease.end()
-            raise
-        if not unit.ids:
-            lease.end()
-            return None
-        return unit
+        for first in range(start, stop, self.examples.batch):
+            last = min(first + self.examples.batch, stop)
+            try:
+                found = [*self.examples.batches(first, last)]
+            except Exception as error:
+                self._failed(error, first, last)
+                unit.batches.extend(self._one_by_one(unit, range(first, last)))
+                continue
+            for number_of_first, batch, ids in found:
+                self._batch(unit, number_of_first, batch, ids)
+            if not found:
+                break
+        return unit if unit.ids else None
+
+    def _failed(self, error: Exception, first: int, stop: int) -> None:
+        """Raise an error again, with a note of the examples, unless such examples are to be skipped."""
+        if self.errors == "raise" or self.examples.is_stream or isinstance(error, MisuseError):
+            error.add_note(f"hookline: in examples {first} to {stop - 1} of the data set")
+            raise error
 
     def _batch(self, unit: Unit, first: int, batch: Any, ids: Sequence[str | int]) -> None:
         """Add the rows of a batch to its unit."""
         numbers = range(first, first + len(ids))
-        unit.ids.extend(ids)
         try:
-            unit.batches.append(self._rows(batch, numbers))
+            found: list[dict[str, Block] | int] = [self._rows(batch, numbers)]
         except Exception as error:
-            if self.errors == "raise":
-                error.add_note(f"hookline: in examples {numbers.start} to {numbers.stop - 1} of the data set")
-                raise
+            self._failed(error, numbers.start, numbers.stop)
             unit.batches.extend(self._one_by_one(unit, numbers))
+            return
+        unit.ids.extend(ids)
+        unit.batches.extend(found)
 
     def _rows(self, batch: Any, numbers: Sequence[int]) -> dict[str, Block]:
         """The rows of a batch; CaptureError where an example has NaN."""
@@ -235,12 +264,17 @@ class Work:
     def _one_by_one(self, unit: Unit, numbers: Sequence[int]) -> Iterator[dict[str, Block] | int]:
         """The rows of each example alone, of a batch that failed as a whole. One that fails alone is skipped."""
         for number in numbers:
+            own: Sequence[str | int] = [number]
             try:
-                ((_, batch, _),) = self.examples.batches(number, number + 1)
-                yield self._rows(batch, [number])
+                ((_, batch, own),) = self.examples.batches(number, number + 1)
+                found: dict[str, Block] | int = self._rows(batch, [number])
+            except MisuseError:
+                raise
             except Exception as error:
                 unit.skipped[number] = f"{type(error).__name__}: {error}"
-                yield 1
+                found = 1
+            unit.ids.extend(own)
+            yield found
 
 
 def end_of(folder: Folder) -> int | None:

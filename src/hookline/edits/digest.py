@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from hookline.edits.edit import Edit
 from hookline.model.tensors import SCALARS
 from hookline.record.record import Run
 from hookline.record.run_document import to_document
 
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, another one in each process
+ADDRESS = re.compile(r" at 0[xX][0-9a-fA-F]+")  # of an object, another one in each process
 
 
 def fingerprint(value: Any) -> str:
@@ -73,8 +74,18 @@ def _parts_of_function(value: Any) -> list[Any]:
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
-    if type(value).__module__ == "numpy":
-        return [repr((value.dtype, value.shape)).encode(), value.tobytes()]
+    if isinstance(value, set | frozenset):
+        return [*sorted(map(fingerprint, value))]
+    if isinstance(value, Module):
+        return [repr(value).encode(), *value.state_dict().items()]
+    if callable(getattr(value, "tobytes", None)):  # an array of numpy, an image
+        shape = getattr(value, "shape", getattr(value, "size", None))
+        return [repr((str(getattr(value, "dtype", "")), shape)).encode(), value.tobytes()]
+    held = getattr(value, "__dict__", None)
+    if isinstance(held, dict) and not isinstance(value, type) and not hasattr(value, "__qualname__"):
+        library = type(value).__module__.partition(".")[0]
+        if library not in ("transformers", "tokenizers"):  # these count their uses
+            return [*held.items()]
     name = getattr(value, "__qualname__", None)
     return [(name if isinstance(name, str) else ADDRESS.sub("", repr(value))).encode()]
 

@@ -4,13 +4,15 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, MultiheadAttention, RNNBase, RReLU
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from hookline.capturing import signature
 from hookline.capturing.activations import run_with
@@ -31,7 +33,9 @@ from hookline.model.select import Where, select
 from hookline.model.sharded import is_distributed, rank_and_world
 from hookline.record.keep import takes_call
 from hookline.store.folder import FORMAT
+from hookline.tools.hooks import hooks
 
+PACKAGE = str(Path(__file__).parents[1])
 PROCESSES = (  # what says which process this is, and of how many
     ("RANK", "WORLD_SIZE"),
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
@@ -108,6 +112,9 @@ def capture(
     ours = {
         "points": signature.points(selection),
         "weights": signature.weights(model),
+        "settings": fingerprint(repr(model)),
+        "hooks": foreign_hooks(model),
+        "autocast": signature.autocast(),
         "keep": signature.function(keep),
         "key": repr(key),
         "call": signature.function(call),
@@ -122,7 +129,12 @@ def capture(
         "id": signature.function(id),
         **examples.signature(),
     }
-    ours["inputs"] = first_inputs(examples, prepare)
+    try:
+        ours["inputs"] = first_inputs(examples, prepare)
+    except Exception:
+        if errors == "raise":
+            raise
+        ours["inputs"] = None  # the first batch has an example that fails
     rank, world = place_among_processes()
     in_step = any(is_distributed(tensor) for tensor in (*model.parameters(), *model.buffers()))
     if not (in_step and rank):
@@ -180,9 +192,25 @@ def checked(model: Module, rows: Any, keep: Any, calls: Any, dtype: Any, batch: 
 
 def is_random(module: Module) -> bool:
     """Whether a module in training mode gives other values each time, or for other neighbours."""
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    return isinstance(module, _BatchNorm)
+    match module:
+        case RReLU() | _BatchNorm():
+            return True
+        case _DropoutNd():
+            return module.p > 0
+        case RNNBase() | MultiheadAttention():
+            return module.dropout > 0
+        case _InstanceNorm():
+            return bool(module.track_running_stats)
+    return False
+
+
+def foreign_hooks(model: Module) -> list[str]:
+    """The hooks that may change what the model computes: all but those of hookline's tools that only look."""
+    return [
+        f"{hook.path}: {hook.kind} {hook.name}"
+        for hook in hooks(model)
+        if hook.name.startswith("edit(") or not hook.defined.startswith(PACKAGE)
+    ]
 
 
 def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
