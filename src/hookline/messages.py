@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 CONTEXTLIB = contextlib.__file__
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -89,3 +90,12 @@ def outside() -> tuple[FrameType, int]:
     while frame.f_code.co_filename.startswith((PACKAGE, CONTEXTLIB)) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return frame, level
+
+
+def encodable(value: Any) -> Any:
+    """A value; a text with a lone surrogate, which UTF-8 cannot hold, with its escape instead.
+
+    >>> encodable("a\\ud800"), encodable(3)
+    ('a\\\\ud800', 3)
+    """
+    return value.encode("utf-8", errors="backslashreplace").decode() if isinstance(value, str) else value

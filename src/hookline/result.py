@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, SupportsIndex, TypeVar, overload
 
 from hookline.errors import RecordError
-from hookline.messages import counted
+from hookline.messages import counted, encodable
 
 if TYPE_CHECKING:
     import pandas
@@ -176,7 +176,8 @@ class Result(ABC, Generic[E_co]):
             import pandas
         except ImportError as error:
             raise ImportError("to_pandas() needs pandas: pip install 'hookline[data]'") from error
-        return pandas.DataFrame([self._row(entry) for entry in self._entries()], columns=[*self.columns])
+        rows = [{name: encodable(value) for name, value in self._row(entry).items()} for entry in self._entries()]
+        return pandas.DataFrame(rows, columns=[*self.columns])
 
     def page(self, file: str | os.PathLike[str]) -> Path:
         """Write the result as a page and return its path: one HTML file that loads nothing else.

@@ -11,12 +11,14 @@ import torch
 from torch.nn import Module
 
 from hookline.edits.digest import fingerprint
+from hookline.engine.site import site_of
 from hookline.errors import CaptureError
 from hookline.matching.tensors import plain
 from hookline.model.paths import walk
 from hookline.model.sharded import is_distributed
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hookline")
+TORCHS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 SAYS = {
     "points": "other modules",
     "weights": "other weights",
@@ -59,6 +61,29 @@ def weights(model: Module) -> str:
             if values is not None:
                 found.update(values.cpu().contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()[:20]
+
+
+def hooks(model: Module) -> list[str]:
+    """The hooks that may change what the model computes: PyTorch's, edits, and a user's; not those of tools that only
+    look."""
+    found = []
+    for path, module in walk(model):
+        site = site_of(module)
+        own = [] if site is None else [hook.function for hook in site.hooks]
+        looks = [each for each in own if not name_of(each).startswith("edit(") and is_ours(each)]
+        torchs = [each for name in TORCHS for each in getattr(module, name).values()]
+        found += [f"{path}: {name_of(each)}" for each in (*own, *torchs) if each not in looks]
+    return found
+
+
+def name_of(function: Any) -> str:
+    """What a function is called."""
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
+def is_ours(function: Any) -> bool:
+    """Whether a function is one of hookline's own."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "hookline"
 
 
 def autocast() -> str | None:

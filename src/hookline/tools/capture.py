@@ -4,15 +4,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import Module, MultiheadAttention, RNNBase, RReLU
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _InstanceNorm
+from torch import Tensor, nn
+from torch.nn import Module
 
 from hookline.capturing import signature
 from hookline.capturing.activations import run_with
@@ -33,9 +29,8 @@ from hookline.model.select import Where, select
 from hookline.model.sharded import is_distributed, rank_and_world
 from hookline.record.keep import takes_call
 from hookline.store.folder import FORMAT
-from hookline.tools.hooks import hooks
 
-PACKAGE = str(Path(__file__).parents[1])
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 PROCESSES = (  # what says which process this is, and of how many
     ("RANK", "WORLD_SIZE"),
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
@@ -113,7 +108,7 @@ def capture(
         "points": signature.points(selection),
         "weights": signature.weights(model),
         "settings": fingerprint(repr(model)),
-        "hooks": foreign_hooks(model),
+        "hooks": signature.hooks(model),
         "autocast": signature.autocast(),
         "keep": signature.function(keep),
         "key": repr(key),
@@ -192,25 +187,13 @@ def checked(model: Module, rows: Any, keep: Any, calls: Any, dtype: Any, batch: 
 
 def is_random(module: Module) -> bool:
     """Whether a module in training mode gives other values each time, or for other neighbours."""
-    match module:
-        case RReLU() | _BatchNorm():
-            return True
-        case _DropoutNd():
-            return module.p > 0
-        case RNNBase() | MultiheadAttention():
-            return module.dropout > 0
-        case _InstanceNorm():
-            return bool(module.track_running_stats)
-    return False
-
-
-def foreign_hooks(model: Module) -> list[str]:
-    """The hooks that may change what the model computes: all but those of hookline's tools that only look."""
-    return [
-        f"{hook.path}: {hook.kind} {hook.name}"
-        for hook in hooks(model)
-        if hook.name.startswith("edit(") or not hook.defined.startswith(PACKAGE)
-    ]
+    if isinstance(module, nn.RReLU | nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
+        return True
+    if isinstance(module, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
+        return bool(module.track_running_stats)
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        return module.dropout > 0
+    return isinstance(module, DROPOUTS) and module.p > 0
 
 
 def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
