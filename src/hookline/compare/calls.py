@@ -53,10 +53,7 @@ def _compare_gradients(a: Any, b: Any, allowed: Tolerance | None) -> Differences
 
 def _parent(call: CallRecord, numbers: Mapping[int, int]) -> int | None:
     """The number of the nearest call around this one that has a partner."""
-    around = call.parent
-    while around is not None and id(around) not in numbers:
-        around = around.parent
-    return None if around is None else numbers[id(around)]
+    return next((numbers[id(above)] for above in call.around() if id(above) in numbers), None)
 
 
 def in_order_of_ending(run: Run) -> dict[int, int]:

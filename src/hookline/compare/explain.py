@@ -125,10 +125,7 @@ def _inside(holder: CallRecord, matching: Matching, modules: Mapping[str, Module
 
 def _nearest(call: CallRecord, known: set[int]) -> CallRecord | None:
     """The nearest call around this one that has a partner."""
-    around = call.parent
-    while around is not None and id(around) not in known:
-        around = around.parent
-    return around
+    return next((above for above in call.around() if id(above) in known), None)
 
 
 def _outputs_differ(one: CallRecord, other: CallRecord, rounding: float) -> bool:
