@@ -8,7 +8,7 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
 ROOT = Path(__file__).parents[1]
-RELATIVE = re.compile(r"""(?:\]\(|src="|href=")(?!https?://)""")
+RELATIVE = re.compile(r"""(?:\]\(|src="|href=")(?!https?://|#)""")
 ADDRESS = "https://example.org/hookline"
 
 
