@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import hookline
+from hookline.testing import assert_unhooked
 
 
 def make_model() -> nn.Module:
@@ -35,6 +36,13 @@ def test_each_point_is_a_column() -> None:
 
     assert sorted(added) == ["0", "1", "ids", "name"]
     assert torch.equal(torch.tensor(added["1"]), model(ids(batch())).detach())
+
+
+def test_no_hook_is_left_on_the_model() -> None:
+    model = make_model()
+    hookline.Activations(model, ["0", "1"], call=ids)(batch())
+
+    assert_unhooked(model)
 
 
 def test_rows_of_different_number_are_an_array_of_arrays() -> None:

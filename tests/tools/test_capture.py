@@ -353,6 +353,20 @@ def test_stream_is_captured_to_its_end(line, tmp_path, count):
         torch.testing.assert_close(acts["0"][count - 1], line[0](X[count - 1]))
 
 
+def test_stream_skips_an_example_with_nan(line, tmp_path):
+    class Spoiled(Stream):
+        def __iter__(self):
+            return iter([{"name": str(number), "x": spoiled(5)[number]} for number in range(self.count)])
+
+    options = {"call": lambda batch: torch.stack(batch["x"]), "id": "name", "batch": 2, "unit": 8}
+    acts = captured(line, Spoiled(15), "0", tmp_path, errors="skip", **options)
+
+    assert list(acts.skipped) == [5]
+    assert acts.ids == [str(number) for number in range(15)]
+    for number in set(range(15)) - {5}:
+        torch.testing.assert_close(acts["0"][number], line[0](X[number]))
+
+
 def test_stream_without_ids_is_refused(line, tmp_path):
     with pytest.raises(ArgumentError, match="a stream of examples needs id="):
         captured(line, Stream(4), "0", tmp_path)

@@ -1,19 +1,17 @@
 """Activations: a model's activations as columns of batches, for pipelines that store rows by themselves."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.nn import Module
 
+from hookline.capturing.chance import number_of
 from hookline.capturing.gather import Block, Calls, Gather, Kept, Wish
 from hookline.capturing.point import as_numpy
 from hookline.capturing.rows import Rows
-from hookline.edits.hooks import without_fast_path
-from hookline.engine.attach import attach
-from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError
+from hookline.model.inputs import call_with
 from hookline.model.loss import default_loss
 from hookline.model.select import Where, select
 
@@ -53,19 +51,14 @@ class Activations:
         self.model = model if isinstance(model, Module) else model()
         selection = select(self.model, where)
         self.call, self.id, self.rows = call, id, rows
-        self.gather = Gather(
-            self.model, Wish(keep, key, rows, dtype, calls, run or run_with, default_loss), selection.paths
-        )
-        first, last = float("-inf"), float("inf")
-        attach([("", self.model)], make_hooks(before=self.gather.begin, order=first, compiled="callback"))
-        without_fast_path(selection)
-        attach(selection, make_hooks(after=self.gather.see, order=last, compiled="callback"))
+        self.gather = Gather(self.model, Wish(keep, key, rows, dtype, calls, run or call_with, default_loss), selection)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with a column more for each point."""
         count = len(next(iter(batch.values())))
-        numbers = [*range(count)] if self.id is None else [number_of(each) for each in batch[self.id]]
-        found = self.gather.batch(self.call(batch), numbers)
+        numbers = [*range(count)] if self.id is None else [number_of(str(each)) for each in batch[self.id]]
+        with self.gather.attach():
+            found = self.gather.batch(self.call(batch), numbers)
         return {**batch, **{path: by_example(block, ragged=self.rows is not None) for path, block in found.items()}}
 
 
@@ -79,15 +72,3 @@ def by_example(block: Block, *, ragged: bool) -> Any:
     column: Any = numpy.empty(len(block.counts), dtype=object)
     column[:] = numpy.split(values, numpy.cumsum(block.counts)[:-1])
     return column
-
-
-def number_of(id: Any) -> int:
-    """A number that stands for an id."""
-    return int.from_bytes(hashlib.sha256(str(id).encode()).digest()[:7], "big")
-
-
-def run_with(model: Module, given: Any) -> Any:
-    """Call a model with a batch of inputs."""
-    if isinstance(given, Mapping):
-        return model(**given)
-    return model(*given) if isinstance(given, tuple | list) else model(given)

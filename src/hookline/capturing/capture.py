@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hookline.capturing.folder import Folder
+from hookline.capturing.folder import OURS, Folder
 from hookline.capturing.point import Point
 from hookline.errors import StoreError
 from hookline.messages import counted
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from hookline.capturing.dataset import RowDataset
 
 VERSION = 1  # of the format
-NAMES = {"capture.json", "end.json", "units", "data", "leases"}  # what is in the folder of a capture
 
 
 class Capture(Result[Point]):
@@ -260,7 +259,7 @@ def refuse_others(target: Path) -> None:
     if not os.path.lexists(target):
         return
     found = {*os.listdir(target)} if target.is_dir() else {""}
-    ours = {name for name in found if name in NAMES or name.startswith(".")}
+    ours = {name for name in found if name in OURS or name.startswith(".")}
     if found and (found != ours or "capture.json" not in found):
         raise StoreError(f"{target} exists and is not a saved capture; give another folder, or remove it")
 

@@ -14,7 +14,7 @@ from hookline.capturing.files import DataFile, row_bytes
 from hookline.capturing.point import Point
 from hookline.capturing.signature import SAYS, shown
 
-Id: TypeAlias = str | int | tuple[str | int, int]
+Key: TypeAlias = str | int | tuple[str | int, int]
 PIECE = 2**23  # bytes of rows that are compared at once
 
 
@@ -34,11 +34,11 @@ def diff_captures(a: Capture, b: Capture) -> CaptureDiff:
     )
 
 
-def captured_ids(capture: Capture) -> dict[int, Id]:
+def captured_ids(capture: Capture) -> dict[int, Key]:
     """The id of each example that has rows, by its number; an id that comes again, with how often it came before."""
     again: Counter[str | int] = Counter()
     seen: set[str | int] = set()
-    found: dict[int, Id] = {}
+    found: dict[int, Key] = {}
     for number, id in capture.ids_by_number().items():
         if id in seen:
             again[id] += 1
@@ -55,7 +55,7 @@ def signature_differences(a: Capture, b: Capture) -> dict[str, tuple[str, str]]:
     return {name: (shown(one), shown(other)) for name, (one, other) in values.items() if one != other}
 
 
-def point_diff(path: str, a: Capture, b: Capture, partner: Mapping[int, int], ids: Mapping[int, Id]) -> PointDiff:
+def point_diff(path: str, a: Capture, b: Capture, partner: Mapping[int, int], ids: Mapping[int, Key]) -> PointDiff:
     """How one point differs."""
     one, other = (next((point for point in capture if point.path == path), None) for capture in (a, b))
     found, why = Found(), why_not(one, other)
@@ -87,7 +87,7 @@ def why_not(one: Point | None, other: Point | None) -> str:
     return "other dtype" if one.dtype != other.dtype and one.rows and other.rows else ""
 
 
-def id_text(id: Id) -> str:
+def id_text(id: Key) -> str:
     """An id as text."""
     return str(id[0] if isinstance(id, tuple) else id)
 

@@ -1,6 +1,5 @@
 """RowDataset: the rows of a capture as batches for training, shuffled in bounded memory."""
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from hookline.capturing.chance import chance
 from hookline.capturing.files import opened, read_into, row_bytes, values_place
 from hookline.capturing.folder import Folder, folder_of, is_url
 from hookline.capturing.point import Point
@@ -69,6 +69,11 @@ class RowDataset(IterableDataset[Any]):
         buffer: int,
         block: int,
     ) -> None:
+        for name, value in (("batch", batch), ("buffer", buffer), ("block", block)):
+            if type(value) is not int or value < 1:
+                raise ArgumentError(f"{name} must be a whole number from 1, not {value!r}")
+        if type(seed) is not int:
+            raise ArgumentError(f"seed must be a whole number, not {seed!r}")
         self.sources, self.place, self.several = dict(sources), place, several
         self.batch, self.shuffle, self.seed, self.buffer, self.block = batch, shuffle, seed, buffer, block
         self.rows = next(iter(self.sources.values())).ends[-1] if self.sources else 0
@@ -203,34 +208,10 @@ class Reader:
             done += count
 
 
-def dataset_of(
-    folder: Folder,
-    points: Sequence[Point],
-    *,
-    several: bool,
-    batch: int,
-    shuffle: bool,
-    seed: int,
-    buffer: int,
-    block: int,
-) -> RowDataset:
+def dataset_of(folder: Folder, points: Sequence[Point], *, several: bool, **options: Any) -> RowDataset:
     """The rows of some points in batches; ArgumentError for what cannot be."""
-    for name, value in (("batch", batch), ("buffer", buffer), ("block", block)):
-        if type(value) is not int or value < 1:
-            raise ArgumentError(f"{name} must be a whole number from 1, not {value!r}")
-    if type(seed) is not int:
-        raise ArgumentError(f"seed must be a whole number, not {seed!r}")
     matching(points)
-    return RowDataset(
-        {point.path: source_of(point) for point in points},
-        place=str(folder),
-        several=several,
-        batch=batch,
-        shuffle=shuffle,
-        seed=seed,
-        buffer=buffer,
-        block=block,
-    )
+    return RowDataset({point.path: source_of(point) for point in points}, place=str(folder), several=several, **options)
 
 
 def source_of(point: Point) -> Source:
@@ -280,12 +261,6 @@ def points_of(wanted: Any, points: Mapping[str, Point]) -> tuple[list[Point], bo
         if path not in points:
             raise ArgumentError(f"{path!r} is not in the capture; its points are {few([*points])}")
     return [points[path] for path in paths], not isinstance(wanted, str)
-
-
-def chance(key: str) -> torch.Generator:
-    """A generator for one decision."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def share(whole: Range, place: int, count: int) -> Range:

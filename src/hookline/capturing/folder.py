@@ -26,7 +26,8 @@ from hookline.store.file import on_disk
 from hookline.store.opening import path_of, reason
 
 HEARTBEAT = 5.0  # seconds between two signs of life of a lease
-OURS = {"capture.json", "end.json", "units", "data", "leases"}
+FOLDERS = {"units", "data", "leases"}
+OURS = FOLDERS | {"capture.json", "end.json"}  # all that is in the folder of a capture
 DATA = re.compile(r"\d{6,}\.\d+(-\d+)?\.[0-9a-f]{12}\.safetensors$")
 BEGUN = re.compile(r"\.(\d{6,}|capture\.json-|end\.json-|now-)")  # what a process writes before it has its name
 EXPIRES = 60.0  # seconds after the last sign of life
@@ -116,7 +117,7 @@ class LocalFolder:
         if not self.root.is_dir() or (self.root / "capture.json").exists():
             return
         strange = [name for name in sorted(os.listdir(self.root)) if name not in OURS and not BEGUN.match(name)]
-        for within in OURS - {"capture.json", "end.json"}:
+        for within in FOLDERS:
             if (self.root / within).is_dir():
                 strange += [f"{within}/{name}" for name in os.listdir(self.root / within) if not BEGUN.match(name)]
         if strange:

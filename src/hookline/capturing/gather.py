@@ -1,6 +1,7 @@
 """One batch through the model: the rows of each captured tensor, on the host."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,13 +14,17 @@ from torch.nn import Module
 from hookline.capturing.host import HostCopies
 from hookline.capturing.misuse import MisuseError
 from hookline.capturing.rows import Rows
+from hookline.edits.hooks import without_fast_path
+from hookline.engine.attach import attach
 from hookline.engine.call import Call
+from hookline.engine.hook import Handle, make_hooks, together
+from hookline.engine.notes import describe
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.errors import EditError
 from hookline.model.keypath import part_at, pick
+from hookline.model.select import Selection
 from hookline.model.sharded import is_distributed
-from hookline.model.tensors import mirror
-from hookline.record.keep import takes_call
+from hookline.record.keep import of_tensor_and_call
 
 Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], Any] | Callable[[Tensor, Call], Any]
 """What is captured of a module: its output, its input, the gradient of its output, or a function of the output."""
@@ -62,6 +67,10 @@ class Wish:
     calls: Calls
     run: Callable[[Module, Any], Any]
     loss: Callable[[Any], Tensor | None]
+    function: Callable[[Tensor, Call], Any] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.function = of_tensor_and_call(self.keep) if callable(self.keep) else None
 
 
 @dataclass(slots=True)
@@ -78,14 +87,11 @@ class Graded:
 
 @dataclass(slots=True)
 class Gather:
-    """The hooks' side: takes the rows of one batch after another.
-
-    `begin` and `see` are hooks of the model and of the captured modules.
-    """
+    """Takes the rows of one batch after another, by hooks on the model and on the captured modules."""
 
     model: Module
     wish: Wish
-    paths: Sequence[str]
+    selection: Selection
     examples: Sequence[int] = ()
     inputs: dict[str | int, Any] = field(default_factory=dict)
     taken: dict[str, list[Block]] = field(default_factory=dict)
@@ -109,6 +115,20 @@ class Gather:
             self.inputs, self.taken, self.graded, self.open = {}, {}, {}, False
 
     # Hooks
+
+    def attach(self) -> Handle:
+        """Add the hooks."""
+        begin = make_hooks(before=self.begin, order=-math.inf, compiled="callback")
+        see = make_hooks(after=self.see, order=math.inf, compiled="callback")
+        added: list[Handle] = []
+        try:
+            added.append(attach([("", self.model)], begin))
+            added.append(without_fast_path(self.selection))
+            added.append(attach(self.selection, see))
+        except BaseException:
+            together(*added).remove()
+            raise
+        return together(*added)
 
     def begin(self, call: Call) -> None:
         """Keep what the model receives: the mask is there. A model that is called several times for a batch, as
@@ -135,11 +155,7 @@ class Gather:
             on_gradient(tensor, partial(Graded.see, graded))  # of its value now: later code may change it in place
             self.graded.setdefault(path, []).append(graded)
             return
-        made: Any = tensor
-        if callable(keep):
-            function: Callable[..., Any] = keep
-            made = function(tensor, call) if takes_call(keep) else function(tensor)
-        self._take(path, made)
+        self._take(path, tensor if self.wish.function is None else self.wish.function(tensor, call))
 
     # What becomes of it
 
@@ -161,7 +177,7 @@ class Gather:
                 raise MisuseError(f"keep gave a {type(tensor).__name__} for {point!r}, not a tensor or a dict of them")
             if tensor.is_complex() or tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
                 raise MisuseError(
-                    f"{point!r} gives {described(tensor)}, which is complex, quantized, nested or sparse; give keep= a "
+                    f"{point!r} gives {describe(tensor)}, which is complex, quantized, nested or sparse; give keep= a "
                     "function that makes a dense tensor of it, such as torch.view_as_real"
                 )
             blocks = self.taken.setdefault(point, [])
@@ -178,13 +194,13 @@ class Gather:
         count, rows = len(self.examples), self.wish.rows
         if tensor.dim() == 0 or tensor.shape[0] != count:
             raise MisuseError(
-                f"{point or 'the model'!r} gives {described(tensor)} for a batch of {count}: dimension 0 must be the "
+                f"{point or 'the model'!r} gives {describe(tensor)} for a batch of {count}: dimension 0 must be the "
                 "examples; give keep= a function that brings them there"
             )
         if rows is None:
             return Block(self.copies.copy(self._cast(point, tensor).contiguous()), [1] * count)
         if tensor.dim() == 1:
-            raise MisuseError(f"{point!r} gives {described(tensor)}, without positions; leave out rows=")
+            raise MisuseError(f"{point!r} gives {describe(tensor)}, without positions; leave out rows=")
         length = tensor.shape[1]
         later = point in self.lengths and length == 1  # a step of `generate`; the mask is that of the prompt
         own = Rows(None, None, None, 0, None) if later else rows
@@ -219,7 +235,7 @@ class Gather:
         return cast
 
     def _points(self) -> list[str]:
-        missing = [path for path in self.paths if not any(_is_of(point, path) for point in self.taken)]
+        missing = [path for path in self.selection.paths if not any(_is_of(point, path) for point in self.taken)]
         if missing:
             raise MisuseError(f"{missing[0]!r} was not called in this batch; capture modules that every batch calls")
         return [*self.taken]
@@ -289,13 +305,3 @@ def holds(values: Tensor, cast: Tensor) -> bool:
         most = torch.finfo(cast.dtype).max
         return not bool(((values.abs() > most) & values.isfinite()).any())
     return not values.is_floating_point() and bool((cast.to(values.dtype) == values).all())
-
-
-def described(tensor: Tensor) -> str:
-    """A tensor in a word."""
-    return f"{str(tensor.dtype).removeprefix('torch.')}{[*tensor.shape]}"
-
-
-def digest_of_inputs(given: Any) -> Any:
-    """What a batch of inputs holds, for the signature: a changed tokenizer shows here."""
-    return mirror(given, lambda tensor: tensor.detach().cpu())

@@ -1,12 +1,12 @@
 """rows: which positions of each example count."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from hookline.capturing.chance import chance
 from hookline.capturing.misuse import MisuseError
 from hookline.errors import ArgumentError, CaptureError
 
@@ -74,9 +74,7 @@ class Rows:
         assert self.sample is not None
         if len(own) <= self.sample:
             return own
-        seed = hashlib.sha256(f"{self.seed} {example}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
-        picked = torch.randperm(len(own), generator=generator)[: self.sample]
+        picked = torch.randperm(len(own), generator=chance(f"{self.seed} {example}"))[: self.sample]
         return own[picked.sort().values]
 
     def __repr__(self) -> str:

@@ -39,7 +39,7 @@ class Writer:
 
     def write(self, unit: Unit, lease: Lease) -> None:
         """Hand over a unit; raises what went wrong with an earlier one."""
-        self._check(lease)
+        self._check()
         began = time.perf_counter()
         self.queue.put((unit, lease))
         self.waited += time.perf_counter() - began
@@ -48,12 +48,10 @@ class Writer:
         """Wait until all is written."""
         self.queue.put(None)
         self.thread.join()
-        self._check(None)
+        self._check()
 
-    def _check(self, lease: Lease | None) -> None:
+    def _check(self) -> None:
         if self.error is not None:
-            if lease is not None:
-                lease.end()
             error, self.error = self.error, None
             raise error
 
@@ -90,7 +88,8 @@ class Work:
 
     - `size`: how many examples a unit has; `rank`, `world`: where this process begins among the units;
     - `tell`: a function that receives the progress after each unit;
-    - `in_step`: whether the model is spread over the processes, so that all run the same batches.
+    - `in_step`: whether the model is spread over the processes, so that all run the same batches; `writes`: whether
+      this process writes what it runs.
     """
 
     folder: Folder
@@ -103,6 +102,7 @@ class Work:
     world: int = 1
     tell: Callable[[Progress], None] = lambda progress: None
     in_step: bool = False
+    writes: bool = True
     points: dict[str, tuple[tuple[int, ...], str]] | None = None
     progress: Progress = field(default_factory=lambda: Progress(None))
 
@@ -117,7 +117,7 @@ class Work:
             for number, lease in self._in_step() if self.in_step else self._free():
                 try:
                     unit = self._unit(number)
-                    if unit is not None and not (self.in_step and self.rank):
+                    if unit is not None and self.writes:
                         self._expect_same(unit)
                         writer.write(unit, lease)
                         lease = Lease()  # the writer ends it
@@ -225,6 +225,8 @@ class Work:
             try:
                 found = [*self.examples.batches(first, last)]
             except Exception as error:
+                if self.examples.is_stream:
+                    raise  # which cannot go on behind an example that it fails to give
                 self._failed(error, first, last)
                 unit.batches.extend(self._one_by_one(unit, range(first, last)))
                 continue
@@ -236,7 +238,7 @@ class Work:
 
     def _failed(self, error: Exception, first: int, stop: int) -> None:
         """Raise an error again, with a note of the examples, unless such examples are to be skipped."""
-        if self.errors == "raise" or self.examples.is_stream or isinstance(error, MisuseError):
+        if self.errors == "raise" or isinstance(error, MisuseError):
             error.add_note(f"hookline: in examples {first} to {stop - 1} of the data set")
             raise error
 

@@ -51,10 +51,13 @@ def keeper(keep: Keep, pending: Pending, *, name: str = "keep") -> Leaf:
         return lambda tensor, call=None: _with_result(tensor, copy_of)
     if not callable(keep):
         raise ArgumentError(wrong_choice(name, keep, CHOICES))
-    function: Callable[..., Any] = keep
-    if takes_call(keep, name=name):
-        return lambda tensor, call=None: _with_result(tensor, lambda given: function(given, call))
-    return lambda tensor, call=None: _with_result(tensor, function)
+    function = of_tensor_and_call(keep, name=name)
+    return lambda tensor, call=None: _with_result(tensor, lambda given: function(given, call))
+
+
+def of_tensor_and_call(keep: Callable[..., Any], *, name: str = "keep") -> Callable[[Tensor, Call | None], Any]:
+    """A function of the tensor, or of the tensor and its call, as one of both; ArgumentTypeError for any other."""
+    return keep if takes_call(keep, name=name) else lambda tensor, call: keep(tensor)
 
 
 def takes_call(keep: Keep, *, name: str = "keep") -> bool:

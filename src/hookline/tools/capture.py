@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from hookline.capturing import signature
-from hookline.capturing.activations import run_with
 from hookline.capturing.capture import VERSION, Capture, open_capture
 from hookline.capturing.examples import Examples, Id, examples_of
 from hookline.capturing.folder import Folder, folder_of
@@ -19,10 +18,8 @@ from hookline.capturing.gather import Calls, Gather, Kept, Wish
 from hookline.capturing.rows import Rows
 from hookline.capturing.work import Errors, Progress, Work
 from hookline.edits.digest import fingerprint
-from hookline.edits.hooks import without_fast_path
-from hookline.engine.attach import attach
-from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError, ArgumentTypeError
+from hookline.model.inputs import call_with
 from hookline.model.loss import default_loss
 from hookline.model.paths import DATA_PARALLEL
 from hookline.model.select import Where, select
@@ -102,8 +99,8 @@ def capture(
     folder = folder_of(to)
     prepare = call or (lambda given: given)
 
-    wish = Wish(keep, key, rows, dtype, calls, run or run_with, loss or default_loss)
-    gather = Gather(model, wish, selection.paths)
+    wish = Wish(keep, key, rows, dtype, calls, run or call_with, loss or default_loss)
+    gather = Gather(model, wish, selection)
     ours = {
         "points": signature.points(selection),
         "weights": signature.weights(model),
@@ -132,19 +129,14 @@ def capture(
         ours["inputs"] = None  # the first batch has an example that fails
     rank, world = place_among_processes()
     in_step = any(is_distributed(tensor) for tensor in (*model.parameters(), *model.buffers()))
-    if not (in_step and rank):
+    writes = not in_step or rank == 0
+    if writes:
         folder.create()
         begin(folder, type(model).__name__, ours)
-    first, last = float("-inf"), float("inf")
-    with (
-        attach([("", model)], make_hooks(before=gather.begin, order=first, compiled="callback")),
-        without_fast_path(selection),
-        attach(selection, make_hooks(after=gather.see, order=last, compiled="callback")),
-        telling(progress) as tell,
-    ):
-        Work(folder, examples, gather, prepare, size, errors, rank, world, tell, in_step=in_step).run()
+    with gather.attach(), telling(progress) as tell:
+        Work(folder, examples, gather, prepare, size, errors, rank, world, tell, in_step, writes).run()
     found = open_capture(folder)
-    if not (in_step and rank):
+    if writes:
         folder.sweep(found.files)
     return found
 

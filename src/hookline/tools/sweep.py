@@ -15,6 +15,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError, EditError, StoreError
+from hookline.model.inputs import call_with
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
 from hookline.store.folder import read
@@ -137,13 +138,6 @@ def label_of(place: Any) -> str:
         return str(place)
     shown = str(place)
     return shown.removeprefix("at(").removesuffix(")") if hasattr(place, "index") and shown.startswith("at(") else shown
-
-
-def call_with(model: Module, batch: Any) -> Any:
-    """The output of a model for a batch."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
 def as_number(value: Any, metric: Metric) -> float:
