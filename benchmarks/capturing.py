@@ -1,11 +1,11 @@
 """What does a capture cost? CPU time of six points of MiniLM over 256 texts, over the plain forwards; and others."""
 
 import os
-import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import hookline
-from benchmarks.ratios import Row
+from benchmarks.ratios import Row, in_turns
 from benchmarks.watching import minilm
 
 ROUNDS = int(os.environ.get("HOOKLINE_BENCH_ROUNDS", "7"))
@@ -26,18 +26,17 @@ WANTED = {"hookline.capture, bfloat16": "≤1.10", "hookline.capture, float32": 
 def rows() -> list[Row]:
     """One pass of each program a round, in turns; the ratio of each round to its plain pass, the median of these."""
     programs = programs_of(minilm().eval(), texts())
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    names = [*programs]
-    for round in range(ROUNDS + 1):
-        for name in names[round % len(names) :] + names[: round % len(names)]:
-            folder = Path(tempfile.mkdtemp())
-            began = time.process_time()
-            programs[name](folder)
-            if round:  # the first one warms up
-                seconds[name].append(time.process_time() - began)
-            shutil.rmtree(folder)
+    seconds = in_turns({name: partial(cpu_seconds, program) for name, program in programs.items()}, ROUNDS)
     plain = seconds.pop("plain")
     return [row(name, own, plain) for name, own in seconds.items()]
+
+
+def cpu_seconds(program: Callable[[Path], Any]) -> float:
+    """CPU seconds of a program that writes to a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        program(Path(folder))
+        return time.process_time() - began
 
 
 def row(name: str, own: list[float], plain: list[float]) -> Row:

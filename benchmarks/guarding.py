@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import hookline
-from benchmarks.ratios import Row
+from benchmarks.ratios import Row, in_turns
 from benchmarks.watching import minilm
 
 ROUNDS = int(os.environ.get("HOOKLINE_BENCH_ROUNDS", "11"))
@@ -28,14 +28,7 @@ def rows() -> list[Row]:
         "torch.autograd.detect_anomaly": Program(lambda model: anomaly()),
         "transformers' DebugUnderflowOverflow": Program(debugged),
     }
-    for program in programs.values():
-        program.seconds()
-
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    names = [*programs]
-    for round in range(ROUNDS):
-        for name in names[round % len(names) :] + names[: round % len(names)]:
-            seconds[name].append(programs[name].seconds())
+    seconds = in_turns({name: program.seconds for name, program in programs.items()}, ROUNDS)
     plain = seconds.pop("plain")
     return [row(name, own, plain) for name, own in seconds.items()]
 

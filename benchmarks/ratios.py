@@ -3,7 +3,7 @@
 import gc
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from timeit import Timer
@@ -82,6 +82,18 @@ def compare_added(
         added.append((times[ours] - times[plain], times[theirs] - times[plain]))
     mine, other = (statistics.median(column) for column in zip(*added, strict=True))
     return Row(what, compared_with, mine, other, other / mine, goal)
+
+
+def in_turns(programs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each program gives in each round, after one that warms up; every round begins with another program."""
+    found: dict[str, list[float]] = {name: [] for name in programs}
+    names = [*programs]
+    for round in range(rounds + 1):
+        for name in names[round % len(names) :] + names[: round % len(names)]:
+            figure = programs[name]()
+            if round:
+                found[name].append(figure)
+    return found
 
 
 def seconds_of(program: Program, number: int) -> float:

@@ -99,3 +99,22 @@ def encodable(value: Any) -> Any:
     ('a\\\\ud800', 3)
     """
     return value.encode("utf-8", errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def dtype_name(dtype: object) -> str:
+    """The name of a dtype without its "torch.".
+
+    >>> import torch
+    >>> dtype_name(torch.float32)
+    'float32'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
+def function_name(function: object) -> str:
+    """The name of a function; of any other callable that of its class.
+
+    >>> function_name(len), function_name(3)
+    ('len', 'int')
+    """
+    return str(getattr(function, "__qualname__", type(function).__qualname__))

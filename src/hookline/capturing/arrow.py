@@ -12,6 +12,7 @@ from hookline.capturing.dataset import matching
 from hookline.capturing.files import DataFile
 from hookline.capturing.point import Point
 from hookline.errors import ArgumentError
+from hookline.messages import dtype_name
 
 if TYPE_CHECKING:
     from hookline.capturing.capture import Capture
@@ -59,7 +60,7 @@ def _arrow_type(point: Point, dtype: torch.dtype) -> Any:
     try:
         return pyarrow.from_numpy_dtype(torch.zeros(0, dtype=dtype).numpy().dtype)
     except (TypeError, pyarrow.ArrowNotImplementedError):
-        name = str(dtype).removeprefix("torch.")
+        name = dtype_name(dtype)
         raise ArgumentError(f"{point.path!r} is {name}, {LACKING}") from None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hookline.capturing.folder import OURS, Folder
 from hookline.capturing.point import Point
 from hookline.errors import StoreError
-from hookline.messages import counted
+from hookline.messages import counted, dtype_name
 from hookline.result import Result
 from hookline.store.file import on_disk
 from hookline.store.folder import FORMAT
@@ -249,7 +249,7 @@ class Capture(Result[Point]):
             "examples": len(entry),
             "rows": entry.rows,
             "shape": [*entry.shape],
-            "dtype": str(entry.dtype).removeprefix("torch."),
+            "dtype": dtype_name(entry.dtype),
             "bytes": entry.nbytes,
         }
 

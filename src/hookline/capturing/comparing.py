@@ -13,6 +13,7 @@ from hookline.capturing.compared import CaptureDiff, PointDiff, larger
 from hookline.capturing.files import DataFile, row_bytes
 from hookline.capturing.point import Point
 from hookline.capturing.signature import SAYS, shown
+from hookline.messages import dtype_name
 
 Key: TypeAlias = str | int | tuple[str | int, int]
 PIECE = 2**23  # bytes of rows that are compared at once
@@ -68,7 +69,7 @@ def point_diff(path: str, a: Capture, b: Capture, partner: Mapping[int, int], id
         0 if one is None else one.rows,
         0 if other is None else other.rows,
         (None if one is None else one.shape, None if other is None else other.shape),
-        (dtype_name(one), dtype_name(other)),
+        (point_dtype(one), point_dtype(other)),
         compared=found.compared,
         differing=found.differing,
         largest=found.largest,
@@ -92,9 +93,9 @@ def id_text(id: Key) -> str:
     return str(id[0] if isinstance(id, tuple) else id)
 
 
-def dtype_name(point: Point | None) -> str | None:
+def point_dtype(point: Point | None) -> str | None:
     """The name of a point's dtype."""
-    return None if point is None or point.dtype is None else str(point.dtype).removeprefix("torch.")
+    return None if point is None or point.dtype is None else dtype_name(point.dtype)
 
 
 @dataclass(slots=True)

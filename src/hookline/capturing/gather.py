@@ -21,6 +21,7 @@ from hookline.engine.hook import Handle, make_hooks, together
 from hookline.engine.notes import describe
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.errors import EditError
+from hookline.messages import dtype_name
 from hookline.model.keypath import part_at, pick
 from hookline.model.select import Selection
 from hookline.model.sharded import is_distributed
@@ -30,6 +31,8 @@ Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], An
 """What is captured of a module: its output, its input, the gradient of its output, or a function of the output."""
 Calls: TypeAlias = Literal["one", "first", "last", "join"]
 """Which calls of a module that is called several times in a batch: "join" takes the rows of all, one after another."""
+Kind: TypeAlias = tuple[tuple[int, ...], str]
+"""The shape of a row, and the name of its dtype."""
 
 
 @dataclass(slots=True)
@@ -44,6 +47,11 @@ class Block:
     counts: list[int]
     positions: Tensor | None = None
     tokens: Tensor | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """The shape of a row, and the dtype."""
+        return tuple(self.values.shape[1:]), dtype_name(self.values.dtype)
 
     def empty(self, count: int) -> "Block":
         """A block like this one of so many examples without rows."""

@@ -14,6 +14,7 @@ from hookline.edits.digest import fingerprint
 from hookline.engine.site import site_of
 from hookline.errors import CaptureError
 from hookline.matching.tensors import plain
+from hookline.messages import function_name
 from hookline.model.paths import walk
 from hookline.model.sharded import is_distributed
 
@@ -70,15 +71,10 @@ def hooks(model: Module) -> list[str]:
     for path, module in walk(model):
         site = site_of(module)
         own = [] if site is None else [hook.function for hook in site.hooks]
-        looks = [each for each in own if not name_of(each).startswith("edit(") and is_ours(each)]
+        looks = [each for each in own if not function_name(each).startswith("edit(") and is_ours(each)]
         torchs = [each for name in TORCHS for each in getattr(module, name).values()]
-        found += [f"{path}: {name_of(each)}" for each in (*own, *torchs) if each not in looks]
+        found += [f"{path}: {function_name(each)}" for each in (*own, *torchs) if each not in looks]
     return found
-
-
-def name_of(function: Any) -> str:
-    """What a function is called."""
-    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def is_ours(function: Any) -> bool:
@@ -96,7 +92,7 @@ def function(value: Any) -> str | None:
     """A function in the signature: its name, and a fingerprint of its code and of what it encloses."""
     if value is None or isinstance(value, str):
         return value
-    return f"{getattr(value, '__qualname__', type(value).__name__)} {fingerprint(value)}"
+    return f"{function_name(value)} {fingerprint(value)}"
 
 
 def points(modules: Iterable[tuple[str, Module]]) -> dict[str, str]:

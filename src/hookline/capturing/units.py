@@ -1,7 +1,7 @@
 """A unit of work on its way to the disk: its data files, then its record."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hookline.capturing.folder import Folder, digest
-from hookline.capturing.gather import Block, joined
+from hookline.capturing.gather import Block, Kind, joined
 from hookline.errors import CaptureError
 
 LARGEST = 2**31 - 2**16  # bytes of a data file; what is over goes into another file
@@ -49,28 +49,24 @@ class Unit:
             for point, block in first.items()
         }
 
-    def points(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """The shape of a row and the dtype of each point; CaptureError where its batches differ."""
-        joint = {point: joined_or_error(point, [*blocks]) for point, blocks in self.heads().items()}
-        return {point: (tuple(block.values.shape[1:]), dtype_name(block)) for point, block in joint.items()}
-
-    def heads(self) -> dict[str, list[Block]]:
-        """The blocks without their rows."""
-        return {point: [block.empty(0) for block in blocks] for point, blocks in self.blocks().items()}
+    def points(self) -> dict[str, Kind]:
+        """The kind of the rows of each point; CaptureError where its batches differ."""
+        return {point: kind_of(point, blocks) for point, blocks in self.blocks().items()}
 
     def write(self, folder: Folder, *, largest: int = LARGEST) -> bool:
         """Write the data, then the record; False where another process has done this unit."""
         points = {}
         for place, (point, blocks) in enumerate(self.blocks().items()):
-            block = joined_or_error(point, blocks)
+            block = joined(blocks)
+            shape, dtype = block.kind
             files = []
             for part, content in enumerate(contents(block, largest)):
                 name = f"data/{self.name}.{place}{f'-{part}' if part else ''}.{digest(content)}.safetensors"
                 folder.put(name, content)
                 files.append({"name": name, "bytes": len(content)})
             points[point] = {
-                "dtype": dtype_name(block),
-                "shape": [*block.values.shape[1:]],
+                "dtype": dtype,
+                "shape": [*shape],
                 "rows": len(block.values),
                 "files": files,
             }
@@ -85,41 +81,35 @@ class Unit:
         return folder.commit(f"units/{self.name}.json", json.dumps(record, allow_nan=False).encode())
 
 
-def dtype_name(block: Block) -> str:
-    """The dtype of a block, as a record names it."""
-    return str(block.values.dtype).removeprefix("torch.")
-
-
-def points_of(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The shape of a row and the dtype of each point in a record."""
+def points_of(record: Mapping[str, Any]) -> dict[str, Kind]:
+    """The kind of the rows of each point in a record."""
     return {point: (tuple(told["shape"]), told["dtype"]) for point, told in record.get("points", {}).items()}
 
 
-def expect_same(
-    theirs: Mapping[str, tuple[tuple[int, ...], str]], ours: Mapping[str, tuple[tuple[int, ...], str]]
-) -> None:
-    """CaptureError where two units differ in their points, in the shape of a row, or in the dtype."""
+def expect_same(theirs: Mapping[str, Kind], ours: Mapping[str, Kind]) -> None:
+    """CaptureError where two units differ in their points, or in the kind of their rows."""
     if theirs.keys() != ours.keys():
         raise CaptureError(f"one batch gives {[*theirs]}, another {[*ours]}: every batch must give the same")
-    for point, (shape, dtype) in ours.items():
-        if theirs[point] != (shape, dtype):
-            raise CaptureError(differing(point, theirs[point], (shape, dtype)))
+    for point, kind in ours.items():
+        expect_one(point, [theirs[point], kind])
 
 
-def differing(point: str, one: tuple[tuple[int, ...], str], other: tuple[tuple[int, ...], str]) -> str:
-    """What to do about rows of two kinds."""
-    return (
-        f"{point!r} gives rows of shape {[*one[0]]}, {one[1]}, in one batch and {[*other[0]]}, {other[1]}, in another; "
-        "where examples differ in length, rows=hookline.rows(mask=...) makes each position a row; dtype= makes them one"
-    )
+def kind_of(point: str, blocks: Sequence[Block]) -> Kind:
+    """The kind of the rows of several batches; CaptureError where they differ."""
+    kinds = [*dict.fromkeys(block.kind for block in blocks)]
+    expect_one(point, kinds)
+    return kinds[0]
 
 
-def joined_or_error(point: str, blocks: list[Block]) -> Block:
-    """The rows of a unit; CaptureError where those of one batch have another shape than those of the next."""
-    kinds = [*dict.fromkeys((tuple(block.values.shape[1:]), dtype_name(block)) for block in blocks)]
-    if len(kinds) > 1:
-        raise CaptureError(differing(point, kinds[0], kinds[1]))
-    return joined(blocks)
+def expect_one(point: str, kinds: Sequence[Kind]) -> None:
+    """CaptureError where there are two kinds of rows."""
+    first, last = kinds[0], kinds[-1] if len(kinds) < 2 else kinds[1]
+    if first != last:
+        raise CaptureError(
+            f"{point!r} gives rows of shape {[*first[0]]}, {first[1]}, in one batch and {[*last[0]]}, {last[1]}, in "
+            "another; where examples differ in length, rows=hookline.rows(mask=...) makes each position a row; dtype= "
+            "makes them one"
+        )
 
 
 def contents(block: Block, largest: int) -> list[bytes]:

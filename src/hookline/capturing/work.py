@@ -13,7 +13,7 @@ import torch
 
 from hookline.capturing.examples import Examples
 from hookline.capturing.folder import Folder, Lease
-from hookline.capturing.gather import Block, Gather
+from hookline.capturing.gather import Block, Gather, Kind
 from hookline.capturing.misuse import MisuseError
 from hookline.capturing.units import Unit, expect_same, points_of
 from hookline.errors import CaptureError
@@ -103,7 +103,7 @@ class Work:
     tell: Callable[[Progress], None] = lambda progress: None
     in_step: bool = False
     writes: bool = True
-    points: dict[str, tuple[tuple[int, ...], str]] | None = None
+    points: dict[str, Kind] | None = None
     progress: Progress = field(default_factory=lambda: Progress(None))
 
     def run(self) -> None:

@@ -11,6 +11,7 @@ from torch.nn import Module
 
 from hookline.checking.evidence import Evidence, ParameterFacts, Use, floating, is_below, starred
 from hookline.checking.finding import Finding, Severity, rule
+from hookline.messages import dtype_name
 from hookline.model.offload import execution_devices, hooks_of
 from hookline.record.record import CallRecord
 from hookline.torch_private import BatchNorm, Dropout
@@ -238,7 +239,7 @@ def dtype_changed(evidence: Evidence) -> Iterator[Finding]:
         narrower = torch.finfo(own).bits < torch.finfo(given).bits
         if narrower and (evidence.autocast is None or call.path in evidence.autocast):
             continue
-        names = [str(dtype).removeprefix("torch.") for dtype in (given, own)]
+        names = [dtype_name(dtype) for dtype in (given, own)]
         yield Finding(
             call.path,
             f"returns {names[1]} from {names[0]}",

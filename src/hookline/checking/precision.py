@@ -7,6 +7,7 @@ import torch
 from hookline.checking.evidence import Evidence, floating
 from hookline.checking.finding import Finding, rule
 from hookline.checking.tally import NARROW
+from hookline.messages import dtype_name
 from hookline.record.record import CallRecord
 
 FEW = 0.1  # of the elements with a gradient
@@ -26,7 +27,7 @@ def lost_updates(evidence: Evidence) -> Iterator[Finding]:
         if share is None or not facts.moved or not facts.rate or not facts.largest_gradient:
             continue
         if facts.parameter.dtype in NARROW and facts.parameter.dim() > 1 and share < FEW:
-            dtype = str(facts.parameter.dtype).removeprefix("torch.")
+            dtype = dtype_name(facts.parameter.dtype)
             message = f"a step changed {share:.1%} of the elements of its {name.rpartition('.')[2]} at most: the other "
             figures = {"parameter": name, "share": share, "steps": facts.steps, "learning_rate": facts.rate}
             yield Finding(facts.path, f"{message}updates are lost in the rounding of {dtype}", evidence=figures)

@@ -12,6 +12,7 @@ from torch.nn import Module
 from hookline.compare.difference import Cause, Weight
 from hookline.engine.forwarding import original_class
 from hookline.matching.tensors import compare
+from hookline.messages import dtype_name, function_name
 from hookline.model.paths import walk
 from hookline.model.tensors import SCALARS
 
@@ -126,14 +127,14 @@ def _shown(value: Any) -> str | None:
         return f"{_shown(value.func)} with {value.keywords}"
     if callable(value) and not isinstance(value, Module | type):
         code = getattr(value, "__code__", None)
-        name = getattr(value, "__qualname__", type(value).__qualname__)
+        name = function_name(value)
         return f"{name}\0{code.co_code.hex()}{code.co_consts}{code.co_names}" if code else name
     return None
 
 
 def _dtype(module: Module) -> str:
     own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    return ", ".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for _, t in own if t.is_floating_point()))
+    return ", ".join(dict.fromkeys(dtype_name(t.dtype) for _, t in own if t.is_floating_point()))
 
 
 def weight_causes(weights: Iterable[Weight], path: str, *, called: Iterable[str] = ()) -> list[Cause]:

@@ -10,7 +10,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from hookline.errors import CompareError
-from hookline.messages import few
+from hookline.messages import dtype_name, few
 from hookline.model.copies import copied_arguments
 from hookline.model.keypath import as_arguments, named
 from hookline.model.offload import execution_devices, without_data
@@ -75,7 +75,7 @@ def partly_meta(model: Module, which: str) -> str:
 
 def _changes(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> list[str]:
     wanted = _dtype_for(tensor, dtype)
-    cast = f"{_short(tensor.dtype)} cast to {_short(wanted)}" if wanted != tensor.dtype else ""
+    cast = f"{dtype_name(tensor.dtype)} cast to {dtype_name(wanted)}" if wanted != tensor.dtype else ""
     moved = f"moved from {tensor.device} to {device}" if device not in (None, tensor.device) else ""
     return [text for text in (cast, moved) if text]
 
@@ -93,7 +93,3 @@ def _single(model: Module) -> tuple[torch.dtype | None, torch.device | None]:
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     device = devices.pop() if len(devices) == 1 else None
     return dtype if dtype in COMPUTED_IN else None, device
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -17,6 +17,7 @@ from hookline.compare.rounding import ARITHMETIC, ELEMENT, coarser_dtype
 from hookline.compare.tolerances import Allowed
 from hookline.matching.match import match
 from hookline.matching.tensors import EXACT, Difference
+from hookline.messages import dtype_name
 
 TIMES = 4.0  # times the noise that a difference may have: functions between modules round too, and are not seen
 CANCELLING = 64.0  # the same where rounding changes a gradient by its whole norm, as for a bias before a batch norm
@@ -54,7 +55,7 @@ def _finer(pairs: list[Pair], coarser: torch.dtype) -> int:
     """Which model computes in the finer dtype: 0 for the first, 1 for the second."""
     dtypes = Counter(found.dtypes for pair in pairs for found in pair.outputs.values() if None not in found.dtypes)
     most, _ = dtypes.most_common(1)[0]
-    return int(most[0] == str(coarser).removeprefix("torch."))
+    return int(most[0] == dtype_name(coarser))
 
 
 def _rounded_pairs(side: ComparedModel, exact: ModelRun, rounding: Rounding) -> list[Pair]:

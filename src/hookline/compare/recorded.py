@@ -19,11 +19,11 @@ from hookline.matching.tensors import (
     alike,
     apart,
     compare,
-    dtype_name,
     largest_finite,
     ratio,
     tolerance,
 )
+from hookline.messages import dtype_name
 from hookline.model.tensors import SCALARS, leaves, mirror
 from hookline.record.record import TensorInfo
 from hookline.record.statistics import Stats

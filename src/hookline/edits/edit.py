@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookline.engine.notes import describe
 from hookline.errors import ArgumentTypeError, EditError
-from hookline.messages import with_article
+from hookline.messages import function_name, with_article
 from hookline.model.keypath import Keys
 from hookline.record.record import Run
 from hookline.record.run_document import to_document
@@ -137,7 +137,7 @@ class apply(Edit):
         return new
 
     def __repr__(self) -> str:
-        return f"apply(function={getattr(self.function, '__qualname__', type(self.function).__name__)})"
+        return f"apply(function={function_name(self.function)})"
 
 
 def as_edit(value: Any) -> Edit:

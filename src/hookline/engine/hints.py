@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hookline.engine.forwarding import original_class
+from hookline.messages import dtype_name
 
 Hint: TypeAlias = Callable[[Any, Tensor], str | None]
 AXES = {1: "length", 2: "height, width", 3: "depth, height, width"}
@@ -35,7 +36,7 @@ def _unlike_weights(module: nn.Module, given: Tensor) -> Iterator[str]:
     takes_indices = isinstance(module, nn.Embedding | nn.EmbeddingBag)
     if takes_indices or weight.dtype == given.dtype or torch.is_autocast_enabled(given.device.type):
         return
-    yield f"Its {name} is {_dtype(weight)} and its input {_dtype(given)}."
+    yield f"Its {name} is {dtype_name(weight.dtype)} and its input {dtype_name(given.dtype)}."
 
 
 def _width(module: nn.Linear, given: Tensor) -> str | None:
@@ -98,7 +99,7 @@ def _embedding(module: nn.Embedding | nn.EmbeddingBag, given: Tensor) -> str | N
     count = module.num_embeddings
     layer = f"{_name(module)}(num_embeddings={count})"
     if given.dtype not in (torch.int64, torch.int32):
-        return f"{layer} expects indices, int64 or int32, got {_dtype(given)}."
+        return f"{layer} expects indices, int64 or int32, got {dtype_name(given.dtype)}."
     if given.device.type != "cpu" or not given.numel():  # reading it from another device would synchronize
         return None
     low, high = int(given.min()), int(given.max())
@@ -119,10 +120,6 @@ def _elsewhere(wanted: int, given: Tensor, axis: int) -> str:
 
 def _name(module: nn.Module) -> str:
     return type(module).__name__
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 BATCH_NORM_DIMS: dict[Any, tuple[int, ...]] = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}

@@ -10,7 +10,7 @@ from torch.nn import Module
 from hookline.engine.call import Call
 from hookline.engine.hints import hint
 from hookline.engine.hook import Hook
-from hookline.messages import few
+from hookline.messages import dtype_name, few
 from hookline.model.tensors import mirror
 from hookline.torch_private import StopRecomputing
 
@@ -96,7 +96,7 @@ class _Shown:
     __slots__ = ("text",)
 
     def __init__(self, tensor: Tensor) -> None:
-        dtype = str(tensor.dtype).removeprefix("torch.")
+        dtype = dtype_name(tensor.dtype)
         self.text = f"{dtype}[{', '.join(map(str, tensor.shape))}] {tensor.device}"
 
     def __repr__(self) -> str:

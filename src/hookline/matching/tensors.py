@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hookline.matching.layout import same_layout
+from hookline.messages import dtype_name
 from hookline.model.sharded import is_distributed, local_part
 from hookline.torch_private import FakeTensor
 
@@ -174,11 +175,6 @@ def kind_of(name: str | None) -> str:
     if not isinstance(dtype, torch.dtype) or dtype == torch.bool:
         return name or ""
     return "float" if dtype.is_floating_point else "complex" if dtype.is_complex else "int"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """The dtype without `torch.`."""
-    return str(dtype).removeprefix("torch.")
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hookline.errors import ChangedTensorError, RecordError
-from hookline.messages import counted, milliseconds
+from hookline.messages import counted, dtype_name, milliseconds
 from hookline.model.select import glob_to_regex
 from hookline.model.sharded import Part
 from hookline.model.tensors import leaves, mirror
@@ -119,7 +119,7 @@ class TensorInfo:
     @property
     def dtype_name(self) -> str:
         """The dtype without `torch.`."""
-        return str(self.dtype).removeprefix("torch.")
+        return dtype_name(self.dtype)
 
     @property
     def _figures(self) -> Stats:

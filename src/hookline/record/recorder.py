@@ -22,7 +22,7 @@ from hookline.engine.hook import Hook, make_hooks, together
 from hookline.engine.methods import MethodCall, attach_methods, has_method, method_path
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.errors import ArgumentError, SelectionError
-from hookline.messages import wrong_choice
+from hookline.messages import function_name, wrong_choice
 from hookline.model.paths import PathTable
 from hookline.model.select import Selection
 from hookline.model.sharded import rank_and_world
@@ -302,5 +302,5 @@ def _name(keep: Any) -> str:
     """The name of a `keep` in the settings. A function with the name of one of the words gets "()" after it."""
     if isinstance(keep, str):
         return keep
-    name = getattr(keep, "__qualname__", type(keep).__name__)
+    name = function_name(keep)
     return f"{name}()" if name in ("shape", "stats", "histogram", "tensor", "copy") else name

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from hookline.capturing.capture import Capture
 from hookline.capturing.point import Point
-from hookline.messages import counted, engineering, few
+from hookline.messages import counted, dtype_name, engineering, few
 from hookline.model.console import Group, Text
 from hookline.report.fit import Fitted
 from hookline.report.html import table_html
@@ -30,7 +30,7 @@ def capture_html(capture: Capture) -> str:
 
 def point_cells(capture: Capture, point: Point) -> tuple[str, ...]:
     """One point as it stands in a table."""
-    dtype = "" if point.dtype is None else str(point.dtype).removeprefix("torch.")
+    dtype = "" if point.dtype is None else dtype_name(point.dtype)
     shape = "x".join(map(str, point.shape)) or ("scalar" if point.rows else "")
     size = f"{engineering(point.nbytes)}B"
     return point.path or "(the model)", point.type, f"{capture.captured:,}", f"{point.rows:,}", shape, dtype, size

@@ -19,6 +19,7 @@ from hookline.capturing.rows import Rows
 from hookline.capturing.work import Errors, Progress, Work
 from hookline.edits.digest import fingerprint
 from hookline.errors import ArgumentError, ArgumentTypeError
+from hookline.messages import dtype_name
 from hookline.model.inputs import call_with
 from hookline.model.loss import default_loss
 from hookline.model.paths import DATA_PARALLEL
@@ -114,7 +115,7 @@ def capture(
         "loss": signature.function(loss),
         "rows": None if rows is None else f"{rows!r}{'' if rows.choose is None else f' {fingerprint(rows.choose)}'}",
         "calls": calls,
-        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+        "dtype": None if dtype is None else dtype_name(dtype),
         "batch": examples.batch,
         "unit": size,
         "errors": errors,

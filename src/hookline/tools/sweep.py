@@ -15,6 +15,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError, EditError, StoreError
+from hookline.messages import function_name
 from hookline.model.inputs import call_with
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
@@ -145,7 +146,7 @@ def as_number(value: Any, metric: Metric) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
-        name = getattr(metric, "__qualname__", type(metric).__name__)
+        name = function_name(metric)
         shape = f" of shape {[*value.shape]}" if isinstance(value, Tensor) else ""
         raise EditError(f"the metric {name} returned a {type(value).__name__}{shape}, not a number") from None
 
@@ -205,5 +206,5 @@ def settings(change: Edit, part: str, key: Any, parts: dict[str, Any], metric: M
         "part": part,
         "key": repr(key),
         "parts": repr(parts),
-        "metric": f"{getattr(metric, '__qualname__', type(metric).__name__)} {fingerprint(metric)}",
+        "metric": f"{function_name(metric)} {fingerprint(metric)}",
     }
