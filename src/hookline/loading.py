@@ -13,7 +13,6 @@ DOCUMENTS = {  # the module that reads each kind of document, imported when one 
     "findings": "hookline.checking.findings_document",
     "profile": "hookline.profiling.profile_document",
     "sweep": "hookline.sweeping.sweep_document",
-    "capture": "hookline.capturing.capture",
     "comparison": "hookline.capturing.compared",
     "hooks": "hookline.tools.hooks",
 }
@@ -33,7 +32,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
     ...     hookline.load(f"{folder}/run")[""].output.shape
     (1, 1)
     """
-    if os.path.isfile(os.path.join(folder, "capture.json")):
+    if os.path.lexists(os.path.join(folder, "capture.json")):  # a folder of many files
         return import_module("hookline.tools.capture").open(folder)
     kind, document, tensors = read_any(folder, [*DOCUMENTS])
     with damage_told(os.path.join(folder, f"{kind}.json")):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookline.capturing.files import DataFile, data_file
 from hookline.errors import CaptureError
-from hookline.messages import counted
+from hookline.messages import counted, dtype_name
 
 if TYPE_CHECKING:
     import pandas
@@ -258,7 +258,7 @@ class Point:
         return file, file.of(example)
 
     def __repr__(self) -> str:
-        return f"<{self.path}: {counted(self.rows, 'row')} of {str(self.dtype).removeprefix('torch.')}{[*self.shape]}>"
+        return f"<{self.path}: {counted(self.rows, 'row')} of {dtype_name(self.dtype)}{[*self.shape]}>"
 
 
 def numpy_dtype(dtype: torch.dtype) -> Any:

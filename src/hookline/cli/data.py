@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline import demo
-from hookline.cli.sources import DEMO, _kind_of_file, _names_object, _object, _path, explain
+from hookline.cli.sources import DEMO, explain, kind_of_file, names_object, object_named, path_named
 from hookline.errors import SourceError
 
 FILES = ".jsonl, .json, .csv, .txt, .npy or .safetensors"
@@ -27,11 +27,11 @@ def load_data(spec: str) -> Any:
     """
     if spec == DEMO:
         return demo.digits()[0]
-    if _names_object(spec) and not _path(spec).is_file():
-        return _object(spec, ())
-    file = _path(spec)
+    if names_object(spec) and not path_named(spec).is_file():
+        return object_named(spec, ())
+    file = path_named(spec)
     if not file.is_file():
-        kind = _kind_of_file(file)
+        kind = kind_of_file(file)
         raise SourceError(f"no data {spec!r}{f': it is {kind}' if kind else ''}; give a file ({FILES}) or module:name")
     read = READERS.get(file.suffix)
     if read is None:
@@ -44,7 +44,7 @@ def load_data(spec: str) -> Any:
 
 def load_function(spec: str, of: str) -> Callable[..., Any]:
     """The function that `module:name` or `file.py:name` names."""
-    found = _object(spec, Callable) if _names_object(spec) else None  # type: ignore[arg-type]
+    found = object_named(spec, Callable) if names_object(spec) else None  # type: ignore[arg-type]
     if not callable(found):
         raise SourceError(f"{of} takes a function as module:name or file.py:name, not {spec!r}")
     return found  # type: ignore[no-any-return]
@@ -52,7 +52,7 @@ def load_function(spec: str, of: str) -> Callable[..., Any]:
 
 def tokenizing(model_spec: str, field: str) -> Callable[[Any], Any] | None:
     """What makes inputs of texts: the tokenizer that lies in the folder of a model; None where there is none."""
-    folder = _path(model_spec)
+    folder = path_named(model_spec)
     if model_spec == DEMO or not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None
     from transformers import AutoTokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,11 +77,11 @@ def diff(
         if _is_capture(a) and _is_capture(b):
             if inputs or grads or train is not None or where or mapped:
                 raise CompareError("captures are compared as they are: leave the options of models and runs out")
-            found = _diff_of_captures(a, b)
+            found = _diff_of_saved(a, b)
         elif _is_run(a) and _is_run(b):
             if inputs or grads or train is not None:
                 raise CompareError("saved runs are not run again: leave --inputs, --grads, --train and --eval out")
-            found = _diff_of_runs(a, b, where, mapping)
+            found = _diff_of_saved(a, b, where=where or "**", mapping=mapping)
         else:
             found = _diff_of_models(*_two_models(a, b, inputs, train=train), where, mapping, grads=grads)
     show(found, as_json=as_json, save=save)
@@ -124,18 +124,11 @@ def _two_models(a: str, b: str, inputs: str | None, *, train: bool | None) -> tu
     return first, second if train is None else second.train(train)
 
 
-def _diff_of_runs(a: str, b: str, where: list[str] | None, mapping: dict[str, str]) -> Diff:
+def _diff_of_saved(a: str, b: str, **options: Any) -> Any:
     from hookline.loading import load
     from hookline.tools.diff import diff as diffing
 
-    return diffing(load(a), load(b), where=where or "**", mapping=mapping)
-
-
-def _diff_of_captures(a: str, b: str) -> CaptureDiff:
-    from hookline.tools.capture import open as opening
-    from hookline.tools.diff import diff as diffing
-
-    return diffing(opening(a), opening(b))
+    return diffing(load(a), load(b), **options)
 
 
 def _diff_of_models(

@@ -101,13 +101,13 @@ def load_model(spec: str) -> Module:
     """
     if spec == DEMO:
         return demo.model()
-    folder = _path(spec)
+    folder = path_named(spec)
     if folder.is_dir():
         return _from_folder(folder)
-    if not _names_object(spec):
+    if not names_object(spec):
         raise SourceError(f"no model {spec!r}: {_model_hint(spec)}")
 
-    found = _object(spec, Module)
+    found = object_named(spec, Module)
     if not isinstance(found, Module):
         raise SourceError(
             f"{spec} is {_kind(found)}; name a torch.nn.Module, or a function without arguments that returns one"
@@ -130,9 +130,9 @@ def load_inputs(spec: str | None, model: Module, model_spec: str) -> Inputs:
     if spec is None:
         args, kwargs = _default_inputs(model, model_spec)
     elif Path(spec).suffix in READERS:
-        args, kwargs = _from_file(_path(spec))
-    elif _names_object(spec) and "[" not in spec:
-        return _as_inputs(_object(spec, (Tensor, tuple, list, Mapping)), spec)
+        args, kwargs = _from_file(path_named(spec))
+    elif names_object(spec) and "[" not in spec:
+        return _as_inputs(object_named(spec, (Tensor, tuple, list, Mapping)), spec)
     else:
         args, kwargs = _described(spec)
 
@@ -171,7 +171,7 @@ def explain(error: BaseException) -> str:
     return ": ".join(filter(None, [type(error).__name__, " ".join(message.split())])) + (f" ({place})" if place else "")
 
 
-def _path(spec: str) -> Path:
+def path_named(spec: str) -> Path:
     """A MODEL or SPEC as a path; SourceError if no file can have that name."""
     try:
         path = Path(spec).expanduser()
@@ -181,7 +181,7 @@ def _path(spec: str) -> Path:
     return path
 
 
-def _kind_of_file(file: Path) -> str:
+def kind_of_file(file: Path) -> str:
     """What is there in the place of a file, such as a named pipe; "" if it is a file, or nothing is there."""
     try:
         return other_kind(file.stat())
@@ -192,15 +192,16 @@ def _kind_of_file(file: Path) -> str:
 # Objects by name
 
 
-def _names_object(spec: str) -> bool:
+def names_object(spec: str) -> bool:
+    """Whether a MODEL or SPEC has the form `source:name`."""
     source, _, name = spec.rpartition(":")
     return bool(source and name)
 
 
-def _object(spec: str, ready: type | tuple[type, ...]) -> Any:
+def object_named(spec: str, ready: type | tuple[type, ...]) -> Any:
     """What a `source:name` names; if it is a function or class, and not one of `ready`, what it returns."""
     source, _, name = spec.rpartition(":")
-    file = _path(source).resolve() if source.endswith(".py") else None
+    file = path_named(source).resolve() if source.endswith(".py") else None
     with _importable(file.parent if file else Path.cwd()):
         found = _attribute(_imported(source, file), name, source)
         if isinstance(found, ready) or not callable(found):
@@ -213,7 +214,7 @@ def _object(spec: str, ready: type | tuple[type, ...]) -> Any:
 
 def _imported(source: str, file: Path | None) -> ModuleType:
     if file and not file.is_file():
-        kind = _kind_of_file(file)
+        kind = kind_of_file(file)
         raise SourceError(f"{source} is not a file but {kind}" if kind else f"no file {source}")
     try:
         return _run_file(file) if file else importlib.import_module(source)
@@ -328,9 +329,9 @@ def _shown(file: str) -> str:
 def _from_folder(folder: Path) -> Module:
     if not (folder / "config.json").is_file():
         raise SourceError(f"the folder {folder} holds no config.json, so it is not a transformers model: {MODELS}")
-    strange = [each for each in folder.iterdir() if not each.is_dir() and _kind_of_file(each)]
+    strange = [each for each in folder.iterdir() if not each.is_dir() and kind_of_file(each)]
     if strange:
-        raise SourceError(f"{strange[0]} is not a file but {_kind_of_file(strange[0])}")
+        raise SourceError(f"{strange[0]} is not a file but {kind_of_file(strange[0])}")
     try:
         import transformers
     except ImportError:
@@ -419,7 +420,7 @@ def _whole(text: str, digits: str) -> int:
 
 
 def _from_file(file: Path) -> Inputs:
-    kind = _kind_of_file(file)
+    kind = kind_of_file(file)
     if kind:
         raise SourceError(f"cannot read the inputs file {file}: it is {kind}")
     try:
