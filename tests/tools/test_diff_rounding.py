@@ -139,3 +139,21 @@ def test_comparing_precisions_changes_nothing() -> None:
         assert all(parameter.grad is None for parameter in each.parameters())
         assert not len(hookline.hooks(each))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def recorded_step(model: nn.Module, dtype: torch.dtype, *, scale: float = 1.0) -> hookline.Run:
+    """One step of a copy in a dtype, whose Tanh passes on its gradient times a factor."""
+    own = copy.deepcopy(model).to(dtype)
+    own[1].register_full_backward_hook(lambda module, given, got: (given[0] * scale,))  # type: ignore[operator]
+    with hookline.watch(own, keep="copy", inputs="copy", grads=True) as run:
+        own(torch.linspace(-1, 1, 256).reshape(32, 8).to(dtype)).float().square().mean().backward()
+    return run
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, False), (1.5, True)])
+def test_two_runs_say_that_gradients_may_be_more_than_rounding(scale: float, told: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+    found = hookline.diff(recorded_step(model, torch.float32), recorded_step(model, torch.bfloat16, scale=scale))
+
+    assert any("differ by more than the outputs, up to 0.5 of the norm at 0" in note for note in found.notes) == told

@@ -8,10 +8,12 @@ from hookline.compare.inputs import partly_meta
 from hookline.compare.isolate import Verdict
 from hookline.compare.model_run import ComparedModel, ModelRun
 from hookline.compare.randomness import random_notes
+from hookline.compare.recorded import largest
+from hookline.compare.rounding import FURTHER
 from hookline.compare.weights import held_otherwise
 from hookline.engine.compiled import is_compiled
 from hookline.matching.match import Matching
-from hookline.messages import few
+from hookline.messages import counted, few
 from hookline.model.offload import held_elsewhere, updates_lost
 from hookline.model.paths import walk
 from hookline.model.tensors import Opaque, leaves
@@ -89,9 +91,29 @@ def notes_on_runs(pairs: list[Pair], matching: Matching) -> Iterator[str]:
             yield f"the inputs of {pair.path or 'the model'} differ: argument {', '.join(other)}"
     if only_shapes(pairs):
         yield "both runs kept only shapes: to compare values, watch with keep='stats', 'copy' or hookline.fingerprint"
+    yield from _on_folded_gradients(pairs)
     given = [found for pair in pairs if pair.differs for found in pair.inputs.values()]
     if given and all(found.basis == "shape" for found in given):
         yield "inputs were not recorded, so the culprit is not known: watch(inputs=hookline.fingerprint)"
+
+
+def _on_folded_gradients(pairs: list[Pair]) -> Iterator[str]:
+    """Which gradients and buffers are further apart than rounding of the outputs suggests, although they do not count:
+    how much rounding explains of them, only the models can show."""
+    excused = [pair for pair in pairs if pair.excused == "rounding"]
+    usual = max((largest(pair.outputs) for pair in excused), default=0.0)
+    apart = {
+        pair.path: error
+        for pair in excused
+        if (error := max(0.0, *map(largest, (pair.grads, pair.grad_inputs, pair.buffers)))) > FURTHER * usual
+    }
+    if apart:
+        path = max(apart, key=lambda each: apart[each])
+        yield (
+            f"gradients or buffers of {counted(len(apart), 'module')} differ by more than the outputs, up to "
+            f"{apart[path]:.2g} of the norm at {path or 'the model'}; two runs cannot show whether that is rounding: "
+            "compare the models"
+        )
 
 
 def only_shapes(pairs: list[Pair]) -> bool:
