@@ -17,6 +17,7 @@ from hookline.record.record import Run
 from hookline.record.run_document import to_document
 
 ADDRESS = re.compile(r" at 0[xX][0-9a-fA-F]+")  # of an object, another one in each process
+COUNT_USES = ("transformers", "tokenizers")  # libraries whose objects change when they are used
 
 
 def fingerprint(value: Any) -> str:
@@ -61,6 +62,10 @@ def _parts(value: Any) -> list[Any]:
         return [*value]
     if isinstance(value, slice):
         return [value.start, value.stop, value.step]
+    if isinstance(value, set | frozenset):
+        return [*sorted(map(fingerprint, value))]
+    if isinstance(value, Module):
+        return [repr(value).encode(), *value.state_dict().items()]
     return _parts_of_function(value)
 
 
@@ -74,20 +79,20 @@ def _parts_of_function(value: Any) -> list[Any]:
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
-    if isinstance(value, set | frozenset):
-        return [*sorted(map(fingerprint, value))]
-    if isinstance(value, Module):
-        return [repr(value).encode(), *value.state_dict().items()]
+    return _parts_of_object(value)
+
+
+def _parts_of_object(value: Any) -> list[Any]:
     if callable(getattr(value, "tobytes", None)):  # an array of numpy, an image
         shape = getattr(value, "shape", getattr(value, "size", None))
         return [repr((str(getattr(value, "dtype", "")), shape)).encode(), value.tobytes()]
-    held = getattr(value, "__dict__", None)
-    if isinstance(held, dict) and not isinstance(value, type) and not hasattr(value, "__qualname__"):
-        library = type(value).__module__.partition(".")[0]
-        if library not in ("transformers", "tokenizers"):  # these count their uses
-            return [*held.items()]
     name = getattr(value, "__qualname__", None)
-    return [(name if isinstance(name, str) else ADDRESS.sub("", repr(value))).encode()]
+    if isinstance(name, str):  # a class, a builtin
+        return [name.encode()]
+    held = getattr(value, "__dict__", None)
+    if isinstance(held, dict) and type(value).__module__.partition(".")[0] not in COUNT_USES:
+        return [*held.items()]
+    return [ADDRESS.sub("", repr(value)).encode()]
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
