@@ -38,11 +38,11 @@ from hookline.tools.watch import Watch, watch
 if TYPE_CHECKING:
     from hookline import edits
     from hookline.capturing.activations import Activations
-    from hookline.capturing.capture import Capture
+    from hookline.capturing.batch import Calls, Kept
+    from hookline.capturing.captured import Capture
     from hookline.capturing.compared import CaptureDiff, PointDiff
     from hookline.capturing.dataset import RowDataset
     from hookline.capturing.examples import Id
-    from hookline.capturing.gather import Calls, Kept
     from hookline.capturing.point import Point
     from hookline.capturing.rows import Choose, Positions, Rows, rows
     from hookline.capturing.work import Errors
@@ -73,12 +73,12 @@ if TYPE_CHECKING:
 
 ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
     "hookline.capturing.activations": ("Activations",),
-    "hookline.capturing.capture": ("Capture",),
+    "hookline.capturing.captured": ("Capture",),
     "hookline.capturing.compared": ("CaptureDiff", "PointDiff"),
     "hookline.capturing.dataset": ("RowDataset",),
     "hookline.capturing.point": ("Point",),
     "hookline.capturing.examples": ("Id",),
-    "hookline.capturing.gather": ("Calls", "Kept"),
+    "hookline.capturing.batch": ("Calls", "Kept"),
     "hookline.capturing.rows": ("Choose", "Positions", "Rows", "rows"),
     "hookline.capturing.work": ("Errors",),
     "hookline.checking": (

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from hookline.capturing.batch import Block, Calls, Gather, Kept, Wish
 from hookline.capturing.chance import number_of
-from hookline.capturing.gather import Block, Calls, Gather, Kept, Wish
 from hookline.capturing.point import as_numpy
 from hookline.capturing.rows import Rows
 from hookline.errors import ArgumentError
-from hookline.model.inputs import call_with
+from hookline.model.call_with import call_with
 from hookline.model.loss import default_loss
 from hookline.model.select import Where, select
 

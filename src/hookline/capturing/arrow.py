@@ -15,7 +15,7 @@ from hookline.errors import ArgumentError
 from hookline.messages import dtype_name
 
 if TYPE_CHECKING:
-    from hookline.capturing.capture import Capture
+    from hookline.capturing.captured import Capture
 
 INSTALL = "datasets() needs the datasets library: pip install 'hookline[datasets]'"
 LACKING = "which Arrow lacks; give dtype=torch.float32, which copies all values, or read them with capture.torch()"

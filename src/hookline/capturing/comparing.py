@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from hookline.capturing.capture import Capture
+from hookline.capturing.captured import Capture
 from hookline.capturing.compared import CaptureDiff, PointDiff, larger
 from hookline.capturing.files import DataFile, row_bytes
 from hookline.capturing.point import Point

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
 
-from hookline.edits.digest import fingerprint
+from hookline.edits.digest import digest_of
 from hookline.errors import ArgumentError, ArgumentTypeError, CaptureError
 
 Id: TypeAlias = str | Callable[[Any], str | int] | None
@@ -64,7 +64,7 @@ class Indexed(Examples):
         told = getattr(self.data, "_fingerprint", None)
         if not isinstance(told, str):
             places = sorted({round(place * (self.count - 1) / (LOOKED_AT - 1)) for place in range(LOOKED_AT)})
-            told = fingerprint([self._looked_at(place) for place in places])
+            told = digest_of([self._looked_at(place) for place in places])
         return {"examples": self.count, "data": told}
 
     def _looked_at(self, number: int) -> Any:
@@ -102,7 +102,7 @@ class Loaded(Examples):
     def signature(self) -> dict[str, Any]:
         """That of its data set, and the order."""
         own = Indexed(self.data, self.batch, None, collate=False).signature()
-        return {**own, "examples": self.count, "order": None if self.order is None else fingerprint(self.order)}
+        return {**own, "examples": self.count, "order": None if self.order is None else digest_of(self.order)}
 
 
 class Streamed(Examples):
@@ -148,7 +148,7 @@ class Streamed(Examples):
 
     def signature(self) -> dict[str, Any]:
         """What the first examples hold."""
-        return {"examples": None, "data": fingerprint([*islice(iter(self.data), LOOKED_AT)])}
+        return {"examples": None, "data": digest_of([*islice(iter(self.data), LOOKED_AT)])}
 
 
 def examples_of(data: Any, batch: int, id: Id, collate: bool) -> Examples:

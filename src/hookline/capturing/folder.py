@@ -336,7 +336,7 @@ def _started(pid: int) -> int | None:
     return 0
 
 
-def digest(content: bytes) -> str:
+def content_name(content: bytes) -> str:
     """What a data file is named by."""
     return hashlib.sha256(content).hexdigest()[:12]
 

@@ -15,7 +15,7 @@ from hookline.messages import counted, dtype_name
 if TYPE_CHECKING:
     import pandas
 
-    from hookline.capturing.capture import Capture
+    from hookline.capturing.captured import Capture
 
 OPEN = 64  # data files of which it is known where each example begins
 PIECES = 32  # of a sample

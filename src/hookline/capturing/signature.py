@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from hookline.edits.digest import fingerprint
+from hookline.edits.digest import digest_of
 from hookline.engine.site import site_of
 from hookline.errors import CaptureError
 from hookline.matching.tensors import plain
@@ -89,10 +89,10 @@ def autocast() -> str | None:
 
 
 def function(value: Any) -> str | None:
-    """A function in the signature: its name, and a fingerprint of its code and of what it encloses."""
+    """A function in the signature: its name, and a digest of its code and of what it encloses."""
     if value is None or isinstance(value, str):
         return value
-    return f"{function_name(value)} {fingerprint(value)}"
+    return f"{function_name(value)} {digest_of(value)}"
 
 
 def points(modules: Iterable[tuple[str, Module]]) -> dict[str, str]:

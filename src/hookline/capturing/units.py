@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from hookline.capturing.folder import Folder, digest
-from hookline.capturing.gather import Block, Kind, joined
+from hookline.capturing.batch import Block, Kind, joined
+from hookline.capturing.folder import Folder, content_name
 from hookline.errors import CaptureError
 
 LARGEST = 2**31 - 2**16  # bytes of a data file; what is over goes into another file
@@ -61,7 +61,7 @@ class Unit:
             shape, dtype = block.kind
             files = []
             for part, content in enumerate(contents(block, largest)):
-                name = f"data/{self.name}.{place}{f'-{part}' if part else ''}.{digest(content)}.safetensors"
+                name = f"data/{self.name}.{place}{f'-{part}' if part else ''}.{content_name(content)}.safetensors"
                 folder.put(name, content)
                 files.append({"name": name, "bytes": len(content)})
             points[point] = {

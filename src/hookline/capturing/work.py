@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from hookline.capturing.batch import Block, Gather, Kind
 from hookline.capturing.examples import Examples
 from hookline.capturing.folder import Folder, Lease
-from hookline.capturing.gather import Block, Gather, Kind
 from hookline.capturing.misuse import MisuseError
 from hookline.capturing.units import Unit, expect_same, points_of
 from hookline.errors import CaptureError

@@ -1,4 +1,4 @@
-"""Fingerprints: a short text for a value, equal in every process for equal values."""
+"""Digests: a short text for a value, the same in another process as long as the value is the same."""
 
 import functools
 import hashlib
@@ -20,12 +20,12 @@ ADDRESS = re.compile(r" at 0[xX][0-9a-fA-F]+")  # of an object, another one in e
 COUNT_USES = ("transformers", "tokenizers")  # libraries whose objects change when they are used
 
 
-def fingerprint(value: Any) -> str:
-    """The fingerprint of an edit, a function or a batch.
+def digest_of(value: Any) -> str:
+    """The digest of an edit, a function or a batch.
 
     For a function it covers the code, the defaults and the closure, but not the globals it uses.
 
-    >>> fingerprint(lambda x: x * 2) == fingerprint(lambda x: x * 2), fingerprint(lambda x: x * 2) == fingerprint(abs)
+    >>> digest_of(lambda x: x * 2) == digest_of(lambda x: x * 2), digest_of(lambda x: x * 2) == digest_of(abs)
     (True, False)
     """
     found = hashlib.blake2b(digest_size=10)
@@ -63,7 +63,7 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, slice):
         return [value.start, value.stop, value.step]
     if isinstance(value, set | frozenset):
-        return [*sorted(map(fingerprint, value))]
+        return [*sorted(map(digest_of, value))]
     if isinstance(value, Module):
         return [repr(value).encode(), *value.state_dict().items()]
     return _parts_of_function(value)

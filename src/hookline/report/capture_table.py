@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from hookline.capturing.capture import Capture
+from hookline.capturing.captured import Capture
 from hookline.capturing.point import Point
 from hookline.messages import counted, dtype_name, engineering, few
 from hookline.model.console import Group, Text

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from hookline.capturing.capture import Capture
+from hookline.capturing.captured import Capture
 from hookline.capturing.compared import CaptureDiff
 from hookline.checking.finding import Findings
 from hookline.compare.difference import Diff

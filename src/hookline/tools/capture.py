@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from hookline.capturing import signature
-from hookline.capturing.capture import VERSION, Capture, open_capture
+from hookline.capturing.batch import Calls, Gather, Kept, Wish
+from hookline.capturing.captured import VERSION, Capture, open_capture
 from hookline.capturing.examples import Examples, Id, examples_of
 from hookline.capturing.folder import Folder, folder_of
-from hookline.capturing.gather import Calls, Gather, Kept, Wish
 from hookline.capturing.rows import Rows
 from hookline.capturing.work import Errors, Progress, Work
-from hookline.edits.digest import fingerprint
+from hookline.edits.digest import digest_of
 from hookline.errors import ArgumentError, ArgumentTypeError
 from hookline.messages import dtype_name
-from hookline.model.inputs import call_with
+from hookline.model.call_with import call_with
 from hookline.model.loss import default_loss
 from hookline.model.paths import DATA_PARALLEL
 from hookline.model.select import Where, select
@@ -105,7 +105,7 @@ def capture(
     ours = {
         "points": signature.points(selection),
         "weights": signature.weights(model),
-        "settings": fingerprint(repr(model)),
+        "settings": digest_of(repr(model)),
         "hooks": signature.hooks(model),
         "autocast": signature.autocast(),
         "keep": signature.function(keep),
@@ -113,7 +113,7 @@ def capture(
         "call": signature.function(call),
         "run": signature.function(run),
         "loss": signature.function(loss),
-        "rows": None if rows is None else f"{rows!r}{'' if rows.choose is None else f' {fingerprint(rows.choose)}'}",
+        "rows": None if rows is None else f"{rows!r}{'' if rows.choose is None else f' {digest_of(rows.choose)}'}",
         "calls": calls,
         "dtype": None if dtype is None else dtype_name(dtype),
         "batch": examples.batch,
@@ -190,11 +190,11 @@ def is_random(module: Module) -> bool:
 
 
 def first_inputs(examples: Examples, prepare: Callable[[Any], Any]) -> str:
-    """A fingerprint of the model's inputs for the first batch, in which a changed tokenizer shows."""
+    """A digest of the model's inputs for the first batch, in which a changed tokenizer shows."""
     stop = examples.batch if examples.count is None else min(examples.batch, examples.count)
     for _, batch, _ in examples.batches(0, stop):
         given = prepare(batch)
-        return fingerprint(dict(given) if isinstance(given, Mapping) else given)
+        return digest_of(dict(given) if isinstance(given, Mapping) else given)
     raise ArgumentError("the data set has no examples")
 
 

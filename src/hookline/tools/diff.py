@@ -6,7 +6,7 @@ from typing import Any, overload
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.capturing.capture import Capture
+from hookline.capturing.captured import Capture
 from hookline.capturing.compared import CaptureDiff
 from hookline.capturing.comparing import diff_captures
 from hookline.compare.difference import Diff

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from hookline.edits.digest import fingerprint
+from hookline.edits.digest import digest_of
 from hookline.edits.edit import Edit, as_edit
 from hookline.edits.hooks import Change, edit_calls, without_fast_path
 from hookline.engine.attach import attach
@@ -16,7 +16,7 @@ from hookline.engine.call import Call
 from hookline.engine.hook import make_hooks
 from hookline.errors import ArgumentError, EditError, StoreError
 from hookline.messages import function_name
-from hookline.model.inputs import call_with
+from hookline.model.call_with import call_with
 from hookline.model.restored import restored
 from hookline.model.select import Where, select
 from hookline.store.folder import read
@@ -85,7 +85,7 @@ def sweep(
         values = []
         with torch.no_grad(), restored(model, ()):
             for place, batch in enumerate(held):
-                refuse_other_batch(prints, place, fingerprint(batch))
+                refuse_other_batch(prints, place, digest_of(batch))
                 values.append(as_number(metric((call or call_with)(model, batch), batch), metric))
         return tuple(values)
 
@@ -202,9 +202,9 @@ def asked(sweep: Sweep) -> dict[str, Any]:
 def settings(change: Edit, part: str, key: Any, parts: dict[str, Any], metric: Metric) -> dict[str, str]:
     """The settings of a sweep besides model and places, as text."""
     return {
-        "edit": f"{change!r} {fingerprint(change)}",
+        "edit": f"{change!r} {digest_of(change)}",
         "part": part,
         "key": repr(key),
         "parts": repr(parts),
-        "metric": f"{function_name(metric)} {fingerprint(metric)}",
+        "metric": f"{function_name(metric)} {digest_of(metric)}",
     }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from hookline.capturing.capture import Capture
+from hookline.capturing.captured import Capture
 from hookline.capturing.point import Point
 from hookline.messages import counted, few, figure
 from hookline.record.statistics import BINS, Pending, Stats, measure
