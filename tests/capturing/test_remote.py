@@ -72,13 +72,13 @@ def test_unit_that_another_took_is_free_after_a_while() -> None:
 
     assert lease is not None
     assert folder.lease("000001") is None
-    folder.put("leases/000001", json.dumps({"time": time.time() - 1000}).encode())
+    folder.put("leases/000001", [json.dumps({"time": time.time() - 1000}).encode()])
     assert folder.lease("000001") is not None
 
 
 def test_data_that_no_record_names_is_removed(line: nn.Module) -> None:
     capture(line)
-    RemoteFolder(URL).put("data/stray", b"x")
+    RemoteFolder(URL).put("data/stray", [b"x"])
     capture(line)
 
     assert "stray" not in RemoteFolder(URL).names("data")

@@ -53,6 +53,18 @@ class Block:
         """The shape of a row, and the dtype."""
         return tuple(self.values.shape[1:]), dtype_name(self.values.dtype)
 
+    def part(self, begin: int, end: int) -> "Block":
+        """Some of its examples."""
+        if (begin, end) == (0, len(self.counts)):
+            return self
+        own = slice(sum(self.counts[:begin]), sum(self.counts[:end]))
+        return Block(
+            self.values[own],
+            self.counts[begin:end],
+            None if self.positions is None else self.positions[own],
+            None if self.tokens is None else self.tokens[own],
+        )
+
     def empty(self, count: int) -> "Block":
         """A block like this one of so many examples without rows."""
         none = slice(0, 0)
@@ -193,7 +205,7 @@ class Gather:
                 continue
             if blocks and self.wish.calls == "last":
                 blocks.clear()
-            blocks.append(self._rows(point, tensor.detach(), len(blocks)))
+            blocks.append(self._rows(point, tensor.detach().resolve_neg(), len(blocks)))
 
     def _rows(self, point: str, tensor: Tensor, earlier: int) -> Block:
         """The rows that count of a tensor, which is copied."""
@@ -206,7 +218,7 @@ class Gather:
                 "examples; give keep= a function that brings them there"
             )
         if rows is None:
-            return Block(self.copies.copy(self._cast(point, tensor).contiguous()), [1] * count)
+            return Block(self._own(self._cast(point, tensor), tensor), [1] * count)
         if tensor.dim() == 1:
             raise MisuseError(f"{point!r} gives {describe(tensor)}, without positions; leave out rows=")
         length = tensor.shape[1]
@@ -222,11 +234,18 @@ class Gather:
         before = self.lengths.get(point, 0)
         self.lengths[point] = before + length
         return Block(
-            self.copies.copy(self._cast(point, values)) if everything or values.is_cuda else self._cast(point, values),
+            self._own(self._cast(point, values), tensor),
             [len(each) for each in positions],
             (torch.cat(positions) + before).to(torch.int32),
             tokens.reshape(-1).cpu()[places].to(torch.int32) if fits else None,  # type: ignore[union-attr]
         )
+
+    def _own(self, values: Tensor, tensor: Tensor) -> Tensor:
+        """Values on the host, in memory that nobody else writes to: a copy, unless they are one of the tensor already."""
+        values = values.contiguous()
+        if values.device.type == "cpu" and values.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
+            return values
+        return self.copies.copy(values)
 
     def _cast(self, point: str, values: Tensor) -> Tensor:
         """Values in the dtype that was asked for; an error where that cannot hold them."""
@@ -275,21 +294,6 @@ def joined_in_examples(blocks: Sequence[Block]) -> Block:
         torch.cat([part[place] for place in range(count) for part in parts]),
         [sum(block.counts[place] for block in blocks) for place in range(count)],
         torch.cat([part[place] for place in range(count) for part in positions]),
-    )
-
-
-def joined(blocks: Sequence[Block]) -> Block:
-    """Blocks of examples that follow on one another."""
-
-    def whole(parts: Sequence[Tensor | None]) -> Tensor | None:
-        there = [part for part in parts if part is not None]
-        return torch.cat(there) if len(there) == len(parts) else None
-
-    return Block(
-        torch.cat([block.values for block in blocks]),
-        [count for block in blocks for count in block.counts],
-        whole([block.positions for block in blocks]),
-        whole([block.tokens for block in blocks]),
     )
 
 

@@ -1,6 +1,5 @@
 """One data file of a capture: where its tensors lie, some of their rows read, all of them mapped."""
 
-import ctypes
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from hookline.capturing.folder import Folder
 from hookline.errors import StoreError
+from hookline.model.memory import memory_of
 from hookline.store.opening import reason
 
 LONGEST = 2**20  # bytes of a header
@@ -149,8 +149,7 @@ def read_into(file: BinaryIO, place: int, tensor: Tensor) -> None:
     """Fill a contiguous tensor with the bytes at a place of a file."""
     if not tensor.nbytes:
         return
-    array = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
-    left = memoryview(array).cast("B")
+    left = memory_of(tensor)
     file.seek(place)
     while left:
         count = file.readinto(left)  # type: ignore[attr-defined]

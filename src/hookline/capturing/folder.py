@@ -8,7 +8,6 @@
 Readers believe records only. A process that is killed leaves data that no record names, which the next one removes.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from hookline.errors import StoreError
 from hookline.store.file import on_disk
@@ -31,6 +30,8 @@ OURS = FOLDERS | {"capture.json", "end.json"}  # all that is in the folder of a 
 DATA = re.compile(r"\d{6,}\.\d+(-\d+)?\.[0-9a-f]{12}\.safetensors$")
 BEGUN = re.compile(r"\.(\d{6,}|capture\.json-|end\.json-|now-)")  # what a process writes before it has its name
 EXPIRES = 60.0  # seconds after the last sign of life
+Pieces: TypeAlias = Iterable[bytes | memoryview]
+"""The content of a file, in pieces."""
 
 
 class Folder(Protocol):
@@ -44,7 +45,7 @@ class Folder(Protocol):
         """The names of the files in one of the folders, sorted."""
         ...
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, pieces: Pieces) -> None:
         """Write a file, whole or not at all. One of that name has that content already."""
         ...
 
@@ -141,16 +142,16 @@ class LocalFolder:
         except OSError as error:
             raise StoreError(f"cannot read {self.root / within}: {reason(error)}") from error
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, pieces: Pieces) -> None:
         """Write a file, whole or not at all."""
-        with self._writing(name, content) as beside:
+        with self._writing(name, pieces) as beside:
             os.replace(beside, self.root / name)
             on_disk((self.root / name).parent)
 
     def commit(self, name: str, content: bytes) -> bool:
         """Write a file if there is none: a link never replaces, as a rename does."""
         target = self.root / name
-        with self._writing(name, content) as beside:
+        with self._writing(name, [content]) as beside:
             try:
                 os.link(beside, target)
             except FileExistsError:
@@ -162,8 +163,8 @@ class LocalFolder:
             on_disk(target.parent)
         return True
 
-    def _writing(self, name: str, content: bytes) -> "_Beside":
-        return _Beside(self.root / name, content)
+    def _writing(self, name: str, pieces: Pieces) -> "_Beside":
+        return _Beside(self.root / name, pieces)
 
     def lease(self, unit: str) -> Lease | None:
         """Take a unit of work; None where a process that is alive is at it."""
@@ -247,14 +248,15 @@ class LocalFolder:
 class _Beside:
     """A file beside its place, on the disk with all its content, until it has its name."""
 
-    def __init__(self, target: Path, content: bytes) -> None:
-        self.target, self.content = target, content
+    def __init__(self, target: Path, pieces: Pieces) -> None:
+        self.target, self.pieces = target, pieces
         self.beside = target.with_name(f".{target.name}-{who()['host']}-{os.getpid()}-{threading.get_ident()}")
 
     def __enter__(self) -> Path:
         try:
             with open(self.beside, "wb") as file:
-                file.write(self.content)
+                for piece in self.pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -334,11 +336,6 @@ def _started(pid: int) -> int | None:
     except OSError:
         return 0
     return 0
-
-
-def content_name(content: bytes) -> str:
-    """What a data file is named by."""
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def is_url(folder: str | os.PathLike[str]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hookline.capturing.folder import Lease, who
+from hookline.capturing.folder import Lease, Pieces, who
 from hookline.errors import StoreError
 
 EXPIRES = 600.0  # seconds after which a unit that was begun may be begun by another
@@ -62,10 +62,10 @@ class RemoteFolder:
             raise StoreError(f"cannot read {self.url}/{within}: {error}") from error
         return sorted(path.rsplit("/", 1)[1] for path in found)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, pieces: Pieces) -> None:
         """Write a file, whole or not at all, as a store does."""
         try:
-            self.system.pipe_file(f"{self.root}/{name}", content)
+            self.system.pipe_file(f"{self.root}/{name}", b"".join(pieces))
         except Exception as error:
             raise StoreError(f"cannot write {self.url}/{name}: {error}") from error
 
@@ -87,7 +87,7 @@ class RemoteFolder:
             with suppress(ValueError, KeyError, TypeError):
                 if time.time() - json.loads(self.read(name) or b"{}")["time"] < EXPIRES:
                     return None
-            self.put(name, content)
+            self.put(name, [content])
         return RemoteLease(self, name)
 
     def local(self, name: str) -> Path:

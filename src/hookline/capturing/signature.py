@@ -15,6 +15,7 @@ from hookline.engine.site import site_of
 from hookline.errors import CaptureError
 from hookline.matching.tensors import plain
 from hookline.messages import function_name
+from hookline.model.memory import memory_of
 from hookline.model.paths import walk
 from hookline.model.sharded import is_distributed
 
@@ -60,7 +61,7 @@ def weights(model: Module) -> str:
             found.update(f"{path}.{name} {tuple(whole.shape)} {whole.dtype}\n".encode())
             values = plain(whole)
             if values is not None:
-                found.update(values.cpu().contiguous().view(torch.uint8).numpy().data)
+                found.update(memory_of(values.cpu().contiguous()))
     return found.hexdigest()[:20]
 
 

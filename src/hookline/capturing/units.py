@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from safetensors.torch import save
-from torch import Tensor
-
-from hookline.capturing.batch import Block, Kind, joined
-from hookline.capturing.folder import Folder, content_name
+from hookline.capturing.batch import Block, Kind
+from hookline.capturing.data_file import contents
+from hookline.capturing.folder import Folder
 from hookline.errors import CaptureError
 
 LARGEST = 2**31 - 2**16  # bytes of a data file; what is over goes into another file
@@ -57,17 +54,18 @@ class Unit:
         """Write the data, then the record; False where another process has done this unit."""
         points = {}
         for place, (point, blocks) in enumerate(self.blocks().items()):
-            block = joined(blocks)
-            shape, dtype = block.kind
+            shape, dtype = kind_of(point, blocks)
             files = []
-            for part, content in enumerate(contents(block, largest)):
-                name = f"data/{self.name}.{place}{f'-{part}' if part else ''}.{content_name(content)}.safetensors"
-                folder.put(name, content)
-                files.append({"name": name, "bytes": len(content)})
+            for part, content in enumerate(contents(blocks, largest)):
+                name = f"data/{self.name}.{place}{f'-{part}' if part else ''}.{content.digest()}.safetensors"
+                folder.put(name, content.pieces())
+                files.append(
+                    {"name": name, "bytes": content.nbytes, "examples": content.examples, "rows": content.rows}
+                )
             points[point] = {
                 "dtype": dtype,
                 "shape": [*shape],
-                "rows": len(block.values),
+                "rows": sum(file["rows"] for file in files),
                 "files": files,
             }
         record = {
@@ -110,31 +108,3 @@ def expect_one(point: str, kinds: Sequence[Kind]) -> None:
             "another; where examples differ in length, rows=hookline.rows(mask=...) makes each position a row; dtype= "
             "makes them one"
         )
-
-
-def contents(block: Block, largest: int) -> list[bytes]:
-    """A block as files of at most so many bytes, cut between examples."""
-    row = max(1, block.values[:1].nbytes) + 8
-    found, begun, rows = [], 0, 0
-    for place, count in enumerate(block.counts):
-        if rows and (rows + count) * row + 16 * (place - begun + 1) > largest:
-            found.append((begun, place))
-            begun, rows = place, 0
-        rows += count
-    found.append((begun, len(block.counts)))
-    offsets = torch.tensor([0, *block.counts]).cumsum(0)
-    return [_content(block, offsets, begin, end) for begin, end in found]
-
-
-def _content(block: Block, offsets: Tensor, begin: int, end: int) -> bytes:
-    """Some examples of a block as a file of safetensors."""
-    own = slice(int(offsets[begin]), int(offsets[end]))
-    tensors: dict[str, Any] = {
-        "values": block.values[own].contiguous(),
-        "offsets": offsets[begin : end + 1] - offsets[begin],
-    }
-    if block.positions is not None:
-        tensors["positions"] = block.positions[own].contiguous()
-    if block.tokens is not None:
-        tensors["tokens"] = block.tokens[own].contiguous()
-    return save(tensors)

@@ -1,6 +1,7 @@
 """The work of one process: it takes units that are free, runs the model over them, and hands them to a writer."""
 
 import json
+import math
 import queue
 import re
 import threading
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
 from hookline.capturing.batch import Block, Gather, Kind
 from hookline.capturing.examples import Examples
@@ -289,7 +291,18 @@ def nan_in(found: dict[str, Block]) -> tuple[str, int] | None:
     """The first point and the place in the batch of an example that has NaN."""
     for point, block in found.items():
         values = block.values
-        if values.is_floating_point() and bool(torch.isnan(values).any()):
+        if may_have_nan(values) and bool(torch.isnan(values).any()):
             bad = int(torch.isnan(values.flatten(1) if values.dim() > 1 else values[:, None]).any(1).nonzero()[0])
             return point, int((torch.tensor(block.counts).cumsum(0) <= bad).sum())
     return None
+
+
+def may_have_nan(values: Tensor) -> bool:
+    """False where no value is NaN. The sum is NaN if one is, and takes a tenth of the time of a look at each; it is also
+    NaN or infinite for some values without."""
+    if not values.is_floating_point():
+        return False
+    try:
+        return not math.isfinite(values.sum())
+    except (RuntimeError, NotImplementedError):  # float8 has no sum
+        return True

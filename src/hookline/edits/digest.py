@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
 from hookline.edits.edit import Edit
+from hookline.model.memory import memory_of
 from hookline.model.tensors import SCALARS
 from hookline.record.record import Run
 from hookline.record.run_document import to_document
@@ -96,5 +96,5 @@ def _parts_of_object(value: Any) -> list[Any]:
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    plain = tensor.detach().cpu().contiguous().reshape(-1)
-    return plain.view(torch.uint8).numpy().tobytes()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return memory_of(plain).tobytes()
