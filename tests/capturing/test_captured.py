@@ -232,7 +232,7 @@ def test_offsets_that_do_not_fit_are_damage(make: Make, tmp_path: Path) -> None:
     save_file({"values": torch.zeros(2, 6), "offsets": torch.tensor([0, 1])}, path)
     record = json.loads((tmp_path / "acts" / "units" / "000000.json").read_text())
     assert record["points"]["embed"]["files"][0]["bytes"] == size
-    record["points"]["embed"]["files"][0]["bytes"] = path.stat().st_size
+    record["points"]["embed"]["files"][0] |= {"bytes": path.stat().st_size, "examples": 1, "rows": 1}
     (tmp_path / "acts" / "units" / "000000.json").write_text(json.dumps(record))
     acts = hookline.open(tmp_path / "acts")
     with pytest.raises(StoreError, match="not of the length that its offsets say"):
@@ -268,3 +268,28 @@ def test_opening_and_reading_examples_keeps_no_memory(make: Make, tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(float(each) < 50 for each in done.stdout.split()), done.stdout
+
+
+@pytest.mark.parametrize("examples", [[3, 1], range(3, 0, -2), (3, 1), torch.tensor([3, 1])], ids=repr)
+def test_several_examples_are_a_list(make: Make, examples: Any) -> None:
+    point = make()["embed"]
+    assert [*map(torch.Tensor.tolist, point[examples])] == [point[3].tolist(), point[1].tolist()]
+
+
+def test_array_of_numbers_picks_examples(make: Make, numpy: Any) -> None:
+    point = make()["embed"]
+    assert [*map(len, point[numpy.array([2])])] == [len(point[2])]
+    assert point[numpy.int64(2)].tolist() == point[2].tolist()
+
+
+def test_mask_picks_examples(make: Make, numpy: Any) -> None:
+    point = make()["embed"]
+    mask = numpy.arange(len(point)) == 2
+    assert [*map(torch.Tensor.tolist, point[mask])] == [point[2].tolist()]
+    with pytest.raises(IndexError, match="a mask of 1 for a capture of"):
+        point[[True]]
+
+
+def test_number_of_examples_must_be_whole(make: Make) -> None:
+    with pytest.raises(TypeError):
+        make()["embed"][[1.5]]

@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -682,3 +684,136 @@ def test_header_that_is_damaged_or_newer_is_an_error(line, tmp_path, text, messa
 def test_open_of_what_is_no_capture_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="holds no capture"):
         hookline.open(tmp_path)
+
+
+# What has been damaged since
+
+
+def data_of(folder, unit):
+    return sorted((folder / "data").glob(f"{unit:06}.*"))
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in (*folder.glob("data/*"), *folder.glob("units/*"))}
+
+
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 20)], ids=["deleted", "cut"])
+def test_damaged_unit_is_captured_again(line, tmp_path, damage):
+    captured(line, X, ["0", "1"], tmp_path, batch=2, unit=4)
+    before = content(tmp_path)
+    damage(data_of(tmp_path, 2)[0])
+    assert hookline.open(tmp_path).damaged() == [2]
+    with pytest.warns(UserWarning, match=r"has lost data of 1 unit \(2\)"):
+        captured(line, X, ["0", "1"], tmp_path, batch=2, unit=4)
+    assert content(tmp_path) == before
+
+
+def test_only_damaged_units_run_again(tmp_path):
+    sizes = []
+
+    class Counts(nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return x
+
+    captured(Counts(), X, "", tmp_path, batch=2, unit=4)
+    os.unlink(data_of(tmp_path, 3)[0])
+    sizes.clear()
+    with pytest.warns(UserWarning, match="lost"):
+        captured(Counts(), X, "", tmp_path, batch=2, unit=4)
+    assert sizes == [2, 2]
+
+
+def test_changed_byte_is_found_by_reading(line, tmp_path):
+    acts = captured(line, X, "0", tmp_path, batch=2, unit=4)
+    (path,) = data_of(tmp_path, 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert (acts.damaged(), acts.damaged(content=True)) == ([], [1])
+
+
+# NaN and infinity
+
+
+def test_infinite_values_are_no_nan(tmp_path):
+    class Infinite(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, torch.full_like(x[:, :1], torch.inf), torch.full_like(x[:, :1], -torch.inf)], 1)
+
+    acts = captured(Infinite(), X, "", tmp_path)
+    assert acts[""][3][-2:].tolist() == [torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2])
+def test_nan_is_an_error_in_every_dtype(tmp_path, dtype):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where(x > 0.9, torch.nan, x).to(dtype)
+
+    with pytest.raises(CaptureError, match="example 18 has NaN"):
+        captured(Broken(), X, "", tmp_path, batch=4)
+
+
+# Random numbers
+
+
+class Sampler(nn.Module):
+    """It adds noise, as sampling and augmentation do."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+def augmented(batch):
+    chance = numpy.random.rand() + random.random()
+    return torch.stack(batch) + torch.rand(()) + chance
+
+
+def test_random_numbers_are_those_of_the_batch(tmp_path):
+    whole = captured(Sampler(), X, "", tmp_path / "whole", batch=2, unit=4, call=augmented)
+    torch.rand(7), random.random(), numpy.random.rand()
+    again = captured(Sampler(), X, "", tmp_path / "again", batch=2, unit=4, call=augmented)
+    assert content(tmp_path / "whole") == content(tmp_path / "again")
+    assert len({round(float(whole[""][number].sum() - X[number].sum()), 4) for number in range(20)}) == 20
+    assert len(again) == 1
+
+
+def test_random_numbers_differ_by_seed(tmp_path):
+    one = captured(Sampler(), X, "", tmp_path / "one")
+    other = captured(Sampler(), X, "", tmp_path / "other", seed=1)
+    assert not torch.equal(one[""][0], other[""][0])
+
+
+def test_resumed_capture_draws_the_same(tmp_path):
+    captured(Sampler(), X, "", tmp_path / "whole", batch=2, unit=4, call=augmented)
+    captured(Sampler(), X, "", tmp_path / "cut", batch=2, unit=4, call=augmented)
+    os.unlink(tmp_path / "cut" / "units" / "000002.json")
+    captured(Sampler(), X, "", tmp_path / "cut", batch=2, unit=4, call=augmented)
+    assert content(tmp_path / "whole") == content(tmp_path / "cut")
+
+
+def test_generators_of_the_program_do_not_move(tmp_path):
+    before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+    captured(Sampler(), X, "", tmp_path, call=augmented)
+    after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_random_stream_goes_on_the_same(tmp_path):
+    class Noisy:
+        def __iter__(self):
+            return ({"id": number, "x": X[number] + torch.rand(3)} for number in range(20))
+
+    def stacked(batch):
+        return torch.stack(batch["x"])
+
+    for name in ("whole", "cut"):
+        captured(nn.Tanh(), Noisy(), "", tmp_path / name, batch=2, unit=4, call=stacked, id="id")
+    os.unlink(tmp_path / "cut" / "units" / "000002.json")
+    captured(nn.Tanh(), Noisy(), "", tmp_path / "cut", batch=2, unit=4, call=stacked, id="id")
+    assert content(tmp_path / "whole") == content(tmp_path / "cut")
+
+
+def test_seed_must_be_a_number(line, tmp_path):
+    with pytest.raises(ArgumentError, match="seed must be a whole number, not 'x'"):
+        captured(line, X, "", tmp_path, seed="x")

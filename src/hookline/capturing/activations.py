@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from hookline.capturing.batch import Block, Calls, Gather, Kept, Wish
+from hookline.capturing.batch import Calls, Gather, Kept, Wish
+from hookline.capturing.block import Block
 from hookline.capturing.chance import number_of
 from hookline.capturing.point import as_numpy
 from hookline.capturing.rows import Rows

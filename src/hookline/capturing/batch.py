@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hookline.capturing.block import Block
+from hookline.capturing.generated import ends_of, ids_of_ends, joined_in_examples
 from hookline.capturing.host import HostCopies
 from hookline.capturing.misuse import MisuseError
 from hookline.capturing.rows import Rows
@@ -21,7 +23,6 @@ from hookline.engine.hook import Handle, make_hooks, together
 from hookline.engine.notes import describe
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.errors import EditError
-from hookline.messages import dtype_name
 from hookline.model.keypath import part_at, pick
 from hookline.model.select import Selection
 from hookline.model.sharded import is_distributed
@@ -31,49 +32,7 @@ Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], An
 """What is captured of a module: its output, its input, the gradient of its output, or a function of the output."""
 Calls: TypeAlias = Literal["one", "first", "last", "join"]
 """Which calls of a module that is called several times in a batch: "join" takes the rows of all, one after another."""
-Kind: TypeAlias = tuple[tuple[int, ...], str]
-"""The shape of a row, and the name of its dtype."""
-
-
-@dataclass(slots=True)
-class Block:
-    """The rows of some examples of one point.
-
-    - `values`: [rows, ...]; `counts`: how many rows each example has;
-    - `positions`: of each row, where in its example it was; `tokens`: the token ids there; None without `rows=`.
-    """
-
-    values: Tensor
-    counts: list[int]
-    positions: Tensor | None = None
-    tokens: Tensor | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """The shape of a row, and the dtype."""
-        return tuple(self.values.shape[1:]), dtype_name(self.values.dtype)
-
-    def part(self, begin: int, end: int) -> "Block":
-        """Some of its examples."""
-        if (begin, end) == (0, len(self.counts)):
-            return self
-        own = slice(sum(self.counts[:begin]), sum(self.counts[:end]))
-        return Block(
-            self.values[own],
-            self.counts[begin:end],
-            None if self.positions is None else self.positions[own],
-            None if self.tokens is None else self.tokens[own],
-        )
-
-    def empty(self, count: int) -> "Block":
-        """A block like this one of so many examples without rows."""
-        none = slice(0, 0)
-        return Block(
-            self.values[none],
-            [0] * count,
-            None if self.positions is None else self.positions[none],
-            None if self.tokens is None else self.tokens[none],
-        )
+TOKENS = ("input_ids", "decoder_input_ids")  # what models of transformers call token ids
 
 
 @dataclass(slots=True)
@@ -95,9 +54,10 @@ class Wish:
 
 @dataclass(slots=True)
 class Graded:
-    """A tensor's gradient: zeros until a backward pass has it."""
+    """A tensor's gradient: zeros until a backward pass has it. `step`: that of its block."""
 
     gradient: Tensor
+    step: int
 
     def see(self, gradient: Tensor | None) -> None:
         """Keep it."""
@@ -117,13 +77,25 @@ class Gather:
     taken: dict[str, list[Block]] = field(default_factory=dict)
     graded: dict[str, list[Graded]] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
+    steps: list[Tensor | None] = field(
+        default_factory=list
+    )  # token ids [examples] of each call of the model after the first
+    fed: list[Tensor] = field(default_factory=list)  # token ids that the model's call now received
+    called: bool = False  # whether the model was called for this batch
     open: bool = False
     copies: HostCopies = field(default_factory=HostCopies)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The CUDA devices that the model is on."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return sorted({tensor.device for tensor in tensors if tensor.device.type == "cuda"}, key=str)
 
     def batch(self, given: Any, examples: Sequence[int]) -> dict[str, Block]:
         """The rows of every point for one batch."""
         self.examples, self.open = examples, True
-        self.inputs, self.taken, self.graded, self.lengths = {}, {}, {}, {}
+        self.inputs = dict(given) if isinstance(given, Mapping) else {}
+        self.taken, self.graded, self.lengths, self.steps, self.fed, self.called = {}, {}, {}, [], [], False
         try:
             with torch.set_grad_enabled(self.wish.keep == "gradient"):
                 output = self.wish.run(self.model, given)
@@ -132,7 +104,7 @@ class Gather:
             self.copies.wait()
             return {path: self._one(path) for path in self._points()}
         finally:
-            self.inputs, self.taken, self.graded, self.open = {}, {}, {}, False
+            self.inputs, self.taken, self.graded, self.fed, self.open = {}, {}, {}, [], False
 
     # Hooks
 
@@ -151,10 +123,18 @@ class Gather:
         return together(*added)
 
     def begin(self, call: Call) -> None:
-        """Keep what the model receives: the mask is there. A model that is called several times for a batch, as
-        `generate` does, is asked for its first call."""
-        if self.open and not self.inputs and call.module is self.model:
-            self.inputs = named_arguments(call)
+        """Keep what the model receives: the mask is there, or among the inputs of the batch, since `generate` does not
+        hand on one that hides nothing. Of a model that is called several times for a batch the first call counts."""
+        if not self.open or call.module is not self.model:
+            return
+        given = named_arguments(call)
+        self.fed = [given[name] for name in TOKENS if isinstance(given.get(name), Tensor)]
+        if not self.called:
+            self.called = True
+            self.inputs |= {name: value for name, value in given.items() if value is not None}
+            return
+        fits = [ids for ids in self.fed if tuple(ids.shape) == (len(self.examples), 1)]
+        self.steps.append(fits[0][:, 0].cpu() if len(fits) == 1 else None)
 
     def see(self, call: Call) -> None:
         """Take the rows of what a module received or returned."""
@@ -171,11 +151,11 @@ class Gather:
         if keep == "gradient":
             if not tensor.requires_grad:
                 raise MisuseError(f"no gradient flows to the output of {path!r}; is everything before it frozen?")
-            graded = Graded(torch.zeros_like(tensor, requires_grad=False))
+            graded = Graded(torch.zeros_like(tensor, requires_grad=False), len(self.steps))
             on_gradient(tensor, partial(Graded.see, graded))  # of its value now: later code may change it in place
             self.graded.setdefault(path, []).append(graded)
             return
-        self._take(path, tensor if self.wish.function is None else self.wish.function(tensor, call))
+        self._take(path, tensor if self.wish.function is None else self.wish.function(tensor, call), len(self.steps))
 
     # What becomes of it
 
@@ -187,9 +167,9 @@ class Gather:
         torch.autograd.grad(loss, parameters, allow_unused=True)  # which changes no `.grad`
         for path, graded in self.graded.items():
             for each in graded:
-                self._take(path, each.gradient)
+                self._take(path, each.gradient, each.step)
 
-    def _take(self, path: str, made: Any) -> None:
+    def _take(self, path: str, made: Any, step: int) -> None:
         """The rows of one tensor, or of each in a dict."""
         named = {f"{path}/{name}": part for name, part in made.items()} if isinstance(made, Mapping) else {path: made}
         for point, tensor in named.items():
@@ -203,11 +183,11 @@ class Gather:
             blocks = self.taken.setdefault(point, [])
             if blocks and self.wish.calls == "first":
                 continue
-            if blocks and self.wish.calls == "last":
+            if blocks and self.wish.calls == "last" and not self.steps:
                 blocks.clear()
-            blocks.append(self._rows(point, tensor.detach().resolve_neg(), len(blocks)))
+            blocks.append(self._rows(point, tensor.detach().resolve_neg(), step))
 
-    def _rows(self, point: str, tensor: Tensor, earlier: int) -> Block:
+    def _rows(self, point: str, tensor: Tensor, step: int) -> Block:
         """The rows that count of a tensor, which is copied."""
         if is_distributed(tensor):
             tensor = tensor.full_tensor()  # type: ignore[attr-defined]
@@ -218,30 +198,30 @@ class Gather:
                 "examples; give keep= a function that brings them there"
             )
         if rows is None:
-            return Block(self._own(self._cast(point, tensor), tensor), [1] * count)
+            return Block(self._own(self._cast(point, tensor), tensor), [1] * count, step=step)
         if tensor.dim() == 1:
             raise MisuseError(f"{point!r} gives {describe(tensor)}, without positions; leave out rows=")
         length = tensor.shape[1]
         later = point in self.lengths and length == 1  # a step of `generate`; the mask is that of the prompt
-        own = Rows(None, None, None, 0, None) if later else rows
-        positions = own.of(self.inputs, self.examples, length)
+        positions = [torch.arange(1)] * count if later else rows.of(self.inputs, self.examples, length)
         places = torch.cat([place * length + each for place, each in enumerate(positions)])
         flat = tensor.reshape(count * length, *tensor.shape[2:])
         everything = torch.equal(places, torch.arange(len(flat)))
         values = flat if everything else flat.index_select(0, places.to(flat.device))
-        tokens = self.inputs.get("input_ids")
-        fits = isinstance(tokens, Tensor) and tuple(tokens.shape) == (count, length) and not earlier
+        fits = [ids for ids in self.fed if tuple(ids.shape) == (count, length)]
+        tokens = fits[0] if len(fits) == 1 else None  # of an encoder's and a decoder's nobody can tell
         before = self.lengths.get(point, 0)
         self.lengths[point] = before + length
         return Block(
             self._own(self._cast(point, values), tensor),
             [len(each) for each in positions],
             (torch.cat(positions) + before).to(torch.int32),
-            tokens.reshape(-1).cpu()[places].to(torch.int32) if fits else None,  # type: ignore[union-attr]
+            None if tokens is None else tokens.reshape(-1).cpu()[places].to(torch.int32),
+            step,
         )
 
     def _own(self, values: Tensor, tensor: Tensor) -> Tensor:
-        """Values on the host, in memory that nobody else writes to: a copy, unless they are one of the tensor already."""
+        """Values on the host, in memory that nobody else writes to: a copy, unless they are one already."""
         values = values.contiguous()
         if values.device.type == "cpu" and values.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
             return values
@@ -276,25 +256,13 @@ class Gather:
             raise MisuseError(
                 f"{point!r} was called {len(blocks)} times in one batch; say which with calls='first', 'last' or 'join'"
             )
-        if blocks[0].positions is None:
-            raise MisuseError("calls='join' needs rows=: the rows of one call come after those of the other")
-        return joined_in_examples(blocks)
+        ends = self.wish.rows.until if self.wish.rows is not None else None
+        over = ends_of(self.steps, len(self.examples), *(ids_of_ends(self.model) if ends is None else (ends, ())))
+        return joined_in_examples(blocks, over, last=self.wish.calls == "last")
 
 
 def _is_of(point: str, path: str) -> bool:
     return point == path or point.startswith(f"{path}/")
-
-
-def joined_in_examples(blocks: Sequence[Block]) -> Block:
-    """Blocks of the same examples, each example's rows one after another."""
-    parts = [torch.split(block.values, block.counts) for block in blocks]
-    positions = [torch.split(block.positions, block.counts) for block in blocks if block.positions is not None]
-    count = len(blocks[0].counts)
-    return Block(
-        torch.cat([part[place] for place in range(count) for part in parts]),
-        [sum(block.counts[place] for block in blocks) for place in range(count)],
-        torch.cat([part[place] for place in range(count) for part in positions]),
-    )
 
 
 def named_arguments(call: Call) -> dict[str | int, Any]:

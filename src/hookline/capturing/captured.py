@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -119,6 +120,27 @@ class Capture(Result[Point]):
     def missing(self) -> list[int]:
         """The units that nobody has done yet."""
         return [number for number in range(-(-self.examples // self.unit)) if number not in self.records]
+
+    def damaged(self, *, content: bool = False) -> list[int]:
+        """The units of which a data file is missing, or is not as long as the record says. `hookline.capture`, called
+        again, does them anew.
+
+        - `content`: also read every file, and list those whose bytes are not those that were written. Remove such a
+          file, and the next capture writes it again.
+        """
+        there = self.folder.sizes("data")
+
+        def is_whole(file: Mapping[str, Any]) -> bool:
+            name = str(file["name"]).removeprefix("data/")
+            if there.get(name) != file["bytes"]:
+                return False
+            return not content or sha256(self.folder.read(file["name"]) or b"").hexdigest()[:12] == name.split(".")[2]
+
+        return [
+            number
+            for number, record in self.records.items()
+            if not all(is_whole(file) for point in record["points"].values() for file in point["files"])
+        ]
 
     @property
     def finished(self) -> bool:

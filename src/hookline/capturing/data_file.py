@@ -1,7 +1,7 @@
-"""A data file of a capture on its way to the disk: rows of several batches, in the form of safetensors, uncopied.
+"""A data file of a capture on its way to the disk: rows of several batches, in the form of safetensors.
 
-`safetensors.torch.save` takes whole tensors and makes bytes of them: three copies of every row. Here the rows stay where
-the batches left them, and are written from there.
+`safetensors.torch.save` takes whole tensors and makes bytes of them, which copies every row three times. Here the rows
+stay where the batches left them, and are written from there.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hookline.capturing.batch import Block
+from hookline.capturing.block import Block
 from hookline.errors import CaptureError
 from hookline.messages import dtype_name
 from hookline.model.memory import memory_of

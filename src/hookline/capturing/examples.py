@@ -25,6 +25,10 @@ class Examples(ABC):
     count: int | None
     is_stream = False
 
+    def seek(self, start: int) -> None:
+        """Go to an example. Only a stream has to read those before it."""
+        return
+
     @abstractmethod
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Any, list[str | int]]]:
         """The batches of a range of examples: the number of the first example, the batch, the ids."""
@@ -123,12 +127,16 @@ class Streamed(Examples):
         self._stream: Iterator[Any] = iter(())
         self._next = -1
 
-    def batches(self, start: int, stop: int) -> Iterator[tuple[int, Any, list[str | int]]]:
-        """The batches of a range; fewer where the stream ends. Going back begins the stream anew."""
+    def seek(self, start: int) -> None:
+        """Go to an example. Going back begins the stream anew."""
         if self._next < 0 or start < self._next:
             self._stream, self._next = iter(self.data), 0
         for _ in islice(self._stream, start - self._next):
             self._next += 1
+
+    def batches(self, start: int, stop: int) -> Iterator[tuple[int, Any, list[str | int]]]:
+        """The batches of a range; fewer where the stream ends."""
+        self.seek(start)
         while self._next < stop:
             first = self._next
             wanted = min(self.batch, stop - first) if first >= start else 0

@@ -86,12 +86,13 @@ class DataFile:
         return whole[self.first_value :].view(self.dtype).view(self.rows, *self.shape)
 
 
-def data_file(folder: Folder, name: str, size: int, start: int, told: Mapping[str, Any]) -> DataFile:
+def data_file(folder: Folder, file: Mapping[str, Any], start: int, told: Mapping[str, Any]) -> DataFile:
     """A data file of a point; StoreError where it is not as the record of its unit says."""
+    name, size = file["name"], file["bytes"]
     path = folder.local(name)
     dtype, shape = getattr(torch, told["dtype"]), tuple(told["shape"])
-    with opened(path, size) as file:
-        header, begin = header_of(file, path, size)
+    with opened(path, size) as content:
+        header, begin = header_of(content, path, size)
         found, sizes = {}, {}
         for part in ("values", "offsets", "positions", "tokens"):
             if part in header:
@@ -100,10 +101,10 @@ def data_file(folder: Folder, name: str, size: int, start: int, told: Mapping[st
         if not {"values", "offsets"} <= found.keys():
             raise StoreError(f"{path} is damaged: it has no values, or no offsets")
         offsets = torch.empty(sizes["offsets"] // 8, dtype=torch.int64)
-        read_into(file, found["offsets"], offsets)
-    rows = int(offsets[-1]) if len(offsets) else -1
+        read_into(content, found["offsets"], offsets)
+    rows = int(offsets[-1]) if len(offsets) == file["examples"] + 1 else -1
     wanted = {"values": row_bytes(shape, dtype), "positions": 4, "tokens": 4}
-    if rows < 0 or any(sizes[part] != rows * each for part, each in wanted.items() if part in sizes):
+    if rows != file["rows"] or any(sizes[part] != rows * each for part, each in wanted.items() if part in sizes):
         raise StoreError(f"{path} is damaged: its tensors are not of the length that its offsets say")
     return DataFile(folder, name, start, offsets, found, shape, dtype)
 

@@ -45,6 +45,10 @@ class Folder(Protocol):
         """The names of the files in one of the folders, sorted."""
         ...
 
+    def sizes(self, within: str) -> dict[str, int]:
+        """The length in bytes of each file in one of the folders."""
+        ...
+
     def put(self, name: str, pieces: Pieces) -> None:
         """Write a file, whole or not at all. One of that name has that content already."""
         ...
@@ -141,6 +145,19 @@ class LocalFolder:
             return []
         except OSError as error:
             raise StoreError(f"cannot read {self.root / within}: {reason(error)}") from error
+
+    def sizes(self, within: str) -> dict[str, int]:
+        """The length in bytes of each file in one of the folders."""
+        found = {}
+        try:
+            for entry in os.scandir(self.root / within):
+                with suppress(FileNotFoundError):  # removed since
+                    found[entry.name] = entry.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise StoreError(f"cannot read {self.root / within}: {reason(error)}") from error
+        return found
 
     def put(self, name: str, pieces: Pieces) -> None:
         """Write a file, whole or not at all."""

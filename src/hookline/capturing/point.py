@@ -1,5 +1,6 @@
 """Point: the rows of one captured module, read from its files."""
 
+import operator
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Point:
     """The rows of one captured module, example by example.
 
     - `point[123]`: the rows of example 123, [rows, ...], read from the disk; without `rows=`, its value as it was;
-      negative numbers count from the end; a list, a range or a slice gives a list of these;
+      negative numbers count from the end; a list, a range, a slice, an array of numbers or of booleans gives a list;
     - `len(point)`: examples; `rows`: rows in all; `shape`: of a row; `dtype`;
     - `positions(123)`, `tokens(123)`: where in its example each row was, and the token id there;
     - `numpy()`, `to_pandas()`: all rows; `parts()`: all rows, a mapped file at a time.
@@ -80,9 +81,9 @@ class Point:
     def __getitem__(self, example: Any) -> Any:
         if isinstance(example, slice):
             return [self[each] for each in range(len(self))[example]]
-        if not hasattr(example, "__index__"):
-            return [self[each] for each in example]
-        file, own = self._at(example.__index__())
+        if not hasattr(example, "__index__") or getattr(example, "ndim", False):  # several; an array has `__index__` too
+            return [self[each] for each in several(example, len(self))]
+        file, own = self._at(operator.index(example))
         values = file.values(own)
         return values if self._capture.has_rows else values[0]
 
@@ -193,17 +194,20 @@ class Point:
     def holding(self, example: int) -> DataFile | None:
         """The data file that has an example; None where none has."""
         number = example // self._capture.unit
-        record = self._capture.records.get(number, {"points": {}})
+        record = self._capture.records.get(number, {"points": {}, "start": 0})
         told = record["points"].get(self.path, {"files": ()})
-        files = (self.file(number, place) for place in range(len(told["files"])))
-        return next((file for file in files if example in file.examples), None)
+        start = int(record["start"])
+        for place, file in enumerate(told["files"]):
+            if start <= example < start + file["examples"]:
+                return self.file(number, place)
+            start += file["examples"]
+        return None
 
     def lengths(self) -> Iterator[tuple[str, int, int]]:
-        """Name, size and number of rows of each data file. None is opened that is the only one of its unit."""
-        for number, told in self._told():
-            for place, file in enumerate(told["files"]):
-                rows = told["rows"] if len(told["files"]) == 1 else self.file(number, place).rows
-                yield str(file["name"]), int(file["bytes"]), int(rows)
+        """Name, size and number of rows of each data file. None is opened."""
+        for _, told in self._told():
+            for file in told["files"]:
+                yield str(file["name"]), int(file["bytes"]), int(file["rows"])
 
     def places(self) -> Iterator["Places"]:
         """How many rows each example has, and where in it they are, unit by unit."""
@@ -220,12 +224,12 @@ class Point:
         """One of the data files of a unit."""
         record = self._capture.records[number]
         told = record["points"][self.path]
-        name, size = told["files"][place]["name"], told["files"][place]["bytes"]
+        name = told["files"][place]["name"]
         if name in self._known:
             self._known.move_to_end(name)
             return self._known[name]
-        start = int(record["start"]) if not place else self.file(number, place - 1).examples.stop
-        found = self._known[name] = data_file(self._capture.folder, name, size, start, told)
+        start = int(record["start"]) + sum(file["examples"] for file in told["files"][:place])
+        found = self._known[name] = data_file(self._capture.folder, told["files"][place], start, told)
         if len(self._known) > OPEN:
             self._known.popitem(last=False)
         return found
@@ -259,6 +263,18 @@ class Point:
 
     def __repr__(self) -> str:
         return f"<{self.path}: {counted(self.rows, 'row')} of {dtype_name(self.dtype)}{[*self.shape]}>"
+
+
+def several(examples: Any, count: int) -> list[int]:
+    """The numbers of several examples: a list, a range, an array, or a mask of one boolean for each example."""
+    chosen = examples.tolist() if hasattr(examples, "tolist") else [*examples]
+    if not isinstance(chosen, list):
+        raise TypeError(f"examples are given by whole numbers, not by {examples!r}")
+    if chosen and all(isinstance(each, bool) for each in chosen):
+        if len(chosen) != count:
+            raise IndexError(f"a mask of {len(chosen)} for a capture of {counted(count, 'example')}")
+        return [number for number, is_chosen in enumerate(chosen) if is_chosen]
+    return [operator.index(each) for each in chosen]
 
 
 def numpy_dtype(dtype: torch.dtype) -> Any:

@@ -54,13 +54,17 @@ class RemoteFolder:
 
     def names(self, within: str) -> list[str]:
         """The names of the files in one of the folders, sorted."""
+        return sorted(self.sizes(within))
+
+    def sizes(self, within: str) -> dict[str, int]:
+        """The length in bytes of each file in one of the folders."""
         try:
-            found = self.system.ls(f"{self.root}/{within}", detail=False, refresh=True)
+            found = self.system.ls(f"{self.root}/{within}", detail=True, refresh=True)
         except FileNotFoundError:
-            return []
+            return {}
         except Exception as error:
             raise StoreError(f"cannot read {self.url}/{within}: {error}") from error
-        return sorted(path.rsplit("/", 1)[1] for path in found)
+        return {each["name"].rsplit("/", 1)[1]: int(each["size"] or 0) for each in found}
 
     def put(self, name: str, pieces: Pieces) -> None:
         """Write a file, whole or not at all, as a store does."""

@@ -23,7 +23,7 @@ class Rows:
     positions of each example.
     """
 
-    __slots__ = ("choose", "mask", "positions", "sample", "seed")
+    __slots__ = ("choose", "mask", "positions", "sample", "seed", "until")
 
     def __init__(
         self,
@@ -32,8 +32,10 @@ class Rows:
         sample: int | None,
         seed: int,
         choose: Choose | None,
+        until: tuple[int, ...] | None = None,
     ) -> None:
         self.mask, self.positions, self.sample, self.seed, self.choose = mask, positions, sample, seed, choose
+        self.until = until
 
     def of(self, inputs: Mapping[str | int, Any], examples: Sequence[int], length: int) -> list[Tensor]:
         """The positions that count of each example of a batch, ascending, as int64.
@@ -83,6 +85,7 @@ class Rows:
             "positions": self.positions,
             "sample": self.sample,
             "seed": self.seed if self.sample is not None else None,
+            "until": self.until,
             "where": getattr(self.choose, "__qualname__", self.choose),
         }
         return f"rows({', '.join(f'{name}={value!r}' for name, value in parts.items() if value is not None)})"
@@ -95,6 +98,7 @@ def rows(
     positions: Positions | None = None,
     sample: int | None = None,
     seed: int = 0,
+    until: int | Sequence[int] | None = None,
 ) -> Rows:
     """Which positions of each example count: those of a mask, some of them by number, or a random sample.
 
@@ -106,6 +110,9 @@ def rows(
       keyword arguments by name.
     - `positions`: which of the positions that count: -1 is the last one of each example that is not padding.
     - `sample`: at most so many of them, at random by `seed` and the number of the example alone.
+    - `until`: the ids of tokens that end a sequence of `generate` (with `calls="join"`). The steps in which it receives
+      such a token, and all after it, do not count: they run only because other examples of the batch go on. By default
+      `eos_token_id` and `pad_token_id` of `model.generation_config`.
 
     `rows()` takes every position. Returns a `Rows` for `hookline.capture`. Raises ArgumentError where two of these
     exclude each other.
@@ -128,7 +135,12 @@ def rows(
         if not several or not all(type(each) is int for each in several):
             raise ArgumentError(f"positions must be a whole number or several, not {positions!r}")
         positions = tuple(several)
-    return Rows(mask, positions, sample, seed, where)
+    if until is not None:
+        ends = [until] if not isinstance(until, Sequence) else [*until]
+        if not all(type(each) is int for each in ends):
+            raise ArgumentError(f"until must be the id of a token or several, not {until!r}")
+        until = tuple(ends)
+    return Rows(mask, positions, sample, seed, where, until)
 
 
 def _at(positions: tuple[int, ...], own: Tensor, example: int) -> Tensor:

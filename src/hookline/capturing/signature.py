@@ -38,6 +38,7 @@ SAYS = {
     "batch": "another batch=",
     "unit": "another unit=",
     "errors": "another errors=",
+    "seed": "another seed=",
     "id": "other ids (id=)",
     "examples": "another number of examples",
     "data": "other data",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hookline.capturing.batch import Block, Kind
+from hookline.capturing.block import Block, Kind
 from hookline.capturing.data_file import contents
 from hookline.capturing.folder import Folder
 from hookline.errors import CaptureError
@@ -55,7 +55,7 @@ class Unit:
         points = {}
         for place, (point, blocks) in enumerate(self.blocks().items()):
             shape, dtype = kind_of(point, blocks)
-            files = []
+            files: list[dict[str, Any]] = []
             for part, content in enumerate(contents(blocks, largest)):
                 name = f"data/{self.name}.{place}{f'-{part}' if part else ''}.{content.digest()}.safetensors"
                 folder.put(name, content.pieces())

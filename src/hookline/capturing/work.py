@@ -13,7 +13,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from hookline.capturing.batch import Block, Gather, Kind
+from hookline.capturing.batch import Gather
+from hookline.capturing.block import Block, Kind
+from hookline.capturing.chance import chance_of
 from hookline.capturing.examples import Examples
 from hookline.capturing.folder import Folder, Lease
 from hookline.capturing.misuse import MisuseError
@@ -89,6 +91,7 @@ class Work:
     """The work of one process.
 
     - `size`: how many examples a unit has; `rank`, `world`: where this process begins among the units;
+    - `seed`: of random numbers that the data, `prepare` or the model draws: each batch has its own;
     - `tell`: a function that receives the progress after each unit;
     - `in_step`: whether the model is spread over the processes, so that all run the same batches; `writes`: whether
       this process writes what it runs.
@@ -100,6 +103,7 @@ class Work:
     prepare: Callable[[Any], Any]
     size: int
     errors: Errors
+    seed: int = 0
     rank: int = 0
     world: int = 1
     tell: Callable[[Progress], None] = lambda progress: None
@@ -107,6 +111,10 @@ class Work:
     writes: bool = True
     points: dict[str, Kind] | None = None
     progress: Progress = field(default_factory=lambda: Progress(None))
+    devices: Sequence[torch.device] = ()
+
+    def __post_init__(self) -> None:
+        self.devices = self.gather.devices
 
     def run(self) -> None:
         """Do what is free, until nothing is left to do for anybody."""
@@ -224,19 +232,25 @@ class Work:
         unit = Unit(number, start)
         for first in range(start, stop, self.examples.batch):
             last = min(first + self.examples.batch, stop)
-            try:
-                found = [*self.examples.batches(first, last)]
-            except Exception as error:
-                if self.examples.is_stream:
-                    raise  # which cannot go on behind an example that it fails to give
-                self._failed(error, first, last)
-                unit.batches.extend(self._one_by_one(unit, range(first, last)))
-                continue
-            for number_of_first, batch, ids in found:
-                self._batch(unit, number_of_first, batch, ids)
-            if not found:
-                break
+            self.examples.seek(first)
+            with chance_of(f"{self.seed} {first}", self.devices):
+                if not self._range(unit, first, last):
+                    break
         return unit if unit.ids else None
+
+    def _range(self, unit: Unit, first: int, last: int) -> bool:
+        """Add the rows of a batch, given by its examples; False after the end of a stream."""
+        try:
+            found = [*self.examples.batches(first, last)]
+        except Exception as error:
+            if self.examples.is_stream:
+                raise  # which cannot go on behind an example that it fails to give
+            self._failed(error, first, last)
+            unit.batches.extend(self._one_by_one(unit, range(first, last)))
+            return True
+        for number_of_first, batch, ids in found:
+            self._batch(unit, number_of_first, batch, ids)
+        return bool(found)
 
     def _failed(self, error: Exception, first: int, stop: int) -> None:
         """Raise an error again, with a note of the examples, unless such examples are to be skipped."""
@@ -269,9 +283,11 @@ class Work:
         """The rows of each example alone, of a batch that failed as a whole. One that fails alone is skipped."""
         for number in numbers:
             own: Sequence[str | int] = [number]
+            found: dict[str, Block] | int
             try:
-                ((_, batch, own),) = self.examples.batches(number, number + 1)
-                found: dict[str, Block] | int = self._rows(batch, [number])
+                with chance_of(f"{self.seed} {number}", self.devices):
+                    ((_, batch, own),) = self.examples.batches(number, number + 1)
+                    found = self._rows(batch, [number])
             except MisuseError:
                 raise
             except Exception as error:
@@ -298,8 +314,8 @@ def nan_in(found: dict[str, Block]) -> tuple[str, int] | None:
 
 
 def may_have_nan(values: Tensor) -> bool:
-    """False where no value is NaN. The sum is NaN if one is, and takes a tenth of the time of a look at each; it is also
-    NaN or infinite for some values without."""
+    """False where no value is NaN. The sum is NaN if one is, and takes a tenth of the time of a look at each; it may be
+    NaN or infinite without."""
     if not values.is_floating_point():
         return False
     try:

@@ -6,12 +6,14 @@ from torch import Tensor
 
 
 def memory_of(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU, to be read or written. They are there for as long as the tensor is.
+    """The bytes of a contiguous tensor on the CPU, to be read or written. The tensor lives for as long as they do.
 
     >>> import torch
-    >>> memory_of(torch.tensor([1, 256], dtype=torch.int16)).tobytes()
-    b'\\x01\\x00\\x00\\x01'
+    >>> [*memory_of(torch.tensor([1, 256], dtype=torch.int16))]
+    [1, 0, 0, 1]
     """
     if not tensor.nbytes:
         return memoryview(b"")
-    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
+    array = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+    array.tensor = tensor  # type: ignore[attr-defined]
+    return memoryview(array).cast("B")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,14 +13,15 @@ from torch.nn import Module
 
 from hookline.capturing import signature
 from hookline.capturing.batch import Calls, Gather, Kept, Wish
-from hookline.capturing.captured import VERSION, Capture, open_capture
+from hookline.capturing.captured import VERSION, Capture, open_capture, unit_name
+from hookline.capturing.chance import chance_of
 from hookline.capturing.examples import Examples, Id, examples_of
 from hookline.capturing.folder import Folder, folder_of
 from hookline.capturing.rows import Rows
 from hookline.capturing.work import Errors, Progress, Work
 from hookline.edits.digest import digest_of
 from hookline.errors import ArgumentError, ArgumentTypeError
-from hookline.messages import dtype_name
+from hookline.messages import counted, dtype_name, few
 from hookline.model.call_with import call_with
 from hookline.model.loss import default_loss
 from hookline.model.paths import DATA_PARALLEL
@@ -54,12 +56,14 @@ def capture(
     unit: int | None = None,
     id: Id = None,
     errors: Errors = "raise",
+    seed: int = 0,
     progress: bool = True,
 ) -> Capture:
     """Run the model over a data set and write the activations of the selected modules to a folder, each exactly once.
 
-    Killed, it goes on where it stopped when it is called again; several processes of `torchrun`, of Slurm or of a
-    cluster share the work. Returns the `Capture`, which `hookline.open(to)` also gives.
+    Killed, it goes on where it stopped when it is called again; data files that have been lost since are written again.
+    Several processes of `torchrun`, of Slurm or of a cluster share the work. Returns the `Capture`, which
+    `hookline.open(to)` also gives.
 
     - `data`: anything with `len` and `[]`, as a list or a HF Dataset; a DataLoader that does not shuffle; or a stream
       that can be iterated anew, with `id`.
@@ -77,6 +81,8 @@ def capture(
     - `batch`: examples in a batch; `unit`: in a unit of work, by default eight batches. A kill loses at most one unit
       in each process.
     - `errors`: "raise", or "skip" examples that fail or have NaN: they are listed in `capture.skipped`.
+    - `seed`: of what the data, `call` or `run` draw at random, such as `generate(do_sample=True)`. Each batch has its
+      own random numbers, whoever computes it; the program's generators (torch, numpy, Python) do not move.
 
     Raises CaptureError where the folder holds a capture of something else, naming the first difference; where a tensor
     does not have examples along dimension 0; where an example fails.
@@ -93,6 +99,8 @@ def capture(
         model = bare
     selection = select(model, where)
     size = checked(model, rows, keep, calls, dtype, batch, unit, errors)
+    if type(seed) is not int:
+        raise ArgumentError(f"seed must be a whole number, not {seed!r}")
     examples = examples_of(data, batch, id, collate=call is None)
     size = size if unit is not None else examples.batch * 8
     if size % examples.batch:
@@ -119,23 +127,26 @@ def capture(
         "batch": examples.batch,
         "unit": size,
         "errors": errors,
+        "seed": seed,
         "id": signature.function(id),
-        **examples.signature(),
     }
-    try:
-        ours["inputs"] = first_inputs(examples, prepare)
-    except Exception:
-        if errors == "raise":
-            raise
-        ours["inputs"] = None  # the first batch has an example that fails
+    with chance_of(f"{seed}", gather.devices):
+        ours |= examples.signature()
+        try:
+            ours["inputs"] = first_inputs(examples, prepare)
+        except Exception:
+            if errors == "raise":
+                raise
+            ours["inputs"] = None  # the first batch has an example that fails
     rank, world = place_among_processes()
     in_step = any(is_distributed(tensor) for tensor in (*model.parameters(), *model.buffers()))
     writes = not in_step or rank == 0
     if writes:
         folder.create()
         begin(folder, type(model).__name__, ours)
+        forget_damaged(folder)
     with gather.attach(), telling(progress) as tell:
-        Work(folder, examples, gather, prepare, size, errors, rank, world, tell, in_step, writes).run()
+        Work(folder, examples, gather, prepare, size, errors, seed, rank, world, tell, in_step, writes).run()
     found = open_capture(folder)
     if writes:
         folder.sweep(found.files)
@@ -207,6 +218,19 @@ def begin(folder: Folder, model: str, ours: dict[str, Any]) -> None:
     there = open_capture(folder)
     signature.compare(str(folder), there.signature, json.loads(json.dumps(ours)))
     signature.compare_versions(str(folder), there.versions, versions)
+
+
+def forget_damaged(folder: Folder) -> None:
+    """Remove the records of units whose data is gone, so that they are done again, with a warning that says which."""
+    there = open_capture(folder)
+    damaged = there.damaged()
+    if damaged:
+        which = few([str(number) for number in damaged])
+        warnings.warn(
+            f"{folder} has lost data of {counted(len(damaged), 'unit')} ({which}), which is captured again",
+            stacklevel=3,
+        )
+        folder.remove(unit_name(number) for number in damaged)
 
 
 def place_among_processes() -> tuple[int, int]:
