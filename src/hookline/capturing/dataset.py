@@ -1,18 +1,20 @@
 """RowDataset: the rows of a capture as batches for training, shuffled in bounded memory."""
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hookline.capturing.chance import chance
-from hookline.capturing.files import opened, read_into, row_bytes, values_place
+from hookline.capturing.files import opened, read_into, row_bytes, values_place, will_need
 from hookline.capturing.folder import Folder, folder_of, is_url
 from hookline.capturing.point import Point
 from hookline.errors import ArgumentError
@@ -21,6 +23,7 @@ from hookline.model.sharded import rank_and_world
 
 Range: TypeAlias = tuple[int, int]
 """Rows by number, the first and the one after the last."""
+OPEN = 32  # files of a pass
 LANES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -130,7 +133,7 @@ class RowDataset(IterableDataset[Any]):
     def _in_order(self, blocks: Sequence[Range]) -> Iterator[Any]:
         """Batches that are read while the one before is used."""
         reader = Reader(self.place, self.sources)
-        with ThreadPoolExecutor(1, "hookline rows") as thread:
+        with closing(reader), ThreadPoolExecutor(1, "hookline rows") as thread:
             waiting = None
             for group in groups(blocks, self.batch):
                 reading = thread.submit(reader.read, group, reader.empty(self.batch))
@@ -148,7 +151,7 @@ class RowDataset(IterableDataset[Any]):
         count = min(size, sum(end - begin for begin, end in blocks))
         buffers = [reader.empty(count) for _ in parts[:2]]
         batch, filled = reader.empty(self.batch), 0
-        with ThreadPoolExecutor(1, "hookline rows") as thread:
+        with closing(reader), ThreadPoolExecutor(1, "hookline rows") as thread:
             reading = [thread.submit(reader.read, group, buffers[place]) for place, group in enumerate(parts[:1])]
             for place, group in enumerate(parts):
                 there = reading.pop().result()
@@ -175,37 +178,53 @@ class Reader:
 
     def __init__(self, place: str, sources: Mapping[str, Source]) -> None:
         self.folder, self.sources = folder_of(place), sources
-        self.begins: dict[str, int] = {}  # where the values of a file begin
+        self.files: OrderedDict[str, tuple[BinaryIO, int]] = OrderedDict()  # with the place of the values in each
+
+    def close(self) -> None:
+        """Close all files."""
+        while self.files:
+            self.files.popitem()[1][0].close()
 
     def empty(self, rows: int) -> dict[str, Tensor]:
         """Memory for so many rows of each point."""
         return {name: source.empty(rows) for name, source in self.sources.items()}
 
     def read(self, group: Sequence[Range], into: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Read some ranges of rows, one after another; what was filled."""
+        """Read some ranges of rows, one after another; what was filled. The system knows all of them before the first
+        is read, so that the disk works at many at once."""
         filled = {}
         for name, source in self.sources.items():
+            for begin, end in group:
+                for file, place, count in self._pieces(source, begin, end):
+                    will_need(file, place, count * source.row_bytes)
             at = 0
             for begin, end in group:
-                self._read(source, begin, into[name][at : at + end - begin])
-                at += end - begin
+                for file, place, count in self._pieces(source, begin, end):
+                    read_into(file, place, into[name][at : at + count])
+                    at += count
             filled[name] = into[name][:at]
         return filled
 
-    def _read(self, source: Source, begin: int, into: Tensor) -> None:
-        """Read the rows from a place on, from one file after another."""
-        done = 0
-        while done < len(into):
-            number = bisect_right(source.ends, begin + done)
-            name, size = source.files[number]
-            first = begin + done - (source.ends[number - 1] if number else 0)
-            count = min(len(into), source.ends[number] - begin) - done
-            path = self.folder.local(name)
-            if name not in self.begins:
-                self.begins[name] = values_place(path, size)
-            with opened(path, size) as file:
-                read_into(file, self.begins[name] + first * source.row_bytes, into[done : done + count])
-            done += count
+    def _pieces(self, source: Source, begin: int, end: int) -> Iterator[tuple[BinaryIO, int, int]]:
+        """Where a range of rows lies: a file, a place in it, how many rows; then the next file."""
+        while begin < end:
+            number = bisect_right(source.ends, begin)
+            first = source.ends[number - 1] if number else 0
+            count = min(end, source.ends[number]) - begin
+            file, values = self._opened(*source.files[number])
+            yield file, values + (begin - first) * source.row_bytes, count
+            begin += count
+
+    def _opened(self, name: str, size: int) -> tuple[BinaryIO, int]:
+        """A data file, and where its values begin."""
+        if name in self.files:
+            self.files.move_to_end(name)
+            return self.files[name]
+        path = self.folder.local(name)
+        found = self.files[name] = opened(path, size), values_place(path, size)
+        if len(self.files) > OPEN:
+            self.files.popitem(last=False)[1][0].close()
+        return found
 
 
 def dataset_of(folder: Folder, points: Sequence[Point], *, several: bool, **options: Any) -> RowDataset:

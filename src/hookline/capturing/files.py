@@ -1,6 +1,7 @@
 """One data file of a capture: where its tensors lie, some of their rows read, all of them mapped."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,12 @@ def read_into(file: BinaryIO, place: int, tensor: Tensor) -> None:
         if not count:
             raise StoreError(f"{file.name} is damaged: it ends too early")
         left = left[count:]
+
+
+def will_need(file: BinaryIO, place: int, size: int) -> None:
+    """Tell the system that some bytes of a file are read soon."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
 
 
 def row_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:

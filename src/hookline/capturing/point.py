@@ -81,7 +81,9 @@ class Point:
     def __getitem__(self, example: Any) -> Any:
         if isinstance(example, slice):
             return [self[each] for each in range(len(self))[example]]
-        if not hasattr(example, "__index__") or getattr(example, "ndim", False):  # several; an array has `__index__` too
+        if not hasattr(example, "__index__") or getattr(
+            example, "ndim", False
+        ):  # several; an array has `__index__` too
             return [self[each] for each in several(example, len(self))]
         file, own = self._at(operator.index(example))
         values = file.values(own)
