@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from hookline import edits
     from hookline.capturing.activations import Activations
     from hookline.capturing.batch import Calls, Kept
+    from hookline.capturing.batches import Errors
     from hookline.capturing.captured import Capture
     from hookline.capturing.compared import CaptureDiff, PointDiff
     from hookline.capturing.dataset import RowDataset
     from hookline.capturing.examples import Id
     from hookline.capturing.point import Point
     from hookline.capturing.rows import Choose, Positions, Rows, rows
-    from hookline.capturing.work import Errors
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
     from hookline.checking.finding import Severity
@@ -80,7 +80,7 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
     "hookline.capturing.examples": ("Id",),
     "hookline.capturing.batch": ("Calls", "Kept"),
     "hookline.capturing.rows": ("Choose", "Positions", "Rows", "rows"),
-    "hookline.capturing.work": ("Errors",),
+    "hookline.capturing.batches": ("Errors",),
     "hookline.checking": (
         "Evidence",
         "Finding",

@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from hookline.capturing.block import Block
 from hookline.capturing.generated import ends_of, ids_of_ends, joined_in_examples
-from hookline.capturing.host import HostCopies
+from hookline.capturing.host import Copies, HostCopies
 from hookline.capturing.misuse import MisuseError
 from hookline.capturing.rows import Rows
 from hookline.edits.hooks import without_fast_path
@@ -83,13 +83,12 @@ class Gather:
     fed: list[Tensor] = field(default_factory=list)  # token ids that the model's call now received
     called: bool = False  # whether the model was called for this batch
     open: bool = False
-    copies: HostCopies = field(default_factory=HostCopies)
+    copies: Copies = field(default_factory=HostCopies)
 
     @property
     def devices(self) -> list[torch.device]:
         """The CUDA devices that the model is on."""
-        tensors = (*self.model.parameters(), *self.model.buffers())
-        return sorted({tensor.device for tensor in tensors if tensor.device.type == "cuda"}, key=str)
+        return cuda_devices(self.model)
 
     def batch(self, given: Any, examples: Sequence[int]) -> dict[str, Block]:
         """The rows of every point for one batch."""
@@ -221,9 +220,9 @@ class Gather:
         )
 
     def _own(self, values: Tensor, tensor: Tensor) -> Tensor:
-        """Values on the host, in memory that nobody else writes to: a copy, unless they are one already."""
+        """Values in memory that nobody else writes to: a copy, unless they are one already and stay where they are."""
         values = values.contiguous()
-        if values.device.type == "cpu" and values.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
+        if not self.copies.moves(values) and values.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
             return values
         return self.copies.copy(values)
 
@@ -259,6 +258,12 @@ class Gather:
         ends = self.wish.rows.until if self.wish.rows is not None else None
         over = ends_of(self.steps, len(self.examples), *(ids_of_ends(self.model) if ends is None else (ends, ())))
         return joined_in_examples(blocks, over, last=self.wish.calls == "last")
+
+
+def cuda_devices(model: Module) -> list[torch.device]:
+    """The CUDA devices that a model is on."""
+    tensors = (*model.parameters(), *model.buffers())
+    return sorted({tensor.device for tensor in tensors if tensor.device.type == "cuda"}, key=str)
 
 
 def _is_of(point: str, path: str) -> bool:

@@ -1,15 +1,52 @@
-"""Copies to the host that do not make the device wait."""
+"""Copies of the rows of a batch: on the host, without making the device wait, or where they are."""
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 
-class HostCopies:
+class Copies(ABC):
+    """Copies tensors that the model may change after a hook saw them."""
+
+    @abstractmethod
+    def moves(self, values: Tensor) -> bool:
+        """Whether a copy of a tensor is on another device."""
+
+    @abstractmethod
+    def copy(self, values: Tensor) -> Tensor:
+        """A copy of a tensor."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait until all copies are made."""
+
+
+class DeviceCopies(Copies):
+    """Copies of tensors on the device that they are on."""
+
+    def moves(self, values: Tensor) -> bool:
+        """Never."""
+        return False
+
+    def copy(self, values: Tensor) -> Tensor:
+        """A copy of a tensor where it is."""
+        return values.clone()
+
+    def wait(self) -> None:
+        """Nothing to wait for: the device does one thing after another."""
+
+
+class HostCopies(Copies):
     """Copies of tensors on the host. On a CUDA device a stream of its own makes them, while the model goes on; they are
     complete after `wait()`."""
 
     def __init__(self) -> None:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def moves(self, values: Tensor) -> bool:
+        """Whether a tensor is not on the host."""
+        return values.device.type != "cpu"
 
     def copy(self, values: Tensor) -> Tensor:
         """A copy of a tensor on the host."""

@@ -1,29 +1,22 @@
 """The work of one process: it takes units that are free, runs the model over them, and hands them to a writer."""
 
 import json
-import math
 import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from hookline.capturing.batch import Gather
-from hookline.capturing.block import Block, Kind
-from hookline.capturing.chance import chance_of
+from hookline.capturing.batches import Batches
+from hookline.capturing.block import Kind
 from hookline.capturing.examples import Examples
 from hookline.capturing.folder import Folder, Lease
-from hookline.capturing.misuse import MisuseError
 from hookline.capturing.units import Unit, expect_same, points_of
-from hookline.errors import CaptureError
 
-Errors: TypeAlias = Literal["raise", "skip"]
-"""What becomes of an example that fails or has NaN."""
 WAITING = 2  # units that wait for the writer at most
 POLL = 0.2  # seconds between two looks at units that others are at
 NAME = re.compile(r"\d{6,}\.json$")  # of a record
@@ -91,19 +84,14 @@ class Work:
     """The work of one process.
 
     - `size`: how many examples a unit has; `rank`, `world`: where this process begins among the units;
-    - `seed`: of random numbers that the data, `prepare` or the model draws: each batch has its own;
     - `tell`: a function that receives the progress after each unit;
     - `in_step`: whether the model is spread over the processes, so that all run the same batches; `writes`: whether
       this process writes what it runs.
     """
 
     folder: Folder
-    examples: Examples
-    gather: Gather
-    prepare: Callable[[Any], Any]
+    batches: Batches
     size: int
-    errors: Errors
-    seed: int = 0
     rank: int = 0
     world: int = 1
     tell: Callable[[Progress], None] = lambda progress: None
@@ -111,10 +99,6 @@ class Work:
     writes: bool = True
     points: dict[str, Kind] | None = None
     progress: Progress = field(default_factory=lambda: Progress(None))
-    devices: Sequence[torch.device] = ()
-
-    def __post_init__(self) -> None:
-        self.devices = self.gather.devices
 
     def run(self) -> None:
         """Do what is free, until nothing is left to do for anybody."""
@@ -143,6 +127,11 @@ class Work:
             writer.close()
         if self.in_step:
             torch.distributed.barrier()
+
+    @property
+    def examples(self) -> Examples:
+        """The data set."""
+        return self.batches.examples
 
     def units(self) -> int | None:
         """How many units there are; None where the end of a stream is not known."""
@@ -230,95 +219,14 @@ class Work:
         known = self.examples.count
         stop = start + self.size if known is None else min(start + self.size, known)
         unit = Unit(number, start)
-        for first in range(start, stop, self.examples.batch):
-            last = min(first + self.examples.batch, stop)
-            self.examples.seek(first)
-            with chance_of(f"{self.seed} {first}", self.devices):
-                if not self._range(unit, first, last):
-                    break
+        for taken in self.batches.run(start, stop):
+            unit.ids.extend(taken.ids)
+            unit.batches.extend(taken.found)
+            unit.skipped.update(taken.skipped)
         return unit if unit.ids else None
-
-    def _range(self, unit: Unit, first: int, last: int) -> bool:
-        """Add the rows of a batch, given by its examples; False after the end of a stream."""
-        try:
-            found = [*self.examples.batches(first, last)]
-        except Exception as error:
-            if self.examples.is_stream:
-                raise  # which cannot go on behind an example that it fails to give
-            self._failed(error, first, last)
-            unit.batches.extend(self._one_by_one(unit, range(first, last)))
-            return True
-        for number_of_first, batch, ids in found:
-            self._batch(unit, number_of_first, batch, ids)
-        return bool(found)
-
-    def _failed(self, error: Exception, first: int, stop: int) -> None:
-        """Raise an error again, with a note of the examples, unless such examples are to be skipped."""
-        if self.errors == "raise" or isinstance(error, MisuseError):
-            error.add_note(f"hookline: in examples {first} to {stop - 1} of the data set")
-            raise error
-
-    def _batch(self, unit: Unit, first: int, batch: Any, ids: Sequence[str | int]) -> None:
-        """Add the rows of a batch to its unit."""
-        numbers = range(first, first + len(ids))
-        try:
-            found: list[dict[str, Block] | int] = [self._rows(batch, numbers)]
-        except Exception as error:
-            self._failed(error, numbers.start, numbers.stop)
-            unit.batches.extend(self._one_by_one(unit, numbers))
-            return
-        unit.ids.extend(ids)
-        unit.batches.extend(found)
-
-    def _rows(self, batch: Any, numbers: Sequence[int]) -> dict[str, Block]:
-        """The rows of a batch; CaptureError where an example has NaN."""
-        found = self.gather.batch(self.prepare(batch), numbers)
-        bad = nan_in(found)
-        if bad is not None:
-            point, place = bad
-            raise CaptureError(f"example {numbers[place]} has NaN at {point!r}; errors='skip' leaves such examples out")
-        return found
-
-    def _one_by_one(self, unit: Unit, numbers: Sequence[int]) -> Iterator[dict[str, Block] | int]:
-        """The rows of each example alone, of a batch that failed as a whole. One that fails alone is skipped."""
-        for number in numbers:
-            own: Sequence[str | int] = [number]
-            found: dict[str, Block] | int
-            try:
-                with chance_of(f"{self.seed} {number}", self.devices):
-                    ((_, batch, own),) = self.examples.batches(number, number + 1)
-                    found = self._rows(batch, [number])
-            except MisuseError:
-                raise
-            except Exception as error:
-                unit.skipped[number] = f"{type(error).__name__}: {error}"
-                found = 1
-            unit.ids.extend(own)
-            yield found
 
 
 def end_of(folder: Folder) -> int | None:
     """How many examples a stream has; None where nobody has come to its end yet."""
     content = folder.read(END)
     return None if content is None else int(json.loads(content)["examples"])
-
-
-def nan_in(found: dict[str, Block]) -> tuple[str, int] | None:
-    """The first point and the place in the batch of an example that has NaN."""
-    for point, block in found.items():
-        values = block.values
-        if may_have_nan(values) and bool(torch.isnan(values).any()):
-            bad = int(torch.isnan(values.flatten(1) if values.dim() > 1 else values[:, None]).any(1).nonzero()[0])
-            return point, int((torch.tensor(block.counts).cumsum(0) <= bad).sum())
-    return None
-
-
-def may_have_nan(values: Tensor) -> bool:
-    """False where no value is NaN. The sum is NaN if one is, and takes a tenth of the time of a look at each; it may be
-    NaN or infinite without."""
-    if not values.is_floating_point():
-        return False
-    try:
-        return not math.isfinite(values.sum())
-    except (RuntimeError, NotImplementedError):  # float8 has no sum
-        return True
