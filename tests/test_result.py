@@ -93,8 +93,14 @@ def comparison(*, empty: bool = False) -> hookline.CaptureDiff:
     return hookline.diff(capture(), capture(spoiled=not empty))
 
 
+def totals(*, empty: bool = False) -> hookline.Totals:
+    data = [torch.full((4,), float("inf")), torch.full((4,), float("inf") if empty else 1.0)]
+    asked = {"covariance": True, "histogram": True, "top": 1, "calls": "last", "batch": 1, "errors": "skip"}
+    return hookline.totals(Twice().eval(), data, ["inner"], progress=False, **asked)
+
+
 FOLDERS = tempfile.TemporaryDirectory()
-KINDS = (run, findings, diff, profile, sweep, hooks, capture, comparison)
+KINDS = (run, findings, diff, profile, sweep, hooks, capture, comparison, totals)
 MAKE: dict[str, Callable[..., Any]] = {each.__name__: each for each in KINDS}
 CACHE: dict[str, Any] = {}
 

@@ -44,8 +44,11 @@ if TYPE_CHECKING:
     from hookline.capturing.compared import CaptureDiff, PointDiff
     from hookline.capturing.dataset import RowDataset
     from hookline.capturing.examples import Id
+    from hookline.capturing.largest import Top
     from hookline.capturing.point import Point
     from hookline.capturing.rows import Choose, Positions, Rows, rows
+    from hookline.capturing.total import Total
+    from hookline.capturing.totals import Totals
     from hookline.checking import RULES, Evidence, Finding, Findings, Rule, rule
     from hookline.checking.evidence import Flow, ParameterFacts, Scored, Suspect, UnitFacts, Use
     from hookline.checking.finding import Severity
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from hookline.tools.stop import stop_after
     from hookline.tools.summary import summary
     from hookline.tools.sweep import Metric, sweep
+    from hookline.tools.totals import totals
 
 ON_DEMAND = {  # names that are imported on first use, so that importing hookline is fast
     "hookline.capturing.activations": ("Activations",),
@@ -79,6 +83,9 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
     "hookline.capturing.point": ("Point",),
     "hookline.capturing.examples": ("Id",),
     "hookline.capturing.batch": ("Calls", "Kept"),
+    "hookline.capturing.largest": ("Top",),
+    "hookline.capturing.total": ("Total",),
+    "hookline.capturing.totals": ("Totals",),
     "hookline.capturing.rows": ("Choose", "Positions", "Rows", "rows"),
     "hookline.capturing.batches": ("Errors",),
     "hookline.checking": (
@@ -140,6 +147,7 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
     "hookline.tools.summary": ("summary",),
     "hookline.sweeping.swept": ("Cell", "Sweep"),
     "hookline.tools.sweep": ("Metric", "sweep"),
+    "hookline.tools.totals": ("totals",),
 }
 
 
@@ -229,6 +237,9 @@ __all__ = [
     "Then",
     "Tolerance",
     "Tolerances",
+    "Top",
+    "Total",
+    "Totals",
     "UnitFacts",
     "Unregistered",
     "Use",
@@ -257,6 +268,7 @@ __all__ = [
     "stop_after",
     "summary",
     "sweep",
+    "totals",
     "uninstall",
     "watch",
 ]

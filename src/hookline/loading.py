@@ -14,13 +14,14 @@ DOCUMENTS = {  # the module that reads each kind of document, imported when one 
     "profile": "hookline.profiling.profile_document",
     "sweep": "hookline.sweeping.sweep_document",
     "comparison": "hookline.capturing.compared",
+    "totals": "hookline.capturing.totals_document",
     "hooks": "hookline.tools.hooks",
 }
 
 
 def load(folder: str | os.PathLike[str]) -> Any:
-    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks, a Capture
-    or a CaptureDiff.
+    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks, a Capture,
+    a CaptureDiff or Totals.
 
     It prints, exports and writes its page like the original. Raises StoreError where it cannot be read.
 

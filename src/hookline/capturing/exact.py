@@ -37,9 +37,10 @@ class Exact:
         rest = value
         for place, term in enumerate(self.terms):
             self.terms[place], rest = two_sum(term, rest)
-        if bool(rest.any()):  # terms that overlap may hold it once they are sorted
-            *self.terms, rest = swept([*self.terms, rest])
-            self.exact = self.exact and not bool(rest.any())
+            if place and not bool(rest.any()):
+                return
+        *self.terms, rest = swept([*self.terms, rest])  # terms that overlap may hold it once they are sorted
+        self.exact = self.exact and not bool(rest.any())
 
     def merge(self, other: "Exact") -> None:
         """Add another sum."""

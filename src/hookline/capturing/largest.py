@@ -50,33 +50,29 @@ class Largest:
         )
 
     def add(self, values: Tensor, places: Tensor) -> None:
-        """Add rows, [rows, features], at ascending places, [rows]."""
-        count = len(self.values)
+        """Add rows, [rows, features] of float32 or float64, at ascending places, [rows]."""
+        count, features = self.values.shape
         if not len(values):
             return
-        least, last = self.values[-1].to(values.dtype), self.places[-1]
-        wanted = self._wanted(values, places, least, last)
-        if int(wanted.sum(0).max()) > 2 * count < len(values):  # find out how large a value must be to stay
+        least = self.values[-1].to(values.dtype)
+        early = places[0] < self.places[-1]  # where an equal value may come before the last one that is kept
+        row, feature = candidates(values, least, early)
+        if len(row) > 4 * count * features and len(values) > count:  # find out how large a value must be to stay
             own = values.topk(count, dim=0).values[-1]
-            last = torch.where(own > least, NOWHERE, last)
-            least = torch.maximum(own, least)
-            wanted = self._wanted(values, places, least, last)
-        equal = wanted & (values == least)
-        wanted &= ~(equal & (equal.cumsum(0) > count))  # of equal ones the first few are enough
-        feature, row = wanted.T.nonzero(as_tuple=True)
+            least, early = torch.maximum(own, least), early | (own > least)
+            row, feature = candidates(values, least, early)
+        equal = values[row, feature] == least[feature]
+        feature, order = feature.sort(stable=True)
+        row, equal = row[order], equal[order]
+        few = ~equal | (rank_within(feature, equal, features) < count)  # of equal ones the first few are enough
+        row, feature = row[few], feature[few]
         if not len(row):
             return
-        numbers = wanted.sum(0)
-        slot = torch.arange(len(row), device=row.device) - (numbers.cumsum(0) - numbers)[feature]
-        fresh = Largest.empty(int(numbers.max()), values.shape[1], values.device)
+        slot = rank_within(feature, torch.ones_like(feature, dtype=torch.bool), features)
+        fresh = Largest.empty(int(slot.max()) + 1, features, values.device)
         fresh.values[slot, feature] = values[row, feature].double() + 0.0  # + 0.0: no zero has a sign
         fresh.places[slot, feature] = places[row]
         self.merge(fresh)
-
-    @staticmethod
-    def _wanted(values: Tensor, places: Tensor, least: Tensor, last: Tensor) -> Tensor:
-        """Which values come before the last one that is kept."""
-        return (values > least) | ((values == least) & (places[:, None] < last))
 
     def merge(self, other: "Largest") -> None:
         """Take over what belongs here."""
@@ -92,6 +88,21 @@ class Largest:
         places = self.places[there]
         positions = places & (2**SHIFT - 1)
         return Top(self.values[there], places >> SHIFT, positions if by_position else None)
+
+
+def candidates(values: Tensor, least: Tensor, early: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and features of the values that are over the least one that is kept, or equal to it where `early`."""
+    above = torch.nextafter(least, torch.full_like(least, torch.inf))
+    row, feature = (values >= torch.where(early, least, above)).nonzero(as_tuple=True)
+    return row, feature
+
+
+def rank_within(feature: Tensor, counted: Tensor, features: int) -> Tensor:
+    """How many of the `counted` ones of its own feature come before each; features are ascending."""
+    before = counted.cumsum(0) - counted.long()
+    begin = torch.searchsorted(feature, torch.arange(features, device=feature.device))
+    begin = begin.clamp(max=max(0, len(feature) - 1))
+    return before - before[begin][feature] if len(feature) else before
 
 
 def places_of(examples: Tensor, positions: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from hookline.capturing.captured import Capture
 from hookline.capturing.compared import CaptureDiff
+from hookline.capturing.totals import Totals
 from hookline.checking.finding import Findings
 from hookline.compare.difference import Diff
 from hookline.profiling.profiled import Profile
@@ -20,9 +21,11 @@ from hookline.report.page.capture_page import capture_page
 from hookline.report.page.diff_page import diff_document
 from hookline.report.page.profile_page import profile_document
 from hookline.report.page.run_page import findings_document, run_document
+from hookline.report.page.totals_page import totals_page
 from hookline.report.profile_table import profile_html, profile_table
 from hookline.report.summary_table import summary_table
 from hookline.report.text import findings_table, hooks_table, render, run_table
+from hookline.report.totals_table import totals_html, totals_table
 from hookline.report.trace import run_events, span_events, write_collapsed, write_trace
 from hookline.result import Renderer, Result
 from hookline.sweeping.swept import Sweep
@@ -85,4 +88,5 @@ RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
     Hooks: of_rows(hooks_table, hooks_html),
     Capture: of_rows(capture_table, capture_html, capture_page),
     CaptureDiff: of_rows(comparison_table, comparison_html),
+    Totals: of_rows(totals_table, totals_html, totals_page),
 }

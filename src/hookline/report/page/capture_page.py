@@ -1,7 +1,6 @@
 """The page of a capture: its points, a histogram of each, what is missing, and which examples were skipped."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 
 from hookline.capturing.captured import Capture
@@ -10,6 +9,7 @@ from hookline.messages import counted, few, figure
 from hookline.record.statistics import BINS, Pending, Stats, measure
 from hookline.report.capture_table import HEAD, point_cells, ranges
 from hookline.report.html import LEFT, table_html
+from hookline.report.page.bars import bars
 
 MOST_SKIPPED = 1000
 
@@ -40,23 +40,8 @@ def _histogram(point: Point) -> str:
     if not isinstance(stats, Stats):
         return ""
     told = f"a sample of {values.numel():,} values: mean {figure(stats.mean)}, std {figure(stats.std)}"
-    bars = "" if stats.histogram is None else _bars(stats.histogram, figure(stats.min), figure(stats.max))
-    return f"<p class='summary'>{escape(told)}, {stats.zeros:.0%} zeros</p>{bars}"
-
-
-def _bars(counts: Sequence[int], low: str, high: str) -> str:
-    """A histogram, each bar as high as the logarithm of its count."""
-    heights = [math.log1p(count) for count in counts]
-    most, width = max(heights) or 1.0, 100 / len(heights)
-    bars = "".join(
-        f"<rect x='{place * width:.2f}' y='{60 - 58 * height / most:.2f}' width='{width * 0.9:.2f}' "
-        f"height='{58 * height / most:.2f}'/>"
-        for place, height in enumerate(heights)
-    )
-    label = escape(f"Histogram from {low} to {high}: {', '.join(map(str, counts))}")
-    drawing = f"viewBox='0 0 100 62' preserveAspectRatio='none' role='img' aria-label='{label}'"
-    ends = f"<div class='ends'><span>{low}</span><span>count, log scale</span><span>{high}</span></div>"
-    return f"<figure><svg class='histogram' {drawing}>{bars}</svg>{ends}</figure>"
+    drawn = "" if stats.histogram is None else bars(stats.histogram, figure(stats.min), figure(stats.max))
+    return f"<p class='summary'>{escape(told)}, {stats.zeros:.0%} zeros</p>{drawn}"
 
 
 def _missing(capture: Capture) -> Iterator[str]:
