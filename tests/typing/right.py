@@ -101,6 +101,19 @@ def comparisons(model: nn.Module, x: Tensor, tolerances: hookline.Tolerances) ->
     assert_type(hookline.fingerprint(x), hookline.Fingerprint | None)
 
 
+def sums(model: nn.Module, x: Tensor, rows: hookline.Rows) -> None:
+    found = hookline.totals(model, x, "0", rows=rows, covariance=True, quantiles=True, top=8, part=(0, 2))
+    assert_type(found, hookline.Totals)
+    assert_type(found + found, hookline.Totals)
+    assert_type(found["0"], hookline.Total)
+    assert_type(found["0"].mean, Tensor)
+    assert_type(found["0"].covariance, Tensor)
+    assert_type(found["0"].quantile(0.5), float)
+    assert_type(found["0"].histogram(), tuple[Tensor, Tensor])
+    assert_type(found["0"].top, hookline.Top)
+    assert_type(found["0"].top.positions, Tensor | None)
+
+
 def costs(model: nn.Module, x: Tensor) -> None:
     found = hookline.profile(model, x, where="**")
     assert_type(found, hookline.Profile)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hookline.cli import capture, check, diff, hooks, profile, report, watch
+from hookline.cli import capture, check, diff, hooks, profile, report, totals, watch
 from hookline.cli.shared import INTERRUPTED, PIPE_CLOSED, WRONG_INPUT, print_error
 from hookline.errors import HooklineError
 
@@ -83,6 +83,7 @@ def hookline(
 app.command(help=watch.HELP, epilog=watch.EXAMPLES)(watch.watch)
 app.command(help=check.HELP, epilog=check.EXAMPLES)(check.check)
 app.command(help=capture.HELP, epilog=capture.EXAMPLES)(capture.capture)
+app.command(help=totals.HELP, epilog=totals.EXAMPLES)(totals.totals)
 app.command(help=diff.HELP, epilog=diff.EXAMPLES)(diff.diff)
 app.command(help=hooks.HELP, epilog=hooks.EXAMPLES)(hooks.hooks)
 app.command(help=profile.HELP, epilog=profile.EXAMPLES)(profile.profile)

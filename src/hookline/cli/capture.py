@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hookline.cli.options import JSON, MODEL, PAGE
+from hookline.cli.options import (
+    BATCH,
+    CALL,
+    DATA,
+    ID,
+    JSON,
+    KEEP,
+    MASK,
+    MODEL,
+    PAGE,
+    POINTS,
+    POSITIONS,
+    SAMPLE,
+    SEED,
+    SKIP,
+    TEXT,
+    Keep,
+)
 from hookline.cli.shared import model_errors_reported, only_result_on_stdout, show, status, write_page
 
 HELP = (
@@ -29,13 +46,6 @@ torchrun --nproc-per-node 8 -m hookline capture net.py:Net --data data.py:exampl
 """
 
 
-class Keep(StrEnum):
-    """What is captured of a module."""
-
-    output = "output"
-    input = "input"
-
-
 class DType(StrEnum):
     """The dtype on disk."""
 
@@ -44,35 +54,12 @@ class DType(StrEnum):
     float32 = "float32"
 
 
-DATA = typer.Option(
-    metavar="SPEC",
-    help="[bold]demo[/bold], a file (.jsonl, .json, .csv, .txt, .npy, .safetensors), or [bold]module:name[/bold].",
-)
-WHERE = typer.Option(
-    "--where", metavar="PATTERN", show_default=False, help="The modules, as in hookline.select; may be given again."
-)
 TO = typer.Option("--to", metavar="DIR", show_default=False, help="The folder of the capture.")
-CALL = typer.Option(
-    metavar="FUNCTION",
-    show_default=False,
-    help="module:name of a function that makes the model's inputs of a batch. By default the tokenizer in the model's "
-    "folder reads --text; else examples are collated.",
-)
-TEXT = typer.Option(metavar="FIELD", help="The field that the tokenizer reads.")
-MASK = typer.Option(
-    metavar="ARGUMENT",
-    show_default=False,
-    help="Each position is a row; only those count where this argument of the model is not 0.",
-)
-POSITIONS = typer.Option(
-    "--position", metavar="N", show_default=False, help="Only these of the positions: -1 is the last. May be repeated."
-)
-SAMPLE = typer.Option(metavar="N", show_default=False, help="At most so many positions of an example, at random.")
 
 
 def capture(
     to: Annotated[Path, TO],
-    where: Annotated[list[str], WHERE],
+    where: Annotated[list[str], POINTS],
     model: Annotated[str, MODEL] = "demo",
     data: Annotated[str, DATA] = "demo",
     call: Annotated[str | None, CALL] = None,
@@ -80,15 +67,13 @@ def capture(
     mask: Annotated[str | None, MASK] = None,
     position: Annotated[list[int] | None, POSITIONS] = None,
     sample: Annotated[int | None, SAMPLE] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    keep: Annotated[Keep, typer.Option(help="What is captured of a module.")] = Keep.output,
+    seed: Annotated[int, SEED] = 0,
+    keep: Annotated[Keep, KEEP] = Keep.output,
     dtype: Annotated[DType | None, typer.Option(show_default=False, help="On disk; by default as it is.")] = None,
-    batch: Annotated[int, typer.Option(help="Examples in a batch.")] = 32,
+    batch: Annotated[int, BATCH] = 32,
     unit: Annotated[int | None, typer.Option(show_default="8 batches", help="Examples in a unit of work.")] = None,
-    id: Annotated[str | None, typer.Option(metavar="FIELD", show_default=False, help="The field of the ids.")] = None,
-    skip: Annotated[
-        bool, typer.Option("--skip", help="Leave out examples that fail or have NaN, and list them.")
-    ] = False,
+    id: Annotated[str | None, ID] = None,
+    skip: Annotated[bool, SKIP] = False,
     page: Annotated[Path | None, PAGE] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -97,22 +82,18 @@ def capture(
         with status(f"loading {model}"):
             import torch
 
-            from hookline.capturing.rows import rows
-            from hookline.cli.data import load_data, load_function, tokenizing
-            from hookline.cli.sources import load_model
+            from hookline.cli.data import load_task, rows_of
             from hookline.tools.capture import capture as capturing
 
-            loaded, examples = load_model(model).eval(), load_data(data)
-            make: Any = tokenizing(model, text) if call is None else load_function(call, "--call")
-        by_position = mask is not None or position or sample is not None
+            task = load_task(model, data, call, text)
         with model_errors_reported():
             found = capturing(
-                loaded,
-                examples,
+                task.model,
+                task.data,
                 where,
                 to=to,
-                call=make,
-                rows=rows(mask=mask, positions=position or None, sample=sample, seed=seed) if by_position else None,
+                call=task.call,
+                rows=rows_of(mask, position, sample, seed),
                 keep=keep.value,
                 dtype=None if dtype is None else getattr(torch, dtype.value),
                 batch=batch,

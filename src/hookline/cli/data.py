@@ -1,18 +1,47 @@
-"""Data sets by name for `hookline capture`: files, objects of Python modules, and the tokenizer beside a model."""
+"""Data sets by name for commands that run a model over one: files, objects of modules, the tokenizer beside a model."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hookline import demo
-from hookline.cli.sources import DEMO, explain, kind_of_file, names_object, object_named, path_named
+from hookline.cli.sources import DEMO, explain, kind_of_file, load_model, names_object, object_named, path_named
 from hookline.errors import SourceError
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from hookline.capturing.rows import Rows
+
 FILES = ".jsonl, .json, .csv, .txt, .npy or .safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A model, the data set that it is run over, and what makes inputs of a batch; None where examples are collated."""
+
+    model: Module
+    data: Any
+    call: Callable[[Any], Any] | None
+
+
+def load_task(model: str, data: str, call: str | None, text: str) -> Task:
+    """What a command's MODEL, --data, --call and --text name."""
+    loaded, examples = load_model(model).eval(), load_data(data)
+    return Task(loaded, examples, tokenizing(model, text) if call is None else load_function(call, "--call"))
+
+
+def rows_of(mask: str | None, position: list[int] | None, sample: int | None, seed: int) -> Rows | None:
+    """The rows that the options of a command name; None where an example is one row."""
+    from hookline.capturing.rows import rows
+
+    by_position = mask is not None or position or sample is not None
+    return rows(mask=mask, positions=position or None, sample=sample, seed=seed) if by_position else None
 
 
 def load_data(spec: str) -> Any:

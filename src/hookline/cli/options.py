@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,42 @@ PAGE = typer.Option(
     help="Write a page to this file: one HTML file to open in a browser.",
 )
 JSON = typer.Option("--json", help="Print one JSON document on stdout instead of the table.")
+
+# Of commands that run a model over a data set
+
+
+class Keep(StrEnum):
+    """What is taken of a module."""
+
+    output = "output"
+    input = "input"
+
+
+DATA = typer.Option(
+    metavar="SPEC",
+    help="[bold]demo[/bold], a file (.jsonl, .json, .csv, .txt, .npy, .safetensors), or [bold]module:name[/bold].",
+)
+POINTS = typer.Option(
+    "--where", metavar="PATTERN", show_default=False, help="The modules, as in hookline.select; may be given again."
+)
+CALL = typer.Option(
+    metavar="FUNCTION",
+    show_default=False,
+    help="module:name of a function that makes the model's inputs of a batch. By default the tokenizer in the model's "
+    "folder reads --text; else examples are collated.",
+)
+TEXT = typer.Option(metavar="FIELD", help="The field that the tokenizer reads.")
+MASK = typer.Option(
+    metavar="ARGUMENT",
+    show_default=False,
+    help="Each position is a row; only those count where this argument of the model is not 0.",
+)
+POSITIONS = typer.Option(
+    "--position", metavar="N", show_default=False, help="Only these of the positions: -1 is the last. May be repeated."
+)
+SAMPLE = typer.Option(metavar="N", show_default=False, help="At most so many positions of an example, at random.")
+SEED = typer.Option(help="Of the sample.")
+KEEP = typer.Option(help="What is taken of a module.")
+BATCH = typer.Option(help="Examples in a batch.")
+ID = typer.Option(metavar="FIELD", show_default=False, help="The field of the ids.")
+SKIP = typer.Option("--skip", help="Leave out examples that fail or have NaN, and list them.")
