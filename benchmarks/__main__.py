@@ -20,6 +20,7 @@ NAMES = (
     "profiling",
     "paging",
     "capturing",
+    "totalling",
     "capture_reading",
     "compiling",
 )

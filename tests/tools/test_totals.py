@@ -533,6 +533,35 @@ def test_autocast_does_not_round_the_sums(line):
     numpy.testing.assert_allclose(found.covariance, numpy.cov(rows.T, bias=True), rtol=1e-9, atol=1e-12)
 
 
+def test_totals_in_inference_mode_are_read_outside_of_it(line):
+    plain = [totals(line, X, "0", batch=4, part=(number, 2), **ALL) for number in range(2)]
+    with torch.inference_mode():
+        found = [totals(line, X, "0", batch=4, part=(number, 2), **ALL) for number in range(2)]
+
+    assert bits(found[0] + found[1]) == bits(plain[0] + plain[1])
+    assert torch.equal(found[0]["0"].covariance, plain[0]["0"].covariance)
+    assert torch.equal(found[0]["0"].correlation, plain[0]["0"].correlation)
+
+
+def test_deterministic_algorithms_are_enough(line):
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = totals(line, X, "0", batch=4, **ALL)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+    assert bits(found) == bits(totals(line, X, "0", batch=4, **ALL))
+
+
+def test_edited_model_is_added_up_as_edited_and_does_not_merge(line):
+    with hookline.edit(line, "0", output=hookline.edits.zero()):
+        edited = totals(line, X, "1", batch=4, part=(0, 2))
+
+    assert float(edited["1"].max.max()) == 0
+    with pytest.raises(CaptureError, match="other hooks or edits on the model"):
+        edited + totals(line, X, "1", batch=4, part=(1, 2))
+
+
 def test_memory_does_not_grow_with_the_batches(line, monkeypatch):
     monkeypatch.setattr("hookline.capturing.adding.KEPT", 64)
 
