@@ -100,6 +100,14 @@ def test_terms_that_overlap_make_room_for_more() -> None:
     assert sum(Fraction(term.item()) for term in found.terms) == sum(map(Fraction, (1.0, 2**-60, 2**-100, 2**-140)))
 
 
+def test_terms_out_of_order_are_sorted_before_anything_is_lost() -> None:
+    values = [2.0**100, 1.0, 2.0**-60, -(2.0**100), 2.0**-120, 2.0**-62]
+    found = summed(values)
+
+    assert found.exact
+    assert sum(Fraction(term.item()) for term in found.terms) == sum(map(Fraction, values))
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
