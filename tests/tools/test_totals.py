@@ -704,6 +704,19 @@ def test_module_in_training_mode_is_refused():
         totals(nn.Sequential(nn.Linear(3, 3), nn.Dropout()), X, "0")
 
 
+def test_rows_without_values_are_an_error():
+    with pytest.raises(CaptureError, match=r"'0' gives rows of shape \[0\], which have no values"):
+        totals(nn.Sequential(nn.Identity()), torch.ones(4, 0), "0")
+
+
+def test_numbers_of_unsigned_dtypes_are_added_up():
+    data = torch.tensor([[1, 60_000], [2, 3], [65_535, 4]]).to(torch.uint16)
+    found = totals(nn.Sequential(nn.Identity()), data, "0", **ALL)["0"]
+
+    assert (found.max.tolist(), found.min.tolist()) == ([65_535, 60_000], [1, 3])
+    assert found.top.values[0].tolist() == [65_535, 60_000]
+
+
 def test_covariance_of_too_many_features_says_what_to_do():
     with pytest.raises(CaptureError, match=r"rows of 40,000 features, whose covariance has 13 GB; rows= makes"):
         totals(nn.Sequential(nn.Identity()), torch.ones(2, 40_000), "0", covariance=True)

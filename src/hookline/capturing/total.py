@@ -49,6 +49,8 @@ class Total:
         self.measures = measures
         self.rows = self.examples = 0
         features = self.features = math.prod(self.shape)
+        if not features:
+            raise MisuseError(f"{path!r} gives rows of shape {[*self.shape]}, which have no values")
         if measures.covariance and features > MOST:
             size = features * features * 8 / 1e9
             raise MisuseError(
@@ -312,7 +314,7 @@ def diagonal(features: int) -> Tensor:
         width = features - begin
         places.append(place + torch.arange(end - begin) * (width + 1))
         place += (end - begin) * width
-    return torch.cat(places) if places else torch.zeros(0, dtype=torch.int64)
+    return torch.cat(places)
 
 
 def whole(terms: list[Tensor]) -> Fraction:

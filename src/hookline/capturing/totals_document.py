@@ -151,7 +151,7 @@ def _point(place: int, data: Any, measures: Measures, tensors: Mapping[str, Tens
     for name in FIGURES:
         member(data, name, number)  # which the tensors below give again
     own = member(data, "shape", shape)
-    if any(size < 0 for size in own) or (measures.covariance and math.prod(own) > MOST):
+    if any(size < 1 for size in own) or (measures.covariance and math.prod(own) > MOST):
         raise MemberError("is not the shape of a row").within("shape")
     member(data, "dtype", dtype)
     kind = own, member(data, "dtype", text)
