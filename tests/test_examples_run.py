@@ -40,13 +40,21 @@ def without_figures(text):
     ]
 
 
+PRINTED = {
+    "probe_minilm": "4 of 8 units are missing\n0 of 8 units are missing\n0 of 8 units are missing\n",
+    "sae": "of the variance explained\n",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_examples_run(path, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert len(path.read_text().splitlines()) <= 40
     runpy.run_path(str(path), run_name="__main__")
-    assert capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed
+    assert PRINTED.get(path.stem, "") in printed
 
 
 LESSONS = [path for folder in ("tutorial", "guides") for path in sorted((ROOT / "docs" / folder).glob("*.md"))]
