@@ -12,9 +12,14 @@ import hookline
 WORLD = Path(__file__).with_name("world.py")
 
 
-def run(how: str, folder: Path, processes: int) -> None:
+def started(how: str, folder: Path, processes: int) -> subprocess.CompletedProcess[str]:
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    done = subprocess.run([sys.executable, *launcher, WORLD, how, folder], capture_output=True, text=True, timeout=200)
+    command = [sys.executable, *launcher, WORLD, how, folder]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+def run(how: str, folder: Path, processes: int) -> None:
+    done = started(how, folder, processes)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -38,10 +43,20 @@ def test_two_processes_write_what_one_writes(alone: Path, tmp_path: Path, how: s
 
 
 @pytest.mark.slow
-def test_model_that_is_spread_over_two_processes_is_captured_once(alone: Path, tmp_path: Path) -> None:
-    run("sharded", tmp_path, 2)
+@pytest.mark.parametrize("how", ["sharded", "tensor"])
+def test_model_that_is_spread_over_two_processes_is_captured_once(alone: Path, tmp_path: Path, how: str) -> None:
+    run(how, tmp_path, 2)
     acts, plain = hookline.open(tmp_path), hookline.open(alone)
 
     assert acts.finished
     for path in ("0", "1"):
         torch.testing.assert_close(torch.stack([*acts[path]]), torch.stack([*plain[path]]))
+
+
+@pytest.mark.slow
+def test_part_of_a_tensor_in_each_process_is_an_error(tmp_path: Path) -> None:
+    done = started("parts", tmp_path, 2)
+
+    assert done.returncode != 0
+    assert "the rows of '0' differ between the processes over which the model is spread" in done.stderr
+    assert not any((tmp_path / "units").iterdir())

@@ -56,3 +56,11 @@ def test_rank_with_other_data_is_an_error(tmp_path: Path) -> None:
 
     assert done.returncode != 0
     assert "rank 1 has other data than rank 0" in done.stderr
+
+
+@pytest.mark.slow
+def test_part_of_a_tensor_in_each_process_is_an_error(tmp_path: Path) -> None:
+    done = run("parts", tmp_path, 2)
+
+    assert done.returncode != 0
+    assert "the rows of '0' differ between the processes over which the model is spread" in done.stderr

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import hookline
@@ -20,6 +21,10 @@ if how != "alone":
 if how == "sharded":
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
     fully_shard(model, mesh=mesh)
+if how in ("parts", "tensor"):
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    first = ColwiseParallel(use_local_output=how == "parts")
+    parallelize_module(model, mesh, {"0": first, "2": RowwiseParallel()})
 if how == "ddp":
     model = DistributedDataParallel(model)
 acts = hookline.capture(model, data, ["0", "1"], to=folder, batch=2, unit=4, progress=False)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import hookline
@@ -22,6 +23,9 @@ if how != "alone":
     rank = torch.distributed.get_rank()
 if how == "sharded":
     fully_shard(model, mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
+if how == "parts":
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
 if how == "ddp":
     model = DistributedDataParallel(model)
 if how == "other data":

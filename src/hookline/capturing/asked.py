@@ -58,7 +58,7 @@ class Asked:
         run, loss = self.run or call_with, self.loss or default_loss
         wish = Wish(self.keep, self.key, self.rows, self.dtype, self.calls, run, loss)
         gather = Gather(self.model, wish, self.selection, copies=copies)
-        return Batches(self.examples, gather, self.prepare, self.errors, self.seed, bad)
+        return Batches(self.examples, gather, self.prepare, self.errors, self.seed, bad, self.in_step)
 
     @property
     def prepare(self) -> Callable[[Any], Any]:

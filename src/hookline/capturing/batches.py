@@ -13,6 +13,7 @@ from hookline.capturing.block import Block
 from hookline.capturing.chance import chance_of
 from hookline.capturing.examples import Examples
 from hookline.capturing.misuse import MisuseError
+from hookline.capturing.parts import expect_whole
 from hookline.errors import CaptureError
 
 Errors: TypeAlias = Literal["raise", "skip"]
@@ -43,7 +44,8 @@ class Batches:
 
     - `prepare`: makes the model's inputs of a batch;
     - `errors`: what becomes of examples that fail; `bad`: finds those whose rows cannot be taken;
-    - `seed`: of random numbers that the data, `prepare` or the model draws: each batch has its own.
+    - `seed`: of random numbers that the data, `prepare` or the model draws: each batch has its own;
+    - `in_step`: whether the model is spread over the processes, which compare what they have in the first batch.
     """
 
     examples: Examples
@@ -52,7 +54,9 @@ class Batches:
     errors: Errors
     seed: int
     bad: Bad
+    in_step: bool = False
     devices: Sequence[torch.device] = ()
+    is_whole: bool = False  # whether the processes have compared
 
     def __post_init__(self) -> None:
         self.devices = self.gather.devices
@@ -96,6 +100,9 @@ class Batches:
     def _rows(self, batch: Any, numbers: Sequence[int]) -> dict[str, Block]:
         """The rows of a batch; CaptureError where an example cannot be taken."""
         found = self.gather.batch(self.prepare(batch), numbers)
+        if self.in_step and not self.is_whole:
+            expect_whole(found)
+            self.is_whole = True
         bad = self.bad(found)
         if bad is not None:
             place, what = bad
