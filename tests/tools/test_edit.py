@@ -237,6 +237,34 @@ def test_gradients_flow_to_what_at_leaves_and_through_what_it_changes():
     assert x.grad.tolist() == [1, 5, 1]
 
 
+def test_mask_picks_positions_of_each_example():
+    x = torch.rand(2, 4, 3, requires_grad=True)
+    mask = torch.tensor([[True, True, False, False], [True, False, False, True]])
+    model, received = nn.Identity(), []
+    with hookline.edit(model, "", output=lambda part: received.append(part) or part * 5, at=mask):
+        edited = model(x)
+    edited.sum().backward()
+    factor = torch.where(mask, 5.0, 1.0)[:, :, None].expand_as(x)
+    assert torch.equal(edited, x * factor)
+    assert torch.equal(x.grad, factor)
+    assert [part.shape for part in received] == [(4, 3)]
+
+
+def test_each_example_has_a_position_of_its_own():
+    model, x = nn.Identity(), torch.rand(3, 4, 2)
+    positions = torch.tensor([0, 3, 1])
+    with hookline.edit(model, "", output=edits.zero(), at=(torch.arange(3), positions)):
+        edited = model(x)
+    assert (edited == 0).all(dim=2).nonzero().tolist() == [[0, 0], [1, 3], [2, 1]]
+
+
+def test_mask_of_another_shape_is_an_error():
+    model, mask = nn.Identity(), torch.ones(2, 5, dtype=torch.bool)
+    with hookline.edit(model, "", output=edits.zero(), at=mask):
+        with pytest.raises(EditError, match=r"does not index the output, which is \[2, 4, 3\]: The shape of the mask"):
+            model(torch.rand(2, 4, 3))
+
+
 def test_an_index_that_does_not_fit_says_so(model, x):
     with hookline.edit(model, "0", output=edits.zero(), at=(slice(None), 9)):
         with pytest.raises(EditError, match=r"does not index the output, which is \[3, 4\]"):

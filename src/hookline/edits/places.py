@@ -16,7 +16,8 @@ class at:
     - `head`: attention heads, the same way; `heads` is their number, as equal parts of the last axis;
     - `unit`: units along the last axis, the same way.
 
-    Any tensor index works too: `at=(slice(None), -1)`.
+    Any tensor index works too: `at=(slice(None), -1)`, a boolean mask [batch, positions], or
+    `(torch.arange(batch), positions)` for a position of its own in each example.
 
     >>> import torch
     >>> from hookline import edits

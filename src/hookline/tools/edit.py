@@ -50,7 +50,8 @@ def edit(
       returns.
     - `key`: which tensor, if there are several: a name or an index in a tuple, dict or `ModelOutput`, or the index or
       name of an argument; a tuple of these leads deeper.
-    - `at`: which part of the tensor: an index, or `hookline.edits.at(position=, head=, heads=, unit=)`.
+    - `at`: which part of the tensor: an index, or `hookline.edits.at(position=, head=, heads=, unit=)`. A boolean mask
+      [examples, positions] is an index, and so is `(torch.arange(examples), positions)`, a position for each example.
     - `when`: which calls: the nth of each module since the edit was added (a number, a slice, a collection),
       `hookline.edits.generation_step(n)`, or a predicate of the `Call`, asked before the module runs.
     - `order`: the order among hooks, as in `on`.
@@ -69,6 +70,12 @@ def edit(
     >>> with hookline.edit(model, "0", output=edits.scale(2.0), at=(slice(None), 2)):
     ...     model(x).tolist()
     [[1.0, 0.0, 6.0]]
+    >>> with hookline.edit(model, "0", output=edits.zero(), at=torch.tensor([[True, False, True]])):
+    ...     model(x).tolist()
+    [[0.0, 0.0, 0.0]]
+    >>> with hookline.edit(model, "0", output=edits.scale(5.0), at=(torch.arange(1), torch.tensor([2]))):
+    ...     model(x).tolist()
+    [[1.0, 0.0, 15.0]]
     >>> with hookline.edit(model, "1", skip=True):
     ...     model(x).tolist()
     [[1.0, -2.0, 3.0]]
