@@ -72,22 +72,29 @@ def failing(batch: Any) -> torch.Tensor:
 @pytest.fixture
 def ray(tmp_path: Path) -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.data.DataContext.get_current().checkpoint_config = None
     ray.shutdown()
 
 
+def arrive(ray: Any, folder: Path, examples: Any) -> None:
+    """Write examples as a file for `store` to read: to items Ray applies no checkpoint."""
+    context = ray.data.DataContext.get_current()
+    config, context.checkpoint_config = context.checkpoint_config, None
+    ray.data.from_items(examples).write_parquet(str(folder / "source"))
+    context.checkpoint_config = config
+
+
 def store(ray: Any, folder: Path, call: Any) -> None:
-    data = ray.data.from_items(EXAMPLES, override_num_blocks=5)
-    added = data.map_batches(
+    added = ray.data.read_parquet(str(folder / "source")).map_batches(
         hookline.Activations,
         fn_constructor_args=(make_model, "1"),
         fn_constructor_kwargs={"call": call, "rows": hookline.rows(counted)},
         batch_size=8,
         concurrency=1,
     )
-    added.write_parquet(str(folder))
+    added.write_parquet(str(folder / "acts"))
 
 
 def assert_each_is_there_once(ray: Any, folder: Path) -> None:
@@ -105,21 +112,28 @@ EXAMPLES = [{"name": f"e{number}", "ids": [number % 50, 7, 9]} for number in ran
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Ray itself
 def test_ray_stores_the_rows_of_every_example_once(ray: Any, tmp_path: Path) -> None:
-    store(ray, tmp_path / "acts", ids)
+    arrive(ray, tmp_path, EXAMPLES)
+    store(ray, tmp_path, ids)
 
     assert_each_is_there_once(ray, tmp_path / "acts")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Ray itself
-def test_ray_goes_on_where_it_failed_by_its_checkpoint(ray: Any, tmp_path: Path) -> None:
+def test_ray_adds_what_its_checkpoint_lacks_after_a_failure(ray: Any, tmp_path: Path) -> None:
     from ray.data.checkpoint import CheckpointConfig
 
     context = ray.data.DataContext.get_current()
-    context.checkpoint_config = CheckpointConfig(id_column="name", checkpoint_path=str(tmp_path / "done"))
+    context.checkpoint_config = CheckpointConfig(
+        id_column="name", checkpoint_path=str(tmp_path / "done"), delete_checkpoint_on_success=False
+    )
+    arrive(ray, tmp_path, EXAMPLES[:24])
+    store(ray, tmp_path, failing)
+    assert [*(tmp_path / "acts").glob("*.parquet")]
+    arrive(ray, tmp_path, EXAMPLES[24:])
     with pytest.raises(Exception, match="the machine is gone"):
-        store(ray, tmp_path / "acts", failing)
-    store(ray, tmp_path / "acts", ids)
+        store(ray, tmp_path, failing)
+    store(ray, tmp_path, ids)
     context.checkpoint_config = None
 
     assert_each_is_there_once(ray, tmp_path / "acts")
