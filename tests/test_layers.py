@@ -25,6 +25,7 @@ LAYERS = [
     "profiling",
     "sweeping",
     "checking",
+    "monitoring",
     "tools",
     "report",
     "loading",

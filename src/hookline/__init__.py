@@ -10,6 +10,7 @@ from hookline.engine.attach import Module, everywhere, install, on, uninstall
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, HookFunction
 from hookline.errors import (
+    AlertError,
     ArgumentError,
     ArgumentTypeError,
     AttachError,
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
     from hookline.matching.fingerprint import Fingerprint, fingerprint
     from hookline.matching.tensors import Difference, Tolerance
     from hookline.model.unregistered import Unregistered
+    from hookline.monitoring import alerts, writers
+    from hookline.monitoring.live import LiveMonitor
+    from hookline.monitoring.monitored import Monitor, Series, Shift
     from hookline.profiling.profiled import Cost, Profile
     from hookline.sweeping.swept import Cell, Sweep
     from hookline.tools.capture import capture, open
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from hookline.tools.explain import explain
     from hookline.tools.guard import guard
     from hookline.tools.hooks import HookInfo, Hooks, hooks
+    from hookline.tools.monitor import monitor
     from hookline.tools.profile import profile
     from hookline.tools.stop import stop_after
     from hookline.tools.summary import summary
@@ -142,6 +147,9 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
         "Hooks",
         "hooks",
     ),
+    "hookline.monitoring.live": ("LiveMonitor",),
+    "hookline.monitoring.monitored": ("Monitor", "Series", "Shift"),
+    "hookline.tools.monitor": ("monitor",),
     "hookline.tools.profile": ("profile",),
     "hookline.tools.stop": ("stop_after",),
     "hookline.tools.summary": ("summary",),
@@ -151,11 +159,18 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
 }
 
 
+ROOMS = {  # modules that are public by a short name
+    "alerts": "hookline.monitoring.alerts",
+    "edits": "hookline.edits",
+    "writers": "hookline.monitoring.writers",
+}
+
+
 if not TYPE_CHECKING:  # with this function a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        if name == "edits":
-            return import_module("hookline.edits")
+        if name in ROOMS:
+            return import_module(ROOMS[name])
         for module, names in ON_DEMAND.items():
             if name in names:
                 found = globals()[name] = getattr(import_module(module), name)
@@ -170,6 +185,7 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
+    "AlertError",
     "ArgumentError",
     "ArgumentTypeError",
     "AttachError",
@@ -205,8 +221,10 @@ __all__ = [
     "Id",
     "Keep",
     "Kept",
+    "LiveMonitor",
     "Metric",
     "Module",
+    "Monitor",
     "NonFiniteError",
     "Opaque",
     "Pair",
@@ -226,7 +244,9 @@ __all__ = [
     "Scored",
     "Selection",
     "SelectionError",
+    "Series",
     "Severity",
+    "Shift",
     "Skip",
     "SourceError",
     "Stats",
@@ -247,6 +267,7 @@ __all__ = [
     "Weight",
     "When",
     "Where",
+    "alerts",
     "capture",
     "check",
     "diff",
@@ -259,6 +280,7 @@ __all__ = [
     "hooks",
     "install",
     "load",
+    "monitor",
     "on",
     "open",
     "profile",
@@ -271,4 +293,5 @@ __all__ = [
     "totals",
     "uninstall",
     "watch",
+    "writers",
 ]

@@ -11,6 +11,7 @@
     ├── RecordError         a result does not hold what was requested
     │   └── ChangedTensorError   a tensor kept by reference was changed in place since
     ├── NonFiniteError      a guard found NaN or Inf in a training step
+    ├── AlertError          an alert of a monitor, with then="raise"
     ├── CaptureError        a data set cannot be captured as requested, or a capture lacks what is read
     ├── StoreError          a saved result cannot be written or read back
     └── SourceError         a MODEL or --inputs SPEC cannot be turned into a model or its inputs
@@ -88,6 +89,10 @@ class NonFiniteError(HooklineError, ArithmeticError):
     ) -> None:
         super().__init__(message)
         self.path, self.index, self.phase, self.step, self.run = path, index, phase, step, run
+
+
+class AlertError(HooklineError):
+    """An alert of a monitor that was told to raise."""
 
 
 class CaptureError(HooklineError):

@@ -16,12 +16,13 @@ DOCUMENTS = {  # the module that reads each kind of document, imported when one 
     "comparison": "hookline.capturing.compared",
     "totals": "hookline.capturing.totals_document",
     "hooks": "hookline.tools.hooks",
+    "monitor": "hookline.monitoring.monitored",
 }
 
 
 def load(folder: str | os.PathLike[str]) -> Any:
-    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks, a Capture,
-    a CaptureDiff or Totals.
+    """Load the result that `save(folder)` wrote: a Run, Findings, a Diff, a Profile, a Sweep, Hooks, a Monitor, a
+    Capture, a CaptureDiff or Totals.
 
     It prints, exports and writes its page like the original. Raises StoreError where it cannot be read.
 
@@ -35,6 +36,8 @@ def load(folder: str | os.PathLike[str]) -> Any:
     """
     if os.path.lexists(os.path.join(folder, "capture.json")):  # a folder of many files
         return import_module("hookline.tools.capture").open(folder)
+    if os.path.lexists(os.path.join(folder, "journal.json")):
+        return import_module("hookline.monitoring.monitored").read_journal(folder)
     kind, document, tensors = read_any(folder, [*DOCUMENTS])
     with damage_told(os.path.join(folder, f"{kind}.json")):
         return import_module(DOCUMENTS[kind]).decode(document, tensors)

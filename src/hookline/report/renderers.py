@@ -9,6 +9,7 @@ from hookline.capturing.compared import CaptureDiff
 from hookline.capturing.totals import Totals
 from hookline.checking.finding import Findings
 from hookline.compare.difference import Diff
+from hookline.monitoring.monitored import Monitor
 from hookline.profiling.profiled import Profile
 from hookline.record.record import Run
 from hookline.report.capture_table import capture_html, capture_table
@@ -16,6 +17,7 @@ from hookline.report.comparison_table import comparison_html, comparison_table
 from hookline.report.diff_table import diff_html, diff_table
 from hookline.report.heat import sweep_html, sweep_table
 from hookline.report.html import findings_html, hooks_html, run_html
+from hookline.report.monitor_table import monitor_html, monitor_table
 from hookline.report.page import inline, write_page, write_table_page
 from hookline.report.page.capture_page import capture_page
 from hookline.report.page.diff_page import diff_document
@@ -87,6 +89,7 @@ RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
     Sweep: of_rows(sweep_table, sweep_html),
     Hooks: of_rows(hooks_table, hooks_html),
     Capture: of_rows(capture_table, capture_html, capture_page),
+    Monitor: of_rows(monitor_table, monitor_html),
     CaptureDiff: of_rows(comparison_table, comparison_html),
     Totals: of_rows(totals_table, totals_html, totals_page),
 }
