@@ -89,10 +89,14 @@ class Gauges:
         path = call.path
         if "output" in self.of and (path, "output") in self.places:
             self._add(self.places[path, "output"], tensor, copies_of_output(tensor))
-        if "grad" in self.of and (path, "grad") in self.places and tensor.requires_grad and not tensor.is_leaf:
-            on_gradient(tensor, partial(self._see_gradient, self.places[path, "grad"]))
+        if "grad" in self.of and (path, "grad") in self.places and tensor.requires_grad:
+            see = partial(self._see_gradient, self.places[path, "grad"])
+            if call._shown is not None:
+                call._shown.on_gradient(tensor, see)
+            elif not tensor.is_leaf:
+                on_gradient(tensor, see)
 
-    def _see_gradient(self, row: int, gradient: Tensor | None) -> None:
+    def _see_gradient(self, row: int, gradient: Tensor | None, shown: Any = None) -> None:
         if gradient is not None and self.measuring:
             self._add(row, gradient, copies_of_output(gradient))
 

@@ -106,6 +106,10 @@ class Journal:
             self.file.close()
             self.file, self.names = None, 0
 
+    def __del__(self) -> None:
+        if getattr(self, "file", None) is not None:
+            self.file.close()  # type: ignore[union-attr]
+
 
 def read_header(folder: Path) -> dict[str, Any]:
     """What a folder says of its run; StoreError where it is none."""

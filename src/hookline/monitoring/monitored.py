@@ -286,9 +286,9 @@ def plain(values: Tensor) -> list[float | None]:
 
 def finding_of(told: Mapping[str, Any]) -> Finding:
     """A finding from what `to_dict` made of it."""
-    return Finding(
-        **{name: told[name] for name in ("path", "message", "call", "evidence", "rule", "severity", "advice")}
-    )
+    names = ("path", "message", "call", "evidence", "rule", "severity", "advice")
+    after = tuple(map(finding_of, told["consequences"]))
+    return Finding(**{name: told[name] for name in names}, consequences=after)
 
 
 def decode(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Monitor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 POINTS = 512
-ROOM = 48 * 2**20  # bytes of all series together
+ROOM = 45 * 2**20  # bytes of all series together
 RECENT = 16  # samples that are kept as they are, for alerts
 BYTES = 8  # of a point: a float32 and two bfloat16
 
@@ -17,8 +17,8 @@ class Pyramid:
     largest value of several samples that follow on one another. When all points are used, neighbours are joined, and
     each holds twice as many samples from then on.
 
-    A value that is NaN, of a module that was not called, is left out of its point. The smallest and largest are rounded
-    to bfloat16; the last samples (`recent`) are as they were.
+    A value that is NaN, of a module that was not called, is left out of its point; points that are joined count alike.
+    The smallest and largest are rounded to bfloat16; the last samples (`recent`) are as they were.
     """
 
     def __init__(self, series: int = 0, points: int = POINTS) -> None:
@@ -27,6 +27,7 @@ class Pyramid:
         self.mean = torch.zeros(points, 0)
         self.low = torch.zeros(points, 0, dtype=torch.bfloat16)
         self.high = torch.zeros(points, 0, dtype=torch.bfloat16)
+        self.numbers = torch.zeros(0)  # of each series, the samples in its last point that are not NaN
         self.recent = torch.zeros(RECENT, 0)
         self.recent_steps: list[int] = []
         self.grow(series)
@@ -47,6 +48,7 @@ class Pyramid:
         self.low = torch.cat([self.low, torch.full((self.points, more), math.nan, dtype=torch.bfloat16)], 1)
         self.high = torch.cat([self.high, torch.full((self.points, more), math.nan, dtype=torch.bfloat16)], 1)
         self.recent = torch.cat([self.recent, torch.full((RECENT, more), math.nan)], 1)
+        self.numbers = torch.cat([self.numbers, torch.zeros(more)])
 
     def add(self, step: int, values: Tensor) -> None:
         """Add a sample of every series: [series]."""
@@ -54,16 +56,19 @@ class Pyramid:
         self.recent_steps = [*self.recent_steps[1 - RECENT :], step]
         if self.in_last == 0 and self.count == self.points:
             self._fold()
+        now = values.float()
         if self.in_last == 0:
             place = self.count
             self.count += 1
             self.steps[place] = step
-            self.mean[place], self.low[place], self.high[place] = values, values, values
+            self.mean[place], self.low[place], self.high[place] = now, now, now
+            self.numbers = (~now.isnan()).float()
         else:
             place = self.count - 1
             self.steps[place, 1] = step
-            there, now = self.mean[place], values.float()
-            both = there + (now - there) / (self.in_last + 1)
+            self.numbers += ~now.isnan()
+            there = self.mean[place]
+            both = there + (now - there) / self.numbers
             self.mean[place] = torch.where(there.isnan(), now, torch.where(now.isnan(), there, both))
             self.low[place] = torch.fmin(self.low[place].float(), now)
             self.high[place] = torch.fmax(self.high[place].float(), now)
@@ -91,6 +96,7 @@ class Pyramid:
             self.in_last = self.in_last or self.per_point
         elif self.in_last:
             self.in_last += self.per_point
+        self.numbers.fill_(self.in_last)
         self.count, self.per_point = half + odd, self.per_point * 2
 
     def _shrink(self) -> None:
