@@ -16,6 +16,7 @@ NAMES = (
     "watching",
     "editing",
     "guarding",
+    "monitoring",
     "diffing",
     "profiling",
     "paging",

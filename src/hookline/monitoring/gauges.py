@@ -1,7 +1,7 @@
 """Gauges: what is measured in a step, row by row, until one all-reduce and one copy to the host at its end."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -32,14 +32,14 @@ OF = (*OF_CALLS, *OF_WEIGHTS)
 class Gauges:
     """The rows of one step.
 
-    - `of`: what is measured, some of OF; `fourths`: whether sums of fourth powers are;
+    - `of`: what is measured, some of OF; `columns`: the sums that the figures need;
     - `places`: the row of each place, which stays for the whole run; it grows when an optimizer makes its state;
     - `order`: in which order places were measured in the last step.
     """
 
     selection: Selection
     of: Sequence[str]
-    fourths: bool
+    columns: Collection[str]
     together: bool = True
     places: dict[Place, int] = field(default_factory=dict)
     found: list[tuple[int, float, Tensor]] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Gauges:
         before, self.before = self.before, []
         for name, parameter, old in before:
             copies = copies_of_parameter(parameter) if self.together else 1.0
-            self._add(self.places[name, "update"], local_part(parameter.detach()) - old, copies)
+            self._add(self.places[name, "update"], local_part(parameter.detach()), copies, old)
         if "state" not in self.of:
             return
         for name, parameter in self._own(optimizer):
@@ -136,13 +136,13 @@ class Gauges:
 
     # The end of a step
 
-    def _add(self, row: int, tensor: Tensor, copies: float) -> None:
+    def _add(self, row: int, tensor: Tensor, copies: float, less: Tensor | None = None) -> None:
         """Measure a tensor. One that comes again unchanged, as a container's output, is measured once."""
         version, (last, sums) = version_of(tensor), self.last
-        if last is not None and last[0] is tensor and last[1] == version is not None:
+        if less is None and last is not None and last[0] is tensor and last[1] == version is not None:
             self.found.append((row, copies, sums))
             return
-        sums = sums_of(tensor, fourths=self.fourths)
+        sums = sums_of(tensor, less, columns=self.columns)
         if sums is not None:
             self.found.append((row, copies, sums))
             self.last = (tensor, version), sums

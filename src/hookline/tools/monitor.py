@@ -14,7 +14,7 @@ from hookline.model.select import Where, select
 from hookline.monitoring.alerts import Alert
 from hookline.monitoring.gauges import OF, Gauges
 from hookline.monitoring.live import LiveMonitor, Then, Writer
-from hookline.monitoring.sums import FIGURES
+from hookline.monitoring.sums import FIGURES, columns_for
 
 
 def monitor(
@@ -93,7 +93,7 @@ def monitor(
     names += [each for each in needed(rules, kinds) if each not in names]
     folder, writers = targets(to)
     selection = select(model, where)
-    gauges = Gauges(selection, kinds, fourths="kurtosis" in names, together=distributed)
+    gauges = Gauges(selection, kinds, columns_for(names), together=distributed)
     return LiveMonitor(
         selection,
         optimizers,
