@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from hookline.model.unregistered import Unregistered
     from hookline.monitoring import alerts, writers
     from hookline.monitoring.live import LiveMonitor
-    from hookline.monitoring.monitored import Monitor, Series, Shift
+    from hookline.monitoring.monitored import Departure, Monitor, Series, Shift
     from hookline.profiling.profiled import Cost, Profile
     from hookline.sweeping.swept import Cell, Sweep
     from hookline.tools.capture import capture, open
@@ -148,7 +148,7 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
         "hooks",
     ),
     "hookline.monitoring.live": ("LiveMonitor",),
-    "hookline.monitoring.monitored": ("Monitor", "Series", "Shift"),
+    "hookline.monitoring.monitored": ("Departure", "Monitor", "Series", "Shift"),
     "hookline.tools.monitor": ("monitor",),
     "hookline.tools.profile": ("profile",),
     "hookline.tools.stop": ("stop_after",),
@@ -159,7 +159,7 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
 }
 
 
-ROOMS = {  # modules that are public by a short name
+_ROOMS = {  # modules that are public by a short name
     "alerts": "hookline.monitoring.alerts",
     "edits": "hookline.edits",
     "writers": "hookline.monitoring.writers",
@@ -169,8 +169,8 @@ ROOMS = {  # modules that are public by a short name
 if not TYPE_CHECKING:  # with this function a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        if name in ROOMS:
-            return import_module(ROOMS[name])
+        if name in _ROOMS:
+            return import_module(_ROOMS[name])
         for module, names in ON_DEMAND.items():
             if name in names:
                 found = globals()[name] = getattr(import_module(module), name)
@@ -202,6 +202,7 @@ __all__ = [
     "Choose",
     "CompareError",
     "Cost",
+    "Departure",
     "Diff",
     "Difference",
     "EditError",

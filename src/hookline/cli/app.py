@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hookline.cli import capture, check, diff, hooks, profile, report, totals, watch
+from hookline.cli import capture, check, diff, hooks, monitor, profile, report, totals, watch
 from hookline.cli.shared import INTERRUPTED, PIPE_CLOSED, WRONG_INPUT, print_error
 from hookline.errors import HooklineError
 
@@ -87,4 +87,5 @@ app.command(help=totals.HELP, epilog=totals.EXAMPLES)(totals.totals)
 app.command(help=diff.HELP, epilog=diff.EXAMPLES)(diff.diff)
 app.command(help=hooks.HELP, epilog=hooks.EXAMPLES)(hooks.hooks)
 app.command(help=profile.HELP, epilog=profile.EXAMPLES)(profile.profile)
+app.command(help=monitor.HELP, epilog=monitor.EXAMPLES)(monitor.monitor)
 app.command(help=report.HELP, epilog=report.EXAMPLES)(report.report)

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ Writer: TypeAlias = Callable[[int, Mapping[str, float]], Any]
 """A function of a step and its figures by name, such as "layers.0/output/rms"."""
 Then: TypeAlias = Literal["log", "raise"] | Callable[[Finding], Any]
 """What a monitor does with the finding of an alert."""
+PAGED = 30.0  # seconds between two writings of the page
 FIRST = 10  # steps that are always sampled
 logger = logging.getLogger("hookline")
 
@@ -62,6 +64,7 @@ class LiveMonitor(Monitor):
         then: Then,
         save: str | os.PathLike[str] | None,
         recorder: int,
+        page: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(type(selection.model).__name__)
         self.selection, self.gauges, self.figures = selection, gauges, [*figures]
@@ -74,6 +77,7 @@ class LiveMonitor(Monitor):
         self.failing = False
         self.recording = ExitStack()
         self.run_of_step: Any = None
+        self.page_file, self.paged = page, -math.inf
         self.wants_run = False
         rank, _ = rank_and_world()
         self.writes = rank in (None, 0) or not gauges.together
@@ -158,6 +162,15 @@ class LiveMonitor(Monitor):
         for writer in self.writers:
             self._safely(partial(writer, self.steps, told))
         self._judge(Course(self.steps, names, values, before))
+        if self.page_file is not None and time.monotonic() - self.paged > PAGED:
+            self._write_page()
+
+    def _write_page(self) -> None:
+        """Write the page anew."""
+        self.paged = time.monotonic()
+        file = self.page_file
+        if file is not None:
+            self._safely(lambda: self._write("live", file))
 
     def read(self, table: Tensor) -> tuple[list[Name], Tensor]:
         """The names and values of a table of sums."""
@@ -290,6 +303,8 @@ class LiveMonitor(Monitor):
 
     def stop(self) -> None:
         """Remove everything from the model and the optimizers. The figures stay."""
+        if self.page_file is not None and self.handles and self.writes:
+            self._write_page()
         if self.hooks is not None:
             self.hooks.remove()
             self.hooks = None

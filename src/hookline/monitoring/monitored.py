@@ -80,6 +80,18 @@ class Shift:
         return large / small if small else math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """The first step at which a figure of two runs differs: its value in `one` and in the `other`."""
+
+    path: str
+    of: str
+    figure: str
+    step: int
+    one: float
+    other: float
+
+
 class Monitor(Result[Series]):
     """The course of the figures of every layer over a training run.
 
@@ -154,6 +166,41 @@ class Monitor(Result[Series]):
             if not math.isnan(usual) and not (math.isnan(value) and name[2] != "rms")
         ]
         return sorted(shifts, key=lambda shift: -shift.factor)[:most]
+
+    def departures(self, other: "Monitor", *, rtol: float = 1e-3) -> list[Departure]:
+        """Where two runs depart from each other: of each series that both have, the first step at which they differ by
+        more than `rtol`; the earliest first. Steps that only one of them has do not count.
+
+        >>> import torch, hookline
+        >>> runs = []
+        >>> for scale in (1.0, 2.0):
+        ...     model = torch.nn.Sequential(torch.nn.Identity())
+        ...     with hookline.monitor(model, of="output", figures="rms") as run:
+        ...         for step in range(3):
+        ...             _ = model(torch.ones(2) * (scale if step == 2 else 1.0))
+        ...             run.step()
+        ...     runs.append(run)
+        >>> [(each.path, each.step, each.one, each.other) for each in runs[0].departures(runs[1])]
+        [('', 2, 1.0, 2.0), ('0', 2, 1.0, 2.0)]
+        """
+        ours, theirs = dict(self._every_row()), dict(other._every_row())
+        both = sorted({*ours} & {*theirs})
+        places = {name: place for place, name in enumerate(other.names)}
+        pairs = [(place, places[name]) for place, name in enumerate(self.names) if name in places]
+        found: dict[int, Departure] = {}
+        for step in both:
+            one, two = ours[step], theirs[step]
+            for mine, its in pairs:
+                if mine in found or mine >= len(one) or its >= len(two):
+                    continue
+                a, b = float(one[mine]), float(two[its])
+                if not (math.isclose(a, b, rel_tol=rtol) or (math.isnan(a) and math.isnan(b))):
+                    found[mine] = Departure(*self.names[mine], step, a, b)
+        return sorted(found.values(), key=lambda departure: departure.step)
+
+    def _every_row(self) -> Iterator[tuple[int, Tensor]]:
+        """All samples: step and values."""
+        return self._rows_until(2**62)
 
     def _rows_until(self, step: int) -> Iterator[tuple[int, Tensor]]:
         """The samples up to the first one at a step or after it."""

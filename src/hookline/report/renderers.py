@@ -21,6 +21,7 @@ from hookline.report.monitor_table import monitor_html, monitor_table
 from hookline.report.page import inline, write_page, write_table_page
 from hookline.report.page.capture_page import capture_page
 from hookline.report.page.diff_page import diff_document
+from hookline.report.page.monitor_page import monitor_document
 from hookline.report.page.profile_page import profile_document
 from hookline.report.page.run_page import findings_document, run_document
 from hookline.report.page.totals_page import totals_page
@@ -89,7 +90,12 @@ RENDERERS: Mapping[type[Result[Any]], Renderer[Any]] = {
     Sweep: of_rows(sweep_table, sweep_html),
     Hooks: of_rows(hooks_table, hooks_html),
     Capture: of_rows(capture_table, capture_html, capture_page),
-    Monitor: of_rows(monitor_table, monitor_html),
+    Monitor: of_calls(
+        monitor_table,
+        monitor_html,
+        monitor_document,
+        live=lambda monitor, file: write_page(file, monitor_document(monitor, refresh=30), monitor_html(monitor)),
+    ),
     CaptureDiff: of_rows(comparison_table, comparison_html),
     Totals: of_rows(totals_table, totals_html, totals_page),
 }

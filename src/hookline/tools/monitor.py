@@ -30,6 +30,7 @@ def monitor(
     then: Then = "log",
     save: str | os.PathLike[str] | None = None,
     recorder: int = 0,
+    page: str | os.PathLike[str] | None = None,
     distributed: bool = True,
 ) -> LiveMonitor:
     """Measure what every layer does over a training run. Call it once, before the loop; a step ends with the
@@ -52,6 +53,7 @@ def monitor(
     - `save`: a folder to which the run of the step after the first alert is saved.
     - `recorder`: how many of the last steps, sampled or not, stay on the device (`monitor.recent()`); hooks are then
       attached in every step.
+    - `page`: an HTML file that is written anew every half minute, and loads itself again.
     - `distributed`: figures are those of all processes of `torch.distributed`, each of which must call this; False
       measures each process by itself.
 
@@ -106,6 +108,7 @@ def monitor(
         then=then,
         save=save,
         recorder=recorder,
+        page=page,
     )
 
 

@@ -10,13 +10,28 @@ from typing import Any
 from hookline.store.file import write_text
 
 HERE = Path(__file__).parent
-SCRIPTS = ("elements", "figures", "calls", "glob", "picture", "tree", "flow", "flame", "details", "views", "main")
+SCRIPTS = (
+    "elements",
+    "theme",
+    "figures",
+    "calls",
+    "glob",
+    "picture",
+    "tree",
+    "flow",
+    "flame",
+    "details",
+    "views",
+    "main",
+)
+OF_MONITOR = ("elements", "theme", "figures", "course")
 LOWEST, HIGHEST, ROW, AROUND = 420, 860, 26, 430  # pixels of a page inside a notebook
 
 
 def page(document: Mapping[str, Any], table: str) -> str:
     """The page of a document (see docs/format.md); `table` is the HTML shown without JavaScript."""
-    return _filled("page.html", document=document, table=table, style=_text("page.css"), script=_script())
+    name, scripts = ("monitor.html", OF_MONITOR) if document["kind"] == "monitor" else ("page.html", SCRIPTS)
+    return _filled(name, document=document, table=table, style=_text("page.css"), script=_script(scripts))
 
 
 def write_page(path: str | os.PathLike[str], document: Mapping[str, Any], table: str) -> None:
@@ -32,7 +47,8 @@ def write_table_page(path: str | os.PathLike[str], kind: str, title: str, table:
 
 def inline(document: Mapping[str, Any], table: str) -> str:
     """The page for a notebook: in a frame of the height it needs."""
-    height = min(HIGHEST, max(LOWEST, AROUND + ROW * len(document["calls"])))
+    rows = len(document["calls"]) if "calls" in document else max(len(run["paths"]) for run in document["runs"])
+    height = min(HIGHEST, max(LOWEST, AROUND + ROW * rows))
     return (
         f'<iframe title="hookline: {escape(document["title"])}" sandbox="allow-scripts" '
         f'style="width:100%;height:{height}px;border:0" srcdoc="{escape(page(document, table))}"></iframe>'
@@ -53,9 +69,9 @@ def _template(name: str) -> Any:
 
 
 @cache
-def _script() -> str:
+def _script(names: tuple[str, ...]) -> str:
     """All scripts one after the other. They share one scope, and none uses a later one while it loads."""
-    return "\n".join(_text(f"{name}.js") for name in SCRIPTS)
+    return "\n".join(_text(f"{name}.js") for name in names)
 
 
 def _text(name: str) -> str:

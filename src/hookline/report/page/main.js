@@ -77,23 +77,6 @@ byId("open-all").addEventListener("click", () => tree.turnAll(true));
 byId("close-all").addEventListener("click", () => tree.turnAll(false));
 addEventListener("resize", () => tree.arrange());
 
-// Light and dark: the system's theme, until one is chosen.
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-function theme() {
-  return document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
-}
-
-function nameTheme() {
-  byId("theme").textContent = theme() === "dark" ? "☀ Light" : "☾ Dark";
-}
-
-byId("theme").addEventListener("click", () => {
-  document.documentElement.dataset.theme = theme() === "dark" ? "light" : "dark";
-  nameTheme();
-});
-dark.addEventListener("change", nameTheme);
-
 // A link to a call: #call-12.
 function follow() {
   const number = /^#call-(\d+)$/.exec(location.hash)?.[1];
@@ -107,7 +90,7 @@ addEventListener("hashchange", follow);
 document.addEventListener("click", (event) => event.target.closest(`a[href="${location.hash || "#"}"]`) && follow());
 
 for (const each of document.querySelectorAll(".script-only")) each.hidden = false;
-nameTheme();
+watchTheme();
 showMarks();
 showLegend();
 tree.arrange();
