@@ -83,11 +83,11 @@ def engineering(number: float) -> str:
     return f"{number:.3g} "
 
 
-def outside() -> tuple[FrameType, int]:
-    """The innermost frame outside this package and contextlib, which runs its `with` blocks; and the `stacklevel` for a
-    warning from the caller that names this frame."""
+def outside(*also: str) -> tuple[FrameType, int]:
+    """The innermost frame outside this package, the files of `also`, and contextlib, which runs its `with` blocks; and
+    the `stacklevel` for a warning from the caller that names this frame."""
     frame, level = sys._getframe(1), 1
-    while frame.f_code.co_filename.startswith((PACKAGE, CONTEXTLIB)) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith((PACKAGE, CONTEXTLIB, *also)) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return frame, level
 

@@ -1,10 +1,13 @@
 """The recorder: hooks that turn calls into records, and `recording`, the block that fills a run."""
 
 import itertools
+import math
 import operator
+import sys
+import warnings
 import weakref
 from _thread import get_ident
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
@@ -22,7 +25,7 @@ from hookline.engine.hook import Hook, make_hooks, together
 from hookline.engine.methods import MethodCall, attach_methods, has_method, method_path
 from hookline.engine.tensor_hooks import on_gradient
 from hookline.errors import ArgumentError, SelectionError
-from hookline.messages import function_name, wrong_choice
+from hookline.messages import function_name, outside, wrong_choice
 from hookline.model.paths import PathTable
 from hookline.model.select import Selection
 from hookline.model.sharded import rank_and_world
@@ -33,6 +36,10 @@ from hookline.record.statistics import Pending
 from hookline.torch_private import StopRecomputing, current_backward_pass
 
 LAST = float("inf")
+PYTORCHS = str(sys.modules[Module.__module__].__file__)  # the file of PyTorch's call
+COUNTED = 1024  # calls between two looks at the size of a run
+RECORD = 1024  # bytes of a record, about
+LARGE, MANY = 100e6, 100_000  # bytes and calls of a run that a user is warned of
 
 
 def nothing() -> None:
@@ -45,7 +52,8 @@ class Recorder:
     - `output`, `inputs`, `gradient`: functions that turn a tensor into a TensorInfo; with `inputs` None the recorder
       refers to the arguments and describes them when they are read;
     - `input_gradients`: whether to record the gradients of the arguments;
-    - `sees_inputs`, `sees_outputs`: what these functions need of a tensor in a compiled graph.
+    - `sees_inputs`, `sees_outputs`: what these functions need of a tensor in a compiled graph;
+    - `last`: how many outermost calls are kept, with the calls inside them; None for all.
     """
 
     def __init__(
@@ -60,8 +68,12 @@ class Recorder:
         sees_inputs: Sees = "tensors",
         sees_outputs: Sees = "tensors",
         gradient_takes_call: bool = False,
+        last: int | None = None,
     ) -> None:
         self.run = run
+        self.last = last
+        self.starts: deque[int] = deque()  # where in the run each of its outermost calls begins, with `last`
+        self.bytes = 0  # of tensors that were kept, as far as they were counted
         self.table = PathTable(modules)
         self.first: tuple[Hook, ...] | None = None
         self.counts: dict[str, itertools.count[int]] = {}
@@ -125,9 +137,44 @@ class Recorder:
         running[call] = record
         if self.awaiting is not None:
             self.awaiting[call.origin()] = record
-        record.number = next(self.numbers)
+        if above is None and self.last is not None and not record.recompute:
+            self._forget()
+        record.number = number = next(self.numbers)
         self.run.calls.append(record)
+        if number and not number % COUNTED:
+            self._warn_if_large(number)
         record.began = perf_counter() - self.began
+
+    def _forget(self) -> None:
+        """Begin an outermost call: drop those before the last ones, unless another thread is inside one."""
+        calls = self.run.calls
+        self.starts.append(len(calls))
+        if self.last is None or len(self.starts) <= self.last or len(self.running) > 1:
+            return
+        while len(self.starts) > self.last:
+            self.starts.popleft()
+        cut = self.starts[0]
+        del calls[:cut]
+        self.starts = deque(start - cut for start in self.starts)
+        for place, record in enumerate(calls):
+            record.number = place
+        self.numbers = itertools.count(len(calls))
+
+    def _warn_if_large(self, number: int) -> None:
+        """Warn once where the run has grown large."""
+        if self.last is not None or self.bytes is math.inf:
+            return
+        kept = (info._value for record in self.run.calls[-COUNTED:] for info in record.outputs)
+        self.bytes += sum(value.nbytes for value in kept if isinstance(value, Tensor))
+        size = self.bytes + number * RECORD
+        if size > LARGE or number >= MANY:
+            self.bytes = math.inf  # type: ignore[assignment]
+            warnings.warn(
+                f"this watch has recorded {number:,} calls, about {size / 1e6:,.0f} MB, and grows with each: "
+                "watch(..., last=1) keeps the last outermost call alone, hookline.monitor(...) follows a training run "
+                "in bounded memory",
+                stacklevel=outside(PYTORCHS)[1],
+            )
 
     def place_of(self, call: Call) -> tuple[str, int]:
         """The path and index of a call whose module had hooks before ours, or of a method called by its name.
@@ -224,6 +271,7 @@ def recording(
     inputs: Keep | None = None,
     grads: bool | Literal["input"] = False,
     methods: Sequence[str] = (),
+    last: int | None = None,
 ) -> AbstractContextManager[Run]:
     """A `with` block that records every call of the selected modules, with the arguments of `hookline.watch`."""
     pending = Pending()
@@ -235,6 +283,8 @@ def recording(
         if inputs is None and keep == "tensor" and grads != "input"
         else keeper(inputs or "shape", pending, name="inputs")
     )
+    if last is not None and (type(last) is not int or last < 1):
+        raise ArgumentError(f"last must be a whole number from 1, how many outermost calls are kept, not {last!r}")
     names = [methods] if isinstance(methods, str) else [*methods]
     settings = {"keep": _name(keep), "inputs": _name(inputs or "shape"), "grads": grads}
     rank, world_size = rank_and_world()
@@ -256,6 +306,7 @@ def recording(
         sees_inputs=seen(inputs or "shape"),
         sees_outputs=seen(keep),
         gradient_takes_call=takes_call(keep),
+        last=last,
     )
     return _watching(selection, recorder, recorder.hooks(), names)
 

@@ -80,6 +80,7 @@ def watch(
     inputs: Keep | None = None,
     grads: bool | Literal["input"] = False,
     methods: Sequence[str] = (),
+    last: int | None = None,
 ) -> Watch:
     """Record every call of the selected modules inside a `with` block; gives a `Run`, which fills as calls are made.
 
@@ -105,6 +106,10 @@ def watch(
     the path "module.encode()". With "forward" direct calls of `module.forward(...)` are recorded; the forward that a
     call of the module runs is not recorded twice.
 
+    `last` keeps that many outermost calls, those of the model in a training loop, with the calls inside them; earlier
+    ones are dropped when another begins. Without it a run grows with every call, and a watch that has passed 100,000
+    calls or 100 MB warns once.
+
     Watching changes nothing: outputs, gradients, random state, buffers and aliasing are bit for bit what they are
     without it, and after the block the model is restored. With "shape", "stats" and "histogram" no tensor is kept
     alive. If the model raises, the run has everything up to the error. (One thing shows: if a module is compiled, has a
@@ -125,4 +130,4 @@ def watch(
     >>> run["2"].output.grad.norm
     2.449489...
     """
-    return Watch(recording(select(model, where), keep=keep, inputs=inputs, grads=grads, methods=methods))
+    return Watch(recording(select(model, where), keep=keep, inputs=inputs, grads=grads, methods=methods, last=last))
