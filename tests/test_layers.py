@@ -30,6 +30,7 @@ LAYERS = [
     "report",
     "loading",
     "testing",
+    "integrations",
     "__init__",
     "cli",
     "__main__",

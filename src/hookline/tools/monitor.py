@@ -121,7 +121,7 @@ def unwrapped(given: Any) -> list[Optimizer]:
     """The optimizers, without the wrappers of libraries such as accelerate."""
     found = []
     for each in [] if given is None else [given] if hasattr(given, "param_groups") else [*given]:
-        while not isinstance(each, Optimizer) and hasattr(each, "optimizer"):
+        while isinstance(getattr(each, "optimizer", None), Optimizer):
             each = each.optimizer
         if not isinstance(each, Optimizer):
             raise ArgumentTypeError(f"optimizer must be an optimizer of torch.optim, or several, not {each!r}")
