@@ -99,8 +99,19 @@ def totals(*, empty: bool = False) -> hookline.Totals:
     return hookline.totals(Twice().eval(), data, ["inner"], progress=False, **asked)
 
 
+def monitor(*, empty: bool = False) -> hookline.Monitor:
+    model = Twice()
+    live = hookline.monitor(model, torch.optim.SGD(model.parameters(), lr=0.1), alert=hookline.alerts.nonfinite())
+    with live:
+        for scale in () if empty else (1.0, float("inf")):
+            model(X * scale).sum().backward()
+            live.step()
+    live.save(folder := Path(tempfile.mkdtemp(dir=FOLDERS.name)) / "monitor")
+    return hookline.load(folder)
+
+
 FOLDERS = tempfile.TemporaryDirectory()
-KINDS = (run, findings, diff, profile, sweep, hooks, capture, comparison, totals)
+KINDS = (run, findings, diff, profile, sweep, hooks, capture, comparison, totals, monitor)
 MAKE: dict[str, Callable[..., Any]] = {each.__name__: each for each in KINDS}
 CACHE: dict[str, Any] = {}
 
@@ -121,7 +132,7 @@ def all_results(kind: type = Result) -> set[type]:
 
 def test_every_result_is_tested_here() -> None:
     made = {type(MAKE[name]()) for name in MAKE}
-    assert all_results() == made == set(RENDERERS)
+    assert all_results() - {hookline.LiveMonitor} == made == set(RENDERERS)  # a live one is shown as a Monitor
     assert {kind.noun for kind in made} == {*DOCUMENTS, "capture"} == set(MAKE)  # a capture is a folder of many files
     assert not any(inspect.isabstract(kind) for kind in made)
 
@@ -202,7 +213,8 @@ def test_json_is_the_dict(result: Any) -> None:
 def test_pandas_has_a_row_for_each_entry(result: Any) -> None:
     pytest.importorskip("pandas")
     frame = result.to_pandas()
-    assert len(frame) == len(result)
+    rows = sum(map(len, result)) if isinstance(result, hookline.Monitor) else len(result)
+    assert len(frame) == rows
     assert tuple(frame.columns) == tuple(result.columns)
 
 
@@ -255,7 +267,7 @@ def test_saving_replaces_one_of_the_same_kind_only(result: Any, tmp_path: Path) 
 
 
 def test_folder_without_a_result_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no run\.json or .*hooks\.json, so it is not a saved result"):
+    with pytest.raises(StoreError, match=r"holds no run\.json or .*monitor\.json, so it is not a saved result"):
         hookline.load(tmp_path)
 
 

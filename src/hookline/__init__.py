@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from hookline.matching.tensors import Difference, Tolerance
     from hookline.model.unregistered import Unregistered
     from hookline.monitoring import alerts, writers
-    from hookline.monitoring.live import LiveMonitor
+    from hookline.monitoring.alerts import Alert, Course
+    from hookline.monitoring.live import LiveMonitor, Respond, Writer
     from hookline.monitoring.monitored import Departure, Monitor, Series, Shift
     from hookline.profiling.profiled import Cost, Profile
     from hookline.sweeping.swept import Cell, Sweep
@@ -147,7 +148,8 @@ ON_DEMAND = {  # names that are imported on first use, so that importing hooklin
         "Hooks",
         "hooks",
     ),
-    "hookline.monitoring.live": ("LiveMonitor",),
+    "hookline.monitoring.alerts": ("Alert", "Course"),
+    "hookline.monitoring.live": ("LiveMonitor", "Respond", "Writer"),
     "hookline.monitoring.monitored": ("Departure", "Monitor", "Series", "Shift"),
     "hookline.tools.monitor": ("monitor",),
     "hookline.tools.profile": ("profile",),
@@ -185,6 +187,7 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 __all__ = [
     "Activations",
+    "Alert",
     "AlertError",
     "ArgumentError",
     "ArgumentTypeError",
@@ -202,6 +205,7 @@ __all__ = [
     "Choose",
     "CompareError",
     "Cost",
+    "Course",
     "Departure",
     "Diff",
     "Difference",
@@ -237,6 +241,7 @@ __all__ = [
     "Profile",
     "RULES",
     "RecordError",
+    "Respond",
     "Result",
     "RowDataset",
     "Rows",
@@ -268,6 +273,7 @@ __all__ = [
     "Weight",
     "When",
     "Where",
+    "Writer",
     "alerts",
     "capture",
     "check",

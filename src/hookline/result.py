@@ -168,7 +168,7 @@ class Result(ABC, Generic[E_co]):
         return json.dumps(self.to_dict(), allow_nan=False)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """A data frame with a row for each entry.
+        """A data frame with a row for each entry; of a monitor, for each point of each series.
 
         Raises ImportError if pandas is missing: `pip install 'hookline[data]'`.
         """

@@ -32,7 +32,7 @@ from hookline.record.recorder import recording
 
 Writer: TypeAlias = Callable[[int, Mapping[str, float]], Any]
 """A function of a step and its figures by name, such as "layers.0/output/rms"."""
-Then: TypeAlias = Literal["log", "raise"] | Callable[[Finding], Any]
+Respond: TypeAlias = Literal["log", "raise"] | Callable[[Finding], Any]
 """What a monitor does with the finding of an alert."""
 PAGED = 30.0  # seconds between two writings of the page
 FIRST = 10  # steps that are always sampled
@@ -61,7 +61,7 @@ class LiveMonitor(Monitor):
         folder: str | os.PathLike[str] | None,
         writers: Sequence[Writer],
         alerts: Sequence[Alert],
-        then: Then,
+        then: Respond,
         save: str | os.PathLike[str] | None,
         recorder: int,
         page: str | os.PathLike[str] | None = None,

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 TYPICAL = 32  # samples before a step that say what is usual
 
 
-@dataclass(frozen=True, slots=True)
 class Series:
-    """The course of one figure.
+    """The course of one figure, as far as it is known now.
 
     - `path`: of a module, or the name of a parameter; `of`: "output", "grad", "weight", "weight_grad", "update" or
       "state.NAME"; `figure`: its name;
@@ -35,21 +34,58 @@ class Series:
       value of its samples [points].
     """
 
-    path: str
-    of: str
-    figure: str
-    steps: Tensor
-    low: Tensor
-    mean: Tensor
-    high: Tensor
+    __slots__ = ("_monitor", "_place")
+
+    def __init__(self, monitor: "Monitor", place: int) -> None:
+        self._monitor, self._place = monitor, place
+
+    @property
+    def path(self) -> str:
+        """The path of a module, or the name of a parameter."""
+        return self._monitor.names[self._place][0]
+
+    @property
+    def of(self) -> str:
+        """What of it is measured."""
+        return self._monitor.names[self._place][1]
+
+    @property
+    def figure(self) -> str:
+        """The name of the figure."""
+        return self._monitor.names[self._place][2]
+
+    @property
+    def steps(self) -> Tensor:
+        """The first and last step of each point: [points, 2]."""
+        return self._monitor.pyramid.of(self._place)[0]
+
+    @property
+    def low(self) -> Tensor:
+        """The smallest value of each point: [points]."""
+        return self._monitor.pyramid.of(self._place)[1]
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each point: [points]."""
+        return self._monitor.pyramid.of(self._place)[2]
+
+    @property
+    def high(self) -> Tensor:
+        """The largest value of each point: [points]."""
+        return self._monitor.pyramid.of(self._place)[3]
 
     @property
     def last(self) -> float:
         """The mean of the last point; NaN without any."""
-        return float(self.mean[-1]) if len(self.mean) else math.nan
+        mean = self.mean
+        return float(mean[-1]) if len(mean) else math.nan
 
     def __len__(self) -> int:
         return len(self.mean)
+
+    def __bool__(self) -> bool:
+        """True: a series without points is one too."""
+        return True
 
     def __repr__(self) -> str:
         return f"<{self.path or '(the model)'} {self.of} {self.figure}: {counted(len(self), 'point')}>"
@@ -71,12 +107,14 @@ class Shift:
 
     @property
     def factor(self) -> float:
-        """How many times larger or smaller it is; infinite for one that is not finite, or was 0."""
+        """How many times larger or smaller it is; infinite for one that is not finite, or was 0. Of a share of zeros,
+        which is often 0, a hundredth is the least that counts."""
         if not math.isfinite(self.value):
             return math.inf
         if self.value == self.typical:
             return 1.0
-        small, large = sorted((abs(self.value), abs(self.typical)))
+        least = 0.01 if self.figure == "zeros" else 0.0
+        small, large = sorted((abs(self.value) + least, abs(self.typical) + least))
         return large / small if small else math.inf
 
 
@@ -111,6 +149,7 @@ class Monitor(Result[Series]):
         self.pyramid = Pyramid(len(self.names)) if pyramid is None else pyramid
         self.alerts: list[Finding] = []
         self.folder: os.PathLike[str] | None = None
+        self._made: list[Series] = []
         self.samples = 0
 
     # Samples
@@ -220,13 +259,11 @@ class Monitor(Result[Series]):
     # Result
 
     def _entries(self) -> Sequence[Series]:
-        return [self._series(place) for place in range(len(self.names))]
-
-    def _series(self, place: int) -> Series:
-        return Series(*self.names[place], *self.pyramid.of(place))
+        self._made += [Series(self, place) for place in range(len(self._made), len(self.names))]
+        return self._made[: len(self.names)]
 
     def _of(self, path: str) -> Mapping[int, Series]:
-        return dict(enumerate(self._series(place) for place, name in enumerate(self.names) if name[0] == path))
+        return dict(enumerate(each for each in self._entries() if each.path == path))
 
     def _paths(self) -> Iterable[str]:
         return self.paths

@@ -13,7 +13,7 @@ from hookline.model.paths import DATA_PARALLEL
 from hookline.model.select import Where, select
 from hookline.monitoring.alerts import Alert
 from hookline.monitoring.gauges import OF, Gauges
-from hookline.monitoring.live import LiveMonitor, Then, Writer
+from hookline.monitoring.live import LiveMonitor, Respond, Writer
 from hookline.monitoring.sums import FIGURES, columns_for
 
 
@@ -27,7 +27,7 @@ def monitor(
     figures: str | Sequence[str] = ("rms", "absmax", "zeros"),
     to: str | os.PathLike[str] | Writer | Sequence[str | os.PathLike[str] | Writer] = (),
     alert: Alert | Sequence[Alert] = (),
-    then: Then = "log",
+    then: Respond = "log",
     save: str | os.PathLike[str] | None = None,
     recorder: int = 0,
     page: str | os.PathLike[str] | None = None,
