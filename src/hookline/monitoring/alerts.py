@@ -59,12 +59,12 @@ def matches(path: str, where: str) -> bool:
 def findings(
     rule: str, course: Course, bad: Tensor, message: str, advice: str, severity: Severity = "warning"
 ) -> Iterator[Finding]:
-    """A finding for each series of a mask. The message may use {value}, {typical}, {of}, {figure}."""
+    """A finding for each series of a mask. The message may use {step}, {value}, {typical}, {of}, {figure}."""
     typical = course.typical()
     for place in bad.nonzero()[:, 0].tolist():
         path, of, figure = course.names[place]
         value, middle = float(course.values[place]), float(typical[place])
-        text = message.format(value=told(value), typical=told(middle), of=of, figure=figure)
+        text = message.format(value=told(value), typical=told(middle), of=of, figure=figure, step=course.step)
         evidence = {"step": course.step, "of": of, "figure": figure, "value": value, "typical": middle}
         yield Finding(path, text, rule=rule, severity=severity, advice=advice, evidence=evidence)
 
@@ -92,7 +92,7 @@ class jump:
         typical, largest = course.typical(), course.before.nan_to_num(0.0).amax(0)
         bad = course.of(self.figure, self.of, self.where) & (typical > 0)
         bad &= (course.values > self.factor * typical) & (course.values > 2 * largest)
-        message = "{of} {figure} jumped to {value}, from a median of {typical}"
+        message = "{of} {figure} jumped at step {step}: {value}, from a median of {typical}"
         advice = "Look at the batch of this step; lower the learning rate, warm it up, or clip the gradient."
         yield from findings(self.rule, course, bad, message, advice)
 
@@ -116,7 +116,7 @@ class drift:
         start = first.nanmedian(0).values
         far = (recent > self.factor * start).all(0) | (recent < start / self.factor).all(0)
         bad = course.of(self.figure, self.of, self.where) & enough & far & (start > 0)
-        message = "{of} {figure} drifted to {value}, from a median of {typical}"
+        message = "{of} {figure} drifted until step {step}: {value}, from a median of {typical}"
         yield from findings(
             self.rule, course, bad, message, "Compare the schedule of the learning rate, and the weight decay."
         )
@@ -136,7 +136,7 @@ class dead:
         own = course.of("zeros", ("output", "grad", "weight_grad"), self.where)
         bad = own & (len(recent) == self.samples) & (recent == 1).all(0)
         advice = "Look at what comes before: a dead activation, a mask, a loss that does not depend on it."
-        yield from findings(self.rule, course, bad, "{of} is all zeros", advice)
+        yield from findings(self.rule, course, bad, "{of} is all zeros at step {step}", advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +155,12 @@ class exploding:
         grows = (recent.diff(dim=0) > 0).all(0) & (recent[-1] > 10 * recent[0]) & (len(recent) == 8)
         bad = course.of(self.figure, self.of, self.where) & ((course.values > self.limit) | grows)
         advice = "Clip the gradient, lower the learning rate, or look at the initial weights."
-        yield from findings(self.rule, course, bad, "{of} {figure} explodes: {value}", advice)
+        yield from findings(self.rule, course, bad, "{of} {figure} explodes at step {step}: {value}", advice)
 
 
 @dataclass(frozen=True, slots=True)
 class update_ratio:
-    """An update of a weight outside a share of its norm, from `low` to `high`. A usual one is about 0.001."""
+    """An update of a weight matrix outside a share of its norm, from `low` to `high`. A usual one is about 0.001."""
 
     low: float = 1e-6
     high: float = 0.1
@@ -172,7 +172,7 @@ class update_ratio:
         own = course.of("ratio", ("update",), self.where)
         bad = own & ((course.values > self.high) | (course.values < self.low)) & course.values.isfinite()
         advice = "Change the learning rate of this parameter, or its initial scale."
-        yield from findings(self.rule, course, bad, "a step changed it by {value} of its norm", advice)
+        yield from findings(self.rule, course, bad, "step {step} changed it by {value} of its norm", advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,4 +186,6 @@ class nonfinite:
         """Findings of this sample."""
         bad = course.of("unfinite", (), self.where) & (course.values > 0)
         advice = "hookline.guard(model) raises at the module that produced the first one."
-        yield from findings(self.rule, course, bad, "{of} has {value} values that are NaN or Inf", advice, "error")
+        yield from findings(
+            self.rule, course, bad, "{of} has {value} values that are NaN or Inf at step {step}", advice, "error"
+        )

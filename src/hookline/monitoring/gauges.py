@@ -34,7 +34,9 @@ class Gauges:
 
     - `of`: what is measured, some of OF; `columns`: the sums that the figures need;
     - `places`: the row of each place, which stays for the whole run; it grows when an optimizer makes its state;
-    - `order`: in which order places were measured in the last step.
+    - `order`: in which order places were measured in the last step;
+    - `matrices`: the names of parameters with two dimensions or more. Only of these a ratio of update and weight says
+      much: vectors often begin at 0.
     """
 
     selection: Selection
@@ -49,6 +51,7 @@ class Gauges:
     in_graph: bool = False
     last: tuple[Any, Any] = (None, None)
     order: dict[Place, int] = field(default_factory=dict)
+    matrices: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         kinds = [kind for kind in OF_CALLS if kind in self.of]
@@ -57,6 +60,8 @@ class Gauges:
                 self._place(path, kind)
         for name, parameter in parameters_of(self.selection):
             self.parameters[id(parameter)] = name
+            if parameter.dim() > 1:
+                self.matrices.add(name)
             for kind in ("weight", "weight_grad", "update"):
                 if kind in self.of:
                     self._place(name, kind)

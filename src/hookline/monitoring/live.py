@@ -179,7 +179,8 @@ class LiveMonitor(Monitor):
         figures[table[:, 0] == 0] = math.nan
         names = [(path, of, figure) for path, of in places for figure in self.figures]
         values = figures.flatten()
-        ratios = [(path, self._ratio(table, path)) for path, of in places if of == "update"]
+        matrices = self.gauges.matrices
+        ratios = [(path, self._ratio(table, path)) for path, of in places if of == "update" and path in matrices]
         if ratios and "weight" in self.gauges.of:
             names += [(path, "update", "ratio") for path, _ in ratios]
             values = torch.cat([values, torch.tensor([ratio for _, ratio in ratios], dtype=values.dtype)])
@@ -254,9 +255,9 @@ class LiveMonitor(Monitor):
         if journal is not None:
             self._safely(lambda: journal.alert(finding.to_dict()))
         if self.then == "raise":
-            raise AlertError(f"step {self.steps}: {finding}")
+            raise AlertError(str(finding))
         if self.then == "log":
-            logger.warning("step %d: %s", self.steps, finding)
+            logger.warning("%s", finding)
         else:
             self.then(finding)
 

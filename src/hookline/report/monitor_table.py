@@ -48,7 +48,7 @@ def notes(monitor: Monitor) -> Iterator[str]:
     if left > 0:
         yield f"{counted(left, 'row')} more: to_pandas() has all"
     for alert in monitor.alerts[-10:]:
-        yield f"step {alert.evidence.get('step')}: {alert}"
+        yield str(alert)
 
 
 def cells(series: Series) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def monitor(
       microbatches of a step are added up.
     - `of`: "output" (the first floating tensor of it) and "grad" (its gradient) in training; of the parameters of the
       selected modules "weight", "weight_grad", "update" (what a step changed) and "state" (of the optimizer). With
-      weights and updates there is a "ratio" of their norms.
+      weights and updates there is a "ratio" of their norms, of matrices.
     - `figures`: "mean", "std", "rms", "norm", "absmax", "kurtosis" (about 0), "zeros" (a share), "unfinite" (a number).
     - `to`: a folder that samples are written to as they come (`hookline.load` reads it at any time), a writer of
       `hookline.writers`, any function of a step and a dict of figures, or several of these. One that fails warns once.
