@@ -35,6 +35,7 @@ Writer: TypeAlias = Callable[[int, Mapping[str, float]], Any]
 Respond: TypeAlias = Literal["log", "raise"] | Callable[[Finding], Any]
 """What a monitor does with the finding of an alert."""
 PAGED = 30.0  # seconds between two writings of the page
+ALERTS = 1000  # findings in memory; the folder has all
 FIRST = 10  # steps that are always sampled
 logger = logging.getLogger("hookline")
 
@@ -250,6 +251,7 @@ class LiveMonitor(Monitor):
     def _report(self, finding: Finding) -> None:
         """Keep a finding, and do with it what was asked for."""
         self.alerts.append(finding)
+        del self.alerts[:-ALERTS]
         self.wants_run = self.save_to is not None
         journal = self.journal
         if journal is not None:

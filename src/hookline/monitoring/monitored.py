@@ -135,7 +135,7 @@ class Monitor(Result[Series]):
 
     - `monitor[path]`: the first series of a module or parameter; `monitor.series(path, "output", "rms")`: one of them;
       iteration, `len` and `monitor[i]` go over all series;
-    - `alerts`: the findings of alerts, in the order of their steps;
+    - `alerts`: the last 1000 findings of alerts, in the order of their steps;
     - `around(step)`: which figures changed most at a step;
     - `to_pandas()`: a row for each point of each series.
     """

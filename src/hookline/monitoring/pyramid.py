@@ -111,6 +111,8 @@ class Pyramid:
         mean = self.mean[: self.count, series]
         there = ~mean.isnan()
         middle = mean[there]
+        if self.per_point == 1:  # each point is a sample
+            return self.steps[: self.count][there], middle, middle, middle
         low = torch.fmin(self.low[: self.count, series][there].float(), middle)
         high = torch.fmax(self.high[: self.count, series][there].float(), middle)
         return self.steps[: self.count][there], low, middle, high
