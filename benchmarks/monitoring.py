@@ -3,8 +3,10 @@
 import gc
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -104,6 +106,20 @@ def by_hand(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Any]:
     return handles
 
 
+def logged(frequency: int) -> Set:
+    """`wandb.watch` of gradients and weights, as histograms, to a run that stays on this machine."""
+
+    def set_up(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        import wandb
+
+        run = wandb.run or wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=wandb.Settings(silent=True))
+        wandb.watch(model, log="all", log_freq=frequency)
+        optimizer.register_step_post_hook(lambda *_: run.log({"step": 1}))
+        return run
+
+    return set_up
+
+
 def monitored(**options: Any) -> Set:
     """A monitor."""
     return lambda model, optimizer: hookline.monitor(model, optimizer, figures=FIGURES, **options)
@@ -117,3 +133,5 @@ PROGRAMS: dict[str, Set] = {
     "the recorder, not sampled": monitored(every=10**9, recorder=8),
     "hooks by hand, on leaves": by_hand,
 }
+if find_spec("wandb"):
+    PROGRAMS |= {"wandb.watch, log_freq=1": logged(1), "wandb.watch, log_freq=10": logged(10)}
