@@ -1,6 +1,7 @@
 """Tests of the steps of `generate`: where each example ends, and its rows of all steps."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,91 @@ def test_tokens_of_an_encoder_and_a_decoder_of_one_length_are_not_guessed(tmp_pa
     )
     with pytest.raises(hookline.CaptureError, match="no token ids"):
         acts["decoder.block.0"].tokens(0)
+
+
+# Calls of the model that are no steps of one token
+
+
+def with_options(**options: Any) -> Any:
+    def run(model: Any, inputs: Any) -> Any:
+        return model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, **options)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "options", [{"prefill_chunk_size": 2}, {"prefill_chunk_size": 3}, {"cache_implementation": "static"}]
+)
+def test_prompt_in_pieces_has_the_rows_of_a_whole_one(llama: Any, take: Take, options: Any) -> None:
+    whole, pieces = take(), take(run=with_options(**options), until=[10])
+    for number in range(6):
+        assert pieces.tokens(number).tolist() == whole.tokens(number).tolist()
+        assert pieces.positions(number).tolist() == whole.positions(number).tolist()
+        torch.testing.assert_close(pieces[number], whole[number])
+
+
+def test_end_token_in_the_prompt_is_no_end(llama: Any, take: Take) -> None:
+    llama.generation_config.eos_token_id = [10, 3]  # that prompts end with
+    whole, pieces = take(), take(run=with_options(prefill_chunk_size=3))
+    assert [len(own) for own in pieces] == [len(own) for own in whole]
+
+
+def test_positions_of_a_prompt_in_pieces_are_an_error(take: Take) -> None:
+    with pytest.raises(hookline.CaptureError, match="in pieces"):
+        take(run=with_options(prefill_chunk_size=2), positions=-1)
+
+
+def test_beginning_that_is_cached_already_ends_no_example_later(llama: Any, tmp_path: Path) -> None:
+    prompts = torch.tensor([[1, 2, 3], [1, 2, 6], [1, 2, 11]])
+    llama.generation_config.eos_token_id = [10, 9, 8, 7, 6]
+    with torch.no_grad():
+        found = llama(prompts[:, :2])
+    name = "cache" if "cache" in found else "past_key_values"  # as this release calls it
+
+    def cached(model: Any, inputs: Any) -> Any:
+        return model.generate(**inputs, **{name: deepcopy(found[name])}, max_new_tokens=STEPS, do_sample=False)
+
+    def lengths(run: Any) -> list[int]:
+        options: Any = {"rows": hookline.rows(), "calls": "join", "progress": False, "call": left}
+        acts = hookline.capture(
+            llama, prompts.tolist(), "model.layers.1", to=tmp_path / run.__name__, run=run, **options
+        )
+        return [len(own) for own in acts["model.layers.1"]]
+
+    assert lengths(cached) == [length - 2 for length in lengths(generate)]
+
+
+def test_generating_without_a_cache_is_an_error(take: Take) -> None:
+    with pytest.raises(hookline.CaptureError, match="use_cache"):
+        take(run=with_options(use_cache=False))
+
+
+def test_guessed_tokens_are_an_error(llama: Any, tmp_path: Path) -> None:
+    options: Any = {"call": left, "rows": hookline.rows(), "calls": "join", "progress": False}
+    run = with_options(prompt_lookup_num_tokens=2)
+    with pytest.raises(hookline.CaptureError, match="guesses"):
+        hookline.capture(llama, [[3, 4, 3, 4, 3, 4]], "model.layers.1", to=tmp_path, run=run, **options)
+
+
+def test_loop_that_uses_one_tensor_for_all_tokens_ends_right(tmp_path: Path) -> None:
+    model = torch.nn.Embedding(10, 3)
+
+    def loop(model: Any, inputs: Any) -> None:
+        token = inputs.new_empty(2, 1)
+        model(inputs)
+        for made in ([5, 6], [9, 6], [1, 6], [1, 9]):
+            model(token.copy_(torch.tensor(made)[:, None]))
+
+    class Tokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = model
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.embed(input_ids)
+            return out
+
+    options: Any = {"rows": hookline.rows(until=9), "calls": "join", "progress": False}
+    prompts = torch.tensor([[3, 4], [3, 4]])
+    point = hookline.capture(Tokens().eval(), prompts, "embed", to=tmp_path, run=loop, **options)["embed"]
+    assert [point.tokens(number).tolist() for number in range(2)] == [[3, 4, 5], [3, 4, 6, 6, 6]]

@@ -224,6 +224,56 @@ def test_joined_calls_of_one_length_use_the_mask(tmp_path):
     assert acts["same"][0].flatten().tolist() == [1, 2, 101, 102]
 
 
+def test_joined_calls_of_one_position_use_the_mask(tmp_path):
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.same = nn.Identity()
+
+        def forward(self, x, mask):
+            return self.same(self.same(x) + 100)
+
+    data = [{"x": torch.tensor([[float(number)]]), "mask": torch.tensor([number])} for number in (0, 1)]
+    acts = captured(Doubled(), data, "same", tmp_path, calls="join", rows=hookline.rows(mask="mask"))
+
+    assert [own.flatten().tolist() for own in acts["same"]] == [[], [1, 101]]
+
+
+def questions_and_answers(model, batch):
+    model(**padded([[1, 2], [3, 4, 5]]))
+    model(**padded([[6, 7, 8], [9]]))
+
+
+@pytest.mark.parametrize("rows", [{"mask": "attention_mask"}, {"where": lambda inputs: inputs["attention_mask"]}])
+def test_each_call_of_the_model_has_its_own_mask(tagger, tmp_path, rows):
+    options = {"call": list, "run": questions_and_answers, "rows": hookline.rows(**rows)}
+    joined = captured(tagger, [0, 1], "embed", tmp_path / "joined", calls="join", **options)["embed"]
+    last = captured(tagger, [0, 1], "embed", tmp_path / "last", calls="last", **options)["embed"]
+
+    assert [joined.tokens(number).tolist() for number in (0, 1)] == [[1, 2, 6, 7, 8], [3, 4, 5, 9]]
+    assert [last.tokens(number).tolist() for number in (0, 1)] == [[6, 7, 8], [9]]
+
+
+def test_gradients_of_each_call_have_its_own_mask(tagger, tmp_path):
+    def run(model, batch):
+        return model(**padded([[1, 2], [3, 4, 5]])) + model(**padded([[6, 7, 8], [9]]))
+
+    options = {"call": list, "run": run, "rows": hookline.rows(mask="attention_mask"), "loss": torch.sum}
+    joined = captured(tagger, [0, 1], "mix", tmp_path, calls="join", keep="gradient", **options)["mix"]
+
+    assert [joined.tokens(number).tolist() for number in (0, 1)] == [[1, 2, 6, 7, 8], [3, 4, 5, 9]]
+
+
+def test_later_call_without_the_mask_is_an_error(tagger, tmp_path):
+    def run(model, batch):
+        model(**padded([[1, 2], [3, 4, 5]]))
+        model(torch.ones(2, 3, dtype=torch.int64))
+
+    options = {"call": list, "run": run, "rows": hookline.rows(mask="attention_mask")}
+    with pytest.raises(CaptureError, match="received no argument 'attention_mask'"):
+        captured(tagger, [0, 1], "embed", tmp_path, calls="join", **options)
+
+
 def test_gradient_before_an_in_place_operation_is_right(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))

@@ -33,6 +33,7 @@ Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], An
 Calls: TypeAlias = Literal["one", "first", "last", "join"]
 """Which calls of a module that is called several times in a batch: "join" takes the rows of all, one after another."""
 TOKENS = ("input_ids", "decoder_input_ids")  # what models of transformers call token ids
+CACHES = ("past_key_values", "cache", "cache_params")  # and what holds the positions of earlier calls
 
 
 @dataclass(slots=True)
@@ -54,10 +55,13 @@ class Wish:
 
 @dataclass(slots=True)
 class Graded:
-    """A tensor's gradient: zeros until a backward pass has it. `step`: that of its block."""
+    """A tensor's gradient: zeros until a backward pass has it. `step`: that of its block; `received`, `fed`: what the
+    model received in that call."""
 
     gradient: Tensor
     step: int
+    received: dict[str | int, Any]
+    fed: list[Tensor]
 
     def see(self, gradient: Tensor | None) -> None:
         """Keep it."""
@@ -73,14 +77,19 @@ class Gather:
     wish: Wish
     selection: Selection
     examples: Sequence[int] = ()
-    inputs: dict[str | int, Any] = field(default_factory=dict)
+    given: dict[str | int, Any] = field(default_factory=dict)  # the inputs of the batch
+    received: dict[str | int, Any] = field(default_factory=dict)  # what the model received in its last call
     taken: dict[str, list[Block]] = field(default_factory=dict)
     graded: dict[str, list[Graded]] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     steps: list[Tensor | None] = field(
         default_factory=list
     )  # token ids [examples] of each call of the model after the first
-    fed: list[Tensor] = field(default_factory=list)  # token ids that the model's call now received
+    fed: list[Tensor] = field(default_factory=list)  # token ids that the model received in its last call
+    past: int = 0  # how many tokens it received in the calls before
+    picked: dict[tuple[int, int, bool], list[Tensor]] = field(
+        default_factory=dict
+    )  # what `_positions` gave in this call
     called: bool = False  # whether the model was called for this batch
     open: bool = False
     copies: Copies = field(default_factory=HostCopies)
@@ -93,8 +102,9 @@ class Gather:
     def batch(self, given: Any, examples: Sequence[int]) -> dict[str, Block]:
         """The rows of every point for one batch."""
         self.examples, self.open = examples, True
-        self.inputs = dict(given) if isinstance(given, Mapping) else {}
-        self.taken, self.graded, self.lengths, self.steps, self.fed, self.called = {}, {}, {}, [], [], False
+        self.given = dict(given) if isinstance(given, Mapping) else {}
+        self.taken, self.graded, self.lengths, self.steps = {}, {}, {}, []
+        self.received, self.fed, self.past, self.picked, self.called = {}, [], 0, {}, False
         try:
             with torch.set_grad_enabled(self.wish.keep == "gradient"):
                 output = self.wish.run(self.model, given)
@@ -103,7 +113,7 @@ class Gather:
             self.copies.wait()
             return {path: self._one(path) for path in self._points()}
         finally:
-            self.inputs, self.taken, self.graded, self.fed, self.open = {}, {}, {}, [], False
+            self.given, self.received, self.taken, self.graded, self.fed, self.open = {}, {}, {}, {}, [], False
 
     # Hooks
 
@@ -123,17 +133,53 @@ class Gather:
 
     def begin(self, call: Call) -> None:
         """Keep what the model receives: the mask is there, or among the inputs of the batch, since `generate` does not
-        hand on one that hides nothing. Of a model that is called several times for a batch the first call counts."""
+        hand on one that hides nothing."""
         if not self.open or call.module is not self.model:
             return
-        given = named_arguments(call)
-        self.fed = [given[name] for name in TOKENS if isinstance(given.get(name), Tensor)]
-        if not self.called:
-            self.called = True
-            self.inputs |= {name: value for name, value in given.items() if value is not None}
+        again, self.called, before, self.picked = self.called, True, self.fed, {}
+        self.past += before[0].shape[-1] if before else 0
+        self.received = {name: value for name, value in named_arguments(call).items() if value is not None}
+        self.fed = [self.received[name] for name in TOKENS if isinstance(self.received.get(name), Tensor)]
+        self._expect_once(before)
+        if not again:
+            self.past = self._in_cache()
+        else:
+            fits = [ids for ids in self.fed if tuple(ids.shape) == (len(self.examples), 1)]
+            is_step = len(fits) == 1 and self._left(none=-1) < 0  # not the last piece of a prompt
+            self.steps.append(fits[0][:, 0].clone().cpu() if is_step else None)  # a loop may use its memory anew
+
+    def _expect_once(self, before: Sequence[Tensor]) -> None:
+        """MisuseError where the model computes a position of a text twice, or for tokens that it may not choose: the
+        rows of all calls together are not those of the text then."""
+        if self.wish.calls == "first":
             return
-        fits = [ids for ids in self.fed if tuple(ids.shape) == (len(self.examples), 1)]
-        self.steps.append(fits[0][:, 0].cpu() if len(fits) == 1 else None)
+        if self.received.get("use_cache") is False and any(map(has_one_more, before, self.fed)):
+            raise MisuseError(
+                "generate without a cache computes all positions anew in each step, and an example would have them "
+                "several times; leave out use_cache=False"
+            )
+        if has_cache(self.received) and self.fed and self.fed[0].shape[-1] > 1 and self._left(none=0) < 0:
+            raise MisuseError(
+                "the model receives several tokens in one step of generate: guesses of an assistant or of a lookup, "
+                "which it may reject; generate without these"
+            )
+
+    def _left(self, *, none: int) -> int:
+        """How many tokens of the batch the model has not received yet, less than 0 where it received tokens behind
+        them; `none` where the batch has none."""
+        ids, prompt = self.received.get("input_ids"), self.given.get("input_ids")
+        if not isinstance(ids, Tensor) or not isinstance(prompt, Tensor):
+            return none
+        return int(prompt.shape[-1] - self.past - ids.shape[-1])
+
+    def _in_cache(self) -> int:
+        """How many tokens of the batch a cache has that the model received in its first call: it is that of a beginning
+        that all examples share, where the model receives the end of the texts and not their first piece."""
+        left = self._left(none=0)
+        if left <= 0:
+            return 0
+        ids, prompt = self.received["input_ids"], self.given["input_ids"]
+        return 0 if torch.equal(ids, prompt[..., : ids.shape[-1]]) else left
 
     def see(self, call: Call) -> None:
         """Take the rows of what a module received or returned."""
@@ -150,7 +196,7 @@ class Gather:
         if keep == "gradient":
             if not tensor.requires_grad:
                 raise MisuseError(f"no gradient flows to the output of {path!r}; is everything before it frozen?")
-            graded = Graded(torch.zeros_like(tensor, requires_grad=False), len(self.steps))
+            graded = Graded(torch.zeros_like(tensor, requires_grad=False), len(self.steps), self.received, self.fed)
             on_gradient(tensor, partial(Graded.see, graded))  # of its value now: later code may change it in place
             self.graded.setdefault(path, []).append(graded)
             return
@@ -166,6 +212,7 @@ class Gather:
         torch.autograd.grad(loss, parameters, allow_unused=True)  # which changes no `.grad`
         for path, graded in self.graded.items():
             for each in graded:
+                self.received, self.fed = each.received, each.fed
                 self._take(path, each.gradient, each.step)
 
     def _take(self, path: str, made: Any, step: int) -> None:
@@ -201,8 +248,10 @@ class Gather:
         if tensor.dim() == 1:
             raise MisuseError(f"{point!r} gives {describe(tensor)}, without positions; leave out rows=")
         length = tensor.shape[1]
-        later = point in self.lengths and length == 1  # a step of `generate`; the mask is that of the prompt
-        positions = [torch.arange(1)] * count if later else rows.of(self.inputs, self.examples, length)
+        key = step, length, point in self.lengths
+        if key not in self.picked:  # once for all points: it waits for the device
+            self.picked[key] = self._positions(rows, *key)
+        positions = self.picked[key]
         places = torch.cat([place * length + each for place, each in enumerate(positions)])
         flat = tensor.reshape(count * length, *tensor.shape[2:])
         everything = torch.equal(places, torch.arange(len(flat)))
@@ -218,6 +267,28 @@ class Gather:
             None if tokens is None else tokens.reshape(-1).cpu()[places].to(torch.int32),
             step,
         )
+
+    def _positions(self, rows: Rows, step: int, length: int, seen: bool) -> list[Tensor]:
+        """The positions of each example that count, of a tensor that a call of the model made; `seen` says whether its
+        point had one before.
+
+        The mask is one of this call. Where it goes on behind the calls before, as the steps of `generate` do, the last
+        columns are those of its own positions. A call of one position without such a mask hides nothing.
+        """
+        count, name = len(self.examples), rows.mask
+        inputs = self.given | self.received
+        if name is not None and self.called:
+            own = [each[name] for each in (self.received, *(() if step else (self.given,))) if name in each]
+            fit = [mask for mask in own if isinstance(mask, Tensor) and tuple(mask.shape) == (count, length)]
+            inputs.pop(name, None)
+            if own:
+                inputs[name] = (*fit, *own)[0]
+        is_piece = has_cache(self.received) and self._left(none=0) > 0
+        behind = is_piece or (step > 0 and (length == 1 or has_cache(self.received)))
+        if not behind and not (seen and length == 1):
+            return rows.of(inputs, self.examples, length)
+        fed = self.fed[0].shape[-1] if self.fed else length  # a module may have fewer positions than tokens
+        return rows.of_more(inputs, self.examples, length, behind=behind and fed == length)
 
     def _own(self, values: Tensor, tensor: Tensor) -> Tensor:
         """Values in memory that nobody else writes to: a copy, unless they are one already and stay where they are."""
@@ -264,6 +335,17 @@ def cuda_devices(model: Module) -> list[torch.device]:
     """The CUDA devices that a model is on."""
     tensors = (*model.parameters(), *model.buffers())
     return sorted({tensor.device for tensor in tensors if tensor.device.type == "cuda"}, key=str)
+
+
+def has_cache(received: Mapping[str | int, Any]) -> bool:
+    """Whether a model received what earlier calls of it computed."""
+    return not received.keys().isdisjoint(CACHES)
+
+
+def has_one_more(before: Tensor, ids: Tensor) -> bool:
+    """Whether texts are those before with a token more."""
+    count = before.shape[-1]
+    return ids.shape == (*before.shape[:-1], count + 1) and torch.equal(ids[..., :count], before)
 
 
 def _is_of(point: str, path: str) -> bool:

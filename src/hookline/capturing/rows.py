@@ -27,7 +27,7 @@ class Rows:
 
     def __init__(
         self,
-        mask: str | Tensor | None,
+        mask: str | None,
         positions: tuple[int, ...] | None,
         sample: int | None,
         seed: int,
@@ -44,7 +44,32 @@ class Rows:
         - `examples`: the number of each example in its data set, from which a sample follows;
         - `length`: how many positions there are.
         """
-        counted = self._counted(inputs, len(examples), length)
+        return self._picked(self._counted(inputs, len(examples), length), examples)
+
+    def of_more(
+        self, inputs: Mapping[str | int, Any], examples: Sequence[int], length: int, *, behind: bool
+    ) -> list[Tensor]:
+        """The same for further positions of examples, which a later call computes: a step of `generate`, or a piece of
+        its prompt. Of the steps all positions count that the mask shows, whatever was picked of the prompt.
+
+        - `behind`: whether the last columns of a longer mask are those of these positions.
+        """
+        if length > 1 and behind and (self.positions is not None or self.sample is not None):
+            raise MisuseError(
+                "positions= and sample= cannot pick among the positions of a prompt that the model receives in pieces; "
+                "leave out prefill_chunk_size"
+            )
+        given = self.mask is None or self.mask in inputs
+        mask: Any
+        mask, whose = self._mask(inputs) if given else (None, "")
+        if is_mask(mask, len(examples)) and mask.shape[1] == length:
+            return self._picked(positions_of(mask, whose), examples)
+        if is_mask(mask, len(examples)) and mask.shape[1] > length and behind:
+            return positions_of(mask[:, mask.shape[1] - length :], whose)
+        return [torch.arange(1)] * len(examples) if length == 1 else self.of(inputs, examples, length)
+
+    def _picked(self, counted: list[Tensor], examples: Sequence[int]) -> list[Tensor]:
+        """Those of the positions that count that are to be taken."""
         if self.positions is not None:
             return [_at(self.positions, own, example) for own, example in zip(counted, examples, strict=True)]
         if self.sample is not None:
@@ -53,23 +78,24 @@ class Rows:
 
     def _counted(self, inputs: Mapping[str | int, Any], count: int, length: int) -> list[Tensor]:
         """The positions that are not hidden, before some of them are picked."""
-        if self.choose is not None:
-            mask, whose = self.choose(inputs), "what the function of rows= gave"
-        elif self.mask is not None:
-            mask, whose = _argument(inputs, self.mask), f"the mask {self.mask!r}"
-        else:
+        mask, whose = self._mask(inputs)
+        if mask is None:
             return [torch.arange(length)] * count
-        if not isinstance(mask, Tensor) or tuple(mask.shape) != (count, length):
+        if not is_mask(mask, count) or mask.shape[1] != length:
             shape = f"has shape {[*mask.shape]}" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
             raise MisuseError(
                 f"{whose} {shape}, and the tensor has {count} examples of {length} positions: [{count}, {length}] is "
                 "needed; capture modules with other positions apart, or give rows= a function"
             )
-        shown = mask.detach().cpu()
-        if shown.is_floating_point() and bool((shown < 0).any()):
-            raise MisuseError(f"{whose} has negative numbers: it is added to scores; 0 is needed where nothing counts")
-        shown = shown.bool()
-        return [row.nonzero()[:, 0] for row in shown]
+        return positions_of(mask, whose)
+
+    def _mask(self, inputs: Mapping[str | int, Any]) -> tuple[Any, str]:
+        """The mask and what to call it; None where every position counts."""
+        if self.choose is not None:
+            return self.choose(inputs), "what the function of rows= gave"
+        if self.mask is not None:
+            return _argument(inputs, self.mask), f"the mask {self.mask!r}"
+        return None, ""
 
     def _sampled(self, own: Tensor, example: int) -> Tensor:
         """Some of the positions, at random, the same ones whatever else is in the batch."""
@@ -110,6 +136,7 @@ def rows(
       keyword arguments by name.
     - `positions`: which of the positions that count: -1 is the last one of each example that is not padding.
     - `sample`: at most so many of them, at random by `seed` and the number of the example alone.
+      With `calls="join"` both pick among the positions of the prompt; of the steps of `generate` all count.
     - `until`: the ids of tokens that end a sequence of `generate` (with `calls="join"`). The steps in which it receives
       such a token, and all after it, do not count: they run only because other examples of the batch go on. By default
       `eos_token_id` and `pad_token_id` of `model.generation_config`.
@@ -141,6 +168,19 @@ def rows(
             raise ArgumentError(f"until must be the id of a token or several, not {until!r}")
         until = tuple(ends)
     return Rows(mask, positions, sample, seed, where, until)
+
+
+def is_mask(mask: Any, count: int) -> bool:
+    """Whether something has the shape of a mask: [examples, positions]."""
+    return isinstance(mask, Tensor) and mask.dim() == 2 and len(mask) == count
+
+
+def positions_of(mask: Tensor, whose: str) -> list[Tensor]:
+    """Where a mask is not 0, of each example."""
+    shown = mask.detach().cpu()
+    if shown.is_floating_point() and bool((shown < 0).any()):
+        raise MisuseError(f"{whose} has negative numbers: it is added to scores; 0 is needed where nothing counts")
+    return [row.nonzero()[:, 0] for row in shown.bool()]
 
 
 def _at(positions: tuple[int, ...], own: Tensor, example: int) -> Tensor:
