@@ -274,6 +274,38 @@ def test_later_call_without_the_mask_is_an_error(tagger, tmp_path):
         captured(tagger, [0, 1], "embed", tmp_path, calls="join", **options)
 
 
+@pytest.mark.parametrize("trained", [[], ["2"], ["0", "2"]], ids=str)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_gradient_reaches_frozen_layers(tmp_path, trained, inplace):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=inplace), nn.Linear(4, 1)).eval()
+    for name, module in model.named_children():
+        module.requires_grad_(name in trained)
+
+    def watched(batch):
+        return torch.stack(batch).requires_grad_()
+
+    acts = captured(model, X, "0", tmp_path, keep="gradient", call=watched, loss=lambda output: output.sum())
+    hidden = model[0](X).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(model[2](torch.relu(hidden)).sum(), hidden)
+
+    torch.testing.assert_close(torch.stack([*acts["0"]]), expected)
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradient_in_a_compiled_model_is_right(tmp_path, frozen):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).eval().requires_grad_(not frozen)
+    options = {"keep": "gradient", "loss": torch.sum, "call": lambda batch: torch.stack(batch).requires_grad_()}
+    plain = captured(model, X, ["0", "1"], tmp_path / "plain", **options)
+    compiled = captured(torch.compile(model, backend="aot_eager"), X, ["0", "1"], tmp_path / "compiled", **options)
+
+    for mine, theirs in zip(plain, compiled, strict=True):
+        assert mine.numpy().any()
+        torch.testing.assert_close(torch.stack([*mine]), torch.stack([*theirs]))
+
+
 def test_gradient_before_an_in_place_operation_is_right(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))

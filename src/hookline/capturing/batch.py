@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import Module
 
 from hookline.capturing.block import Block
@@ -55,10 +56,11 @@ class Wish:
 
 @dataclass(slots=True)
 class Graded:
-    """A tensor's gradient: zeros until a backward pass has it. `step`: that of its block; `received`, `fed`: what the
-    model received in that call."""
+    """A tensor's gradient: zeros until a backward pass has it. `edge`: where that pass comes by it; `step`: that of its
+    block; `received`, `fed`: what the model received in that call."""
 
     gradient: Tensor
+    edge: GradientEdge
     step: int
     received: dict[str | int, Any]
     fed: list[Tensor]
@@ -121,6 +123,7 @@ class Gather:
         """Add the hooks."""
         begin = make_hooks(before=self.begin, order=-math.inf, compiled="callback")
         see = make_hooks(after=self.see, order=math.inf, compiled="callback")
+        see[0].sees_gradients = self.wish.keep == "gradient"
         added: list[Handle] = []
         try:
             added.append(attach([("", self.model)], begin))
@@ -196,7 +199,8 @@ class Gather:
         if keep == "gradient":
             if not tensor.requires_grad:
                 raise MisuseError(f"no gradient flows to the output of {path!r}; is everything before it frozen?")
-            graded = Graded(torch.zeros_like(tensor, requires_grad=False), len(self.steps), self.received, self.fed)
+            zeros = torch.zeros_like(tensor, requires_grad=False)
+            graded = Graded(zeros, get_gradient_edge(tensor), len(self.steps), self.received, self.fed)
             on_gradient(tensor, partial(Graded.see, graded))  # of its value now: later code may change it in place
             self.graded.setdefault(path, []).append(graded)
             return
@@ -208,8 +212,10 @@ class Gather:
         loss = self.wish.loss(output)
         if loss is None:
             raise MisuseError("keep='gradient' needs an output that requires a gradient, or loss=")
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        torch.autograd.grad(loss, parameters, allow_unused=True)  # which changes no `.grad`
+        tensors: list[Any] = [*self.model.parameters(), *self.received.values()]
+        inputs = [each for each in tensors if isinstance(each, Tensor) and each.requires_grad]
+        edges = [each.edge for graded in self.graded.values() for each in graded]  # of frozen layers too
+        torch.autograd.grad(loss, [*inputs, *edges], allow_unused=True)  # which changes no `.grad`
         for path, graded in self.graded.items():
             for each in graded:
                 self.received, self.fed = each.received, each.fed
