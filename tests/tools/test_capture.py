@@ -639,7 +639,7 @@ def test_error_leaves_no_hook_and_no_lease(line, tmp_path):
 def test_value_that_the_dtype_cannot_hold_is_an_error(tmp_path):
     model = nn.Linear(1, 1, bias=False)
     model.weight.data[:] = 1e5
-    with pytest.raises(CaptureError, match=r"has values up to 1e\+05, which torch.float16 cannot hold"):
+    with pytest.raises(CaptureError, match=r"has values such as 1e\+05, which torch.float16 cannot hold"):
         captured(model, torch.ones(2, 1), "", tmp_path, dtype=torch.float16)
 
 
@@ -651,13 +651,41 @@ def test_value_that_the_dtype_cannot_hold_is_an_error(tmp_path):
         (torch.tensor([[300.5], [7.0]]), torch.uint8),
         (torch.tensor([[70000.0], [float("inf")]]), torch.float16),
         (torch.tensor([[1e5], [7.0]]), torch.float8_e4m3fn),
+        (torch.tensor([[float("inf")], [7.0]]), torch.float8_e4m3fn),
+        (torch.tensor([[-float("inf")], [7.0]]), torch.float8_e5m2fnuz),
+        (torch.tensor([[-1.0], [7.0]]), torch.float8_e8m0fnu),
+        (torch.tensor([[0.0], [7.0]]), torch.float8_e8m0fnu),
+        (torch.tensor([[3.4e38], [7.0]]), torch.bfloat16),
+        (torch.tensor([[-(2**63)], [7]]), torch.float16),
+        (torch.tensor([[2**31], [7]], dtype=torch.uint32), torch.int32),
+        (torch.tensor([[-1], [7]]), torch.uint64),
+        (torch.tensor([[2**53 + 1], [7]], dtype=torch.uint64), torch.int16),
     ],
-    ids=["int8", "int to float16", "uint8", "beside inf", "float8"],
+    ids=str,
 )
 def test_no_dtype_changes_a_value_silently(tmp_path, values, dtype):
     model = nn.Sequential(nn.Identity())
     with pytest.raises(CaptureError, match="cannot hold"):
         captured(model, values, "0", tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (torch.tensor([[True], [False]]), torch.float16),
+        (torch.tensor([[True], [False]]), torch.uint8),
+        (torch.tensor([[2**31], [7]], dtype=torch.uint32), torch.int64),
+        (torch.tensor([[7], [0]], dtype=torch.uint64), torch.float32),
+        (torch.tensor([[float("inf")], [-65504.0]]), torch.float16),
+        (torch.tensor([[float("inf")], [1e-30]]), torch.float8_e5m2),
+        (torch.tensor([[3e38], [-3e38]]), torch.bfloat16),
+        (torch.tensor([[1.0], [4.0]]), torch.float8_e8m0fnu),
+    ],
+    ids=str,
+)
+def test_dtype_that_holds_all_values_is_taken(tmp_path, values, dtype):
+    acts = captured(nn.Sequential(nn.Identity()), values, "0", tmp_path, dtype=dtype)
+    assert [own.tolist() for own in acts["0"]] == values.to(dtype).tolist()
 
 
 @pytest.mark.parametrize("lengths", [(2, 5, 3), (2, 2, 5)])

@@ -34,6 +34,7 @@ Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], An
 Calls: TypeAlias = Literal["one", "first", "last", "join"]
 """Which calls of a module that is called several times in a batch: "join" takes the rows of all, one after another."""
 TOKENS = ("input_ids", "decoder_input_ids")  # what models of transformers call token ids
+HALVES = (torch.float16, torch.bfloat16)
 CACHES = ("past_key_values", "cache", "cache_params")  # and what holds the positions of earlier calls
 
 
@@ -213,7 +214,7 @@ class Gather:
         if loss is None:
             raise MisuseError("keep='gradient' needs an output that requires a gradient, or loss=")
         tensors: list[Any] = [*self.model.parameters(), *self.received.values()]
-        inputs = [each for each in tensors if isinstance(each, Tensor) and each.requires_grad]
+        inputs: list[Any] = [each for each in tensors if isinstance(each, Tensor) and each.requires_grad]
         edges = [each.edge for graded in self.graded.values() for each in graded]  # of frozen layers too
         torch.autograd.grad(loss, [*inputs, *edges], allow_unused=True)  # which changes no `.grad`
         for path, graded in self.graded.items():
@@ -309,10 +310,10 @@ class Gather:
         if dtype is None or dtype == values.dtype:
             return values
         cast = values.to(dtype)
-        if values.numel() and not holds(values, cast):
-            largest = values.abs().max().item() if values.dtype != torch.bool else 1
+        worst = lost(values, cast)
+        if worst is not None:
             raise MisuseError(
-                f"{point!r} has values up to {largest:.4g}, which {dtype} cannot hold; capture torch.bfloat16, or "
+                f"{point!r} has values such as {worst:.4g}, which {dtype} cannot hold; capture torch.bfloat16, or "
                 "leave out dtype="
             )
         return cast
@@ -370,11 +371,20 @@ def named_arguments(call: Call) -> dict[str | int, Any]:
     return found
 
 
-def holds(values: Tensor, cast: Tensor) -> bool:
-    """Whether a dtype held all values, but for rounding."""
+def lost(values: Tensor, cast: Tensor) -> float | None:
+    """The largest of the values that a dtype did not hold; None where it held all of them, but for rounding."""
+    if cast.dtype in HALVES and bool(cast.sum(dtype=torch.float32).isfinite()):
+        return None  # what is too large would be infinite, and so would be the sum
+    if values.device.type == "mps":  # which has no float64
+        values, cast = values.cpu(), cast.cpu()
+    wide, back = values.double(), cast.double()
     if cast.dtype.is_floating_point:
-        if values.is_floating_point() and torch.finfo(cast.dtype).max >= torch.finfo(values.dtype).max / 2:
-            return True  # bfloat16 holds what float32 does
+        flips = (back.sign() != wide.sign()) & (back != 0) & ~wide.isnan()
         most = torch.finfo(cast.dtype).max
-        return not bool(((values.abs() > most) & values.isfinite()).any())
-    return not values.is_floating_point() and bool((cast.to(values.dtype) == values).all())
+        bad = flips | (back.isnan() != wide.isnan()) | ((wide.abs() > most) & ~(wide.isinf() & back.isinf()))
+    elif values.is_floating_point():
+        bad = torch.ones_like(values, dtype=torch.bool)
+    else:
+        bad = (cast.to(values.dtype) != values) | (back.sign() != wide.sign())
+    found = wide[bad]
+    return found[found.abs().argmax()].item() if len(found) else None
