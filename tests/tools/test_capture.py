@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import hookline
 from hookline import ArgumentError, CaptureError, StoreError
@@ -921,6 +921,66 @@ def test_random_stream_goes_on_the_same(tmp_path):
         captured(nn.Tanh(), Noisy(), "", tmp_path / name, batch=2, unit=4, call=stacked, id="id")
     os.unlink(tmp_path / "cut" / "units" / "000002.json")
     captured(nn.Tanh(), Noisy(), "", tmp_path / "cut", batch=2, unit=4, call=stacked, id="id")
+    assert content(tmp_path / "whole") == content(tmp_path / "cut")
+
+
+class Shuffled:
+    """A stream in an order that it draws."""
+
+    def __iter__(self):
+        order = list(range(20))
+        random.shuffle(order)
+        return ({"id": number, "x": X[number]} for number in order)
+
+
+def shuffled(to, **options):
+    options = {"call": lambda batch: torch.stack(batch["x"]), "batch": 2, "unit": 4, "id": "id", **options}
+    return captured(nn.Tanh(), Shuffled(), "", to, **options)
+
+
+def test_stream_in_an_order_that_it_draws_goes_on_in_that_order(tmp_path):
+    whole = shuffled(tmp_path / "whole")
+    shuffled(tmp_path / "cut")
+    os.unlink(tmp_path / "cut" / "units" / "000002.json")
+    before = random.getstate()
+    shuffled(tmp_path / "cut")
+
+    assert sorted(whole.ids) == [*range(20)] != whole.ids
+    assert content(tmp_path / "whole") == content(tmp_path / "cut")
+    assert random.getstate() == before
+
+
+def test_stream_in_an_order_that_it_draws_has_each_example_once_where_some_fail(tmp_path):
+    def some(batch):
+        if batch["id"] != [*{*batch["id"]} - {7}][:1]:
+            raise ValueError("two, or seven")
+        return torch.stack(batch["x"])
+
+    acts = shuffled(tmp_path, errors="skip", call=some)
+
+    assert acts.ids == shuffled(tmp_path / "whole").ids
+    assert [acts.ids[number] for number in acts.skipped] == [7]
+
+
+def test_part_of_a_stream_in_an_order_that_it_draws_is_that_of_the_whole():
+    options = {"call": lambda batch: torch.stack(batch["x"]), "batch": 2, "id": "id", "progress": False}
+    whole, *parts = (
+        hookline.totals(nn.Tanh(), Shuffled(), "", part=part, **options) for part in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+
+    assert torch.equal(sum(parts)[""].mean, whole[""].mean)
+
+
+def test_loader_with_an_order_that_its_sampler_draws_goes_on_in_that_order(line, tmp_path):
+    def loaded(to):
+        data = TensorDataset(X)
+        loader = DataLoader(data, batch_size=2, sampler=SubsetRandomSampler(range(20)))
+        return captured(line, loader, "", to, call=lambda batch: batch[0], unit=4)
+
+    loaded(tmp_path / "whole"), loaded(tmp_path / "cut")
+    os.unlink(tmp_path / "cut" / "units" / "000002.json")
+    loaded(tmp_path / "cut")
+
     assert content(tmp_path / "whole") == content(tmp_path / "cut")
 
 

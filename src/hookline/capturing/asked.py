@@ -90,6 +90,7 @@ class Asked:
         }
         with chance_of(f"{self.seed}", cuda_devices(self.model)):
             found |= self.examples.signature()
+        with chance_of(f"{self.seed} 0", cuda_devices(self.model)):  # of the first batch: a stream may go on from there
             try:
                 found["inputs"] = first_inputs(self.examples, self.prepare)
             except Exception:
@@ -127,7 +128,8 @@ def asked(
     if type(seed) is not int:
         raise ArgumentError(f"seed must be a whole number, not {seed!r}")
     expect_no_chance(model)
-    examples = examples_of(data, batch, id, collate=call is None)
+    with chance_of(f"{seed}", cuda_devices(model)):  # a sampler and a stream may draw their order
+        examples = examples_of(data, batch, id, collate=call is None)
     return Asked(model, selection, examples, call, run, rows, keep, key, calls, loss, dtype, id, errors, seed)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -64,12 +65,18 @@ class Batches:
     def run(self, start: int, stop: int) -> Iterator[Taken]:
         """What each batch of a range of examples comes to; fewer batches where a stream ends."""
         for first in range(start, stop, self.examples.batch):
-            self.examples.seek(first)
-            with chance_of(f"{self.seed} {first}", self.devices):
+            while (at := self.examples.on_the_way(first)) is not None:
+                with self._chance(at):  # as where these examples are used
+                    self.examples.skip_to(min(at + self.examples.batch, first))
+            with self._chance(first):
                 found = self._range(first, min(first + self.examples.batch, stop))
             if not found:
                 return
             yield from found
+
+    def _chance(self, first: int) -> AbstractContextManager[None]:
+        """The random numbers of the batch that begins with an example."""
+        return chance_of(f"{self.seed} {first}", self.devices)
 
     def _range(self, first: int, last: int) -> list[Taken]:
         """What a batch comes to, given by its examples; nothing after the end of a stream."""
@@ -116,7 +123,7 @@ class Batches:
             own: Sequence[str | int] = [number]
             found: dict[str, Block] | int
             try:
-                with chance_of(f"{self.seed} {number}", self.devices):
+                with self._chance(number):
                     ((_, batch, own),) = self.examples.batches(number, number + 1)
                     found = self._rows(batch, [number])
             except MisuseError:

@@ -25,8 +25,13 @@ class Examples(ABC):
     count: int | None
     is_stream = False
 
-    def seek(self, start: int) -> None:
-        """Go to an example. Only a stream has to read those before it."""
+    def on_the_way(self, start: int) -> int | None:
+        """The number of the example that a stream must read next to come to another; None where it is there, as data
+        without an order of reading always is."""
+        return None
+
+    def skip_to(self, start: int) -> None:
+        """Read examples up to another one, without using them."""
         return
 
     @abstractmethod
@@ -124,35 +129,54 @@ class Streamed(Examples):
             raise ArgumentError("a stream of examples needs id=, by which a row is known again")
         self.data, self.batch, self.id, self.collate = data, batch, id, collate
         self.count = None
-        self._stream: Iterator[Any] = iter(())
-        self._next = -1
+        self._stream: Iterator[Any] | None = None
+        self._next = 0
+        self._last: tuple[int, list[Any]] = (0, [])  # the batch that was read last, and the number of its first example
 
-    def seek(self, start: int) -> None:
-        """Go to an example. Going back begins the stream anew."""
-        if self._next < 0 or start < self._next:
-            self._stream, self._next = iter(self.data), 0
-        for _ in islice(self._stream, start - self._next):
-            self._next += 1
+    def on_the_way(self, start: int) -> int | None:
+        """The number of the next example where that is before `start`. Going back begins the stream anew."""
+        if start < self._next:
+            self._stream, self._next, self._last = None, 0, (0, [])
+        return None if self._next == start or self._next == self.count else self._next
+
+    def skip_to(self, start: int) -> None:
+        """Read examples up to another one; fewer where the stream ends."""
+        self._read(start - self._next)
+
+    def _read(self, wanted: int) -> list[Any]:
+        """So many examples; fewer where the stream ends."""
+        if self._stream is None:
+            self._stream = iter(self.data)
+        examples = [*islice(self._stream, wanted)]
+        self._next += len(examples)
+        if len(examples) < wanted:
+            self.count = self._next  # that is its end
+        return examples
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Any, list[str | int]]]:
         """The batches of a range; fewer where the stream ends."""
-        self.seek(start)
+        first, examples = self._last
+        if first <= start and stop <= first + len(examples):  # some of the batch that was read last, once more
+            yield self._given(start, examples[start - first : stop - first])
+            return
+        while (at := self.on_the_way(start)) is not None:
+            self.skip_to(min(at + self.batch, start))
         while self._next < stop:
             first = self._next
-            wanted = min(self.batch, stop - first) if first >= start else 0
-            examples = [*islice(self._stream, wanted)]
-            self._next += len(examples)
-            if len(examples) < wanted or not wanted:
-                self.count = self._next  # that is its end
-            if not examples:
+            examples = self._read(min(self.batch, stop - first))
+            if not examples or first < start:  # the stream has ended
                 return
-            numbers = range(first, self._next)
-            batch: Any = examples
-            if self.collate is not None:
-                batch = self.collate(examples)
-            elif all(isinstance(example, Mapping) for example in examples):
-                batch = {name: [example[name] for example in examples] for name in examples[0]}
-            yield first, batch, ids_of(examples, self.id, numbers)
+            self._last = first, examples
+            yield self._given(first, examples)
+
+    def _given(self, first: int, examples: list[Any]) -> tuple[int, Any, list[str | int]]:
+        """Examples as a batch."""
+        batch: Any = examples
+        if self.collate is not None:
+            batch = self.collate(examples)
+        elif all(isinstance(example, Mapping) for example in examples):
+            batch = {name: [example[name] for example in examples] for name in examples[0]}
+        return first, batch, ids_of(examples, self.id, range(first, first + len(examples)))
 
     def signature(self) -> dict[str, Any]:
         """What the first examples hold."""
