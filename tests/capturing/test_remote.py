@@ -1,8 +1,10 @@
 """A capture in an object store: that of fsspec in memory, which has no names to exchange and no links."""
 
 import json
+import pickle
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -120,3 +122,28 @@ def test_example_is_read_though_its_file_was_forgotten(line: nn.Module, monkeypa
     first = point[0]
     assert len([*point]) == 20
     assert torch.equal(point[0], first)
+
+
+def test_threads_read_what_others_made_room_for(line: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "KEPT", 1)
+    capture(line)
+    point = hookline.open(URL)["0"]
+    expected = line[0](X).detach()  # type: ignore[operator,index]
+
+    def is_right(number: int) -> bool:
+        return torch.allclose(point[number], expected[number])  # type: ignore[index]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(is_right, [*range(20)] * 20))
+
+
+def test_capture_of_a_store_can_be_sent_to_a_process(line: nn.Module) -> None:
+    point = pickle.loads(pickle.dumps(capture(line)))["0"]
+    torch.testing.assert_close(point[3], line[0](X)[3].detach())  # type: ignore[operator,index]
+
+
+def test_store_with_units_and_no_capture_is_refused(line: nn.Module) -> None:
+    capture(line)
+    fsspec.filesystem("memory").rm_file("/acts/capture.json")
+    with pytest.raises(StoreError, match=r"holds units/000000.json and no capture; give an empty or a new folder"):
+        hookline.capture(line, X + 1, "0", to=URL, batch=2, unit=4, progress=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hookline.capturing.chance import chance
-from hookline.capturing.files import opened, read_into, row_bytes, values_place, will_need
+from hookline.capturing.files import opened_in, read_into, row_bytes, values_place, will_need
 from hookline.capturing.folder import Folder, folder_of, is_url
 from hookline.capturing.point import Point
 from hookline.errors import ArgumentError
@@ -220,8 +220,8 @@ class Reader:
         if name in self.files:
             self.files.move_to_end(name)
             return self.files[name]
-        path = self.folder.local(name)
-        found = self.files[name] = opened(path, size), values_place(path, size)
+        file = opened_in(self.folder, name, size)
+        found = self.files[name] = file, values_place(file, size)
         if len(self.files) > OPEN:
             self.files.popitem(last=False)[1][0].close()
         return found

@@ -16,6 +16,11 @@ from hookline.model.memory import memory_of
 from hookline.store.opening import reason
 
 LONGEST = 2**20  # bytes of a header
+TRIES = 20
+
+
+class MissingError(StoreError):
+    """A data file is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class DataFile:
         """Some of the values, read into memory of their own."""
         found = torch.empty(rows.stop - rows.start, *self.shape, dtype=self.dtype)
         row = row_bytes(self.shape, self.dtype)
-        with opened(self.path) as file:
+        with self._opened() as file:
             read_into(file, self.first_value + rows.start * row, found)
         return found
 
@@ -74,9 +79,12 @@ class DataFile:
             return None
         rows = rows or slice(0, self.rows)
         found = torch.empty(rows.stop - rows.start, dtype=torch.int32)
-        with opened(self.path) as file:
+        with self._opened() as file:
             read_into(file, self.places[name] + rows.start * found.itemsize, found)
         return found
+
+    def _opened(self) -> BinaryIO:
+        return opened_in(self.folder, self.name)
 
     def mapped(self) -> Tensor:
         """All values, mapped into memory for as long as the tensor lives: nothing is read before it is used."""
@@ -90,9 +98,9 @@ class DataFile:
 def data_file(folder: Folder, file: Mapping[str, Any], start: int, told: Mapping[str, Any]) -> DataFile:
     """A data file of a point; StoreError where it is not as the record of its unit says."""
     name, size = file["name"], file["bytes"]
-    path = folder.local(name)
     dtype, shape = getattr(torch, told["dtype"]), tuple(told["shape"])
-    with opened(path, size) as content:
+    with opened_in(folder, name, size) as content:
+        path = Path(content.name)
         header, begin = header_of(content, path, size)
         found, sizes = {}, {}
         for part in ("values", "offsets", "positions", "tokens"):
@@ -110,10 +118,9 @@ def data_file(folder: Folder, file: Mapping[str, Any], start: int, told: Mapping
     return DataFile(folder, name, start, offsets, found, shape, dtype)
 
 
-def values_place(path: Path, size: int) -> int:
-    """Where the values begin in a data file."""
-    with opened(path, size) as file:
-        header, begin = header_of(file, path, size)
+def values_place(file: BinaryIO, size: int) -> int:
+    """Where the values begin in a data file, which has just been opened."""
+    header, begin = header_of(file, Path(file.name), size)
     return begin + int(header["values"]["data_offsets"][0])
 
 
@@ -136,15 +143,26 @@ def opened(path: Path, size: int | None = None) -> BinaryIO:
     """A file, to be read without a buffer; StoreError where it is missing or has another size."""
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115
-        found = path.stat().st_size
+        found = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
-        raise StoreError(f"{path} is missing, which the record of its unit names") from None
+        raise MissingError(f"{path} is missing, which the record of its unit names") from None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {reason(error)}") from error
     if size is not None and found != size:
         file.close()
         raise StoreError(f"{path} is damaged: it has {found} bytes, its record says {size}")
     return file
+
+
+def opened_in(folder: Folder, name: str, size: int | None = None) -> BinaryIO:
+    """The same for a file of a capture. The copy of one in a store may be gone before it is opened, where other threads
+    read many; it is fetched again then."""
+    for _ in range(TRIES):
+        try:
+            return opened(folder.local(name), size)
+        except MissingError:
+            continue
+    return opened(folder.local(name), size)
 
 
 def read_into(file: BinaryIO, place: int, tensor: Tensor) -> None:

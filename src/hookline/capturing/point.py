@@ -3,6 +3,7 @@
 import operator
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -227,13 +228,16 @@ class Point:
         record = self._capture.records[number]
         told = record["points"][self.path]
         name = told["files"][place]["name"]
-        if name in self._known:
-            self._known.move_to_end(name)
-            return self._known[name]
+        known = self._known.get(name)
+        if known is not None:
+            with suppress(KeyError):  # another thread has forgotten it
+                self._known.move_to_end(name)
+            return known
         start = int(record["start"]) + sum(file["examples"] for file in told["files"][:place])
         found = self._known[name] = data_file(self._capture.folder, told["files"][place], start, told)
-        if len(self._known) > OPEN:
-            self._known.popitem(last=False)
+        with suppress(KeyError):
+            while len(self._known) > OPEN:
+                self._known.popitem(last=False)
         return found
 
     def _told(self) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -3,11 +3,13 @@
 import json
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hookline.capturing.folder import Lease, Pieces, who
 from hookline.errors import StoreError
@@ -34,13 +36,23 @@ class RemoteFolder:
         except (ImportError, ValueError) as error:
             raise StoreError(f"cannot reach {url}: {error}") from error
         self._here: dict[str, Path] = {}
+        self._fetching = threading.Lock()
         self._folder: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process has copies of its own."""
+        return type(self), (self.url,)
 
     def __str__(self) -> str:
         return self.url
 
     def create(self) -> None:
-        """Nothing: a store makes its folders by itself."""
+        """StoreError where it holds something else; a store makes its folders by itself."""
+        if self.read("capture.json") is not None:
+            return
+        strange = next((f"{within}/{name}" for within in ("units", "data") for name in self.names(within)), None)
+        if strange is not None and self.read("capture.json") is None:  # another process may have begun since
+            raise StoreError(f"{self.url} holds {strange} and no capture; give an empty or a new folder")
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where there is none."""
@@ -96,21 +108,27 @@ class RemoteFolder:
 
     def local(self, name: str) -> Path:
         """A copy on this machine, of which a few are kept."""
-        if name not in self._here:
-            if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="hookline-"))
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            path = self._folder / name.replace("/", "-")
-            try:
-                self.system.get_file(f"{self.root}/{name}", str(path))
-            except FileNotFoundError:
-                raise StoreError(f"{self.url}/{name} is missing, which the record of its unit names") from None
-            except Exception as error:
-                raise StoreError(f"cannot read {self.url}/{name}: {error}") from error
-            while len(self._here) >= KEPT:
-                self._here.pop(next(iter(self._here))).unlink(missing_ok=True)
-            self._here[name] = path
-        return self._here[name]
+        with self._fetching:
+            if name not in self._here:
+                self._fetch(name)
+            self._here[name] = self._here.pop(name)  # the one that was used last goes last
+            return self._here[name]
+
+    def _fetch(self, name: str) -> None:
+        """Copy a file to this machine, and forget those that were used least lately."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="hookline-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / name.replace("/", "-")
+        try:
+            self.system.get_file(f"{self.root}/{name}", str(path))
+        except FileNotFoundError:
+            raise StoreError(f"{self.url}/{name} is missing, which the record of its unit names") from None
+        except Exception as error:
+            raise StoreError(f"cannot read {self.url}/{name}: {error}") from error
+        while len(self._here) >= KEPT:
+            self._here.pop(next(iter(self._here))).unlink(missing_ok=True)
+        self._here[name] = path
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; one that is gone, or cannot be removed, is left."""
