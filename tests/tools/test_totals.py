@@ -254,6 +254,21 @@ def test_covariance_of_several_strips(line):
     expect_totals(found["0"], data.double().numpy())
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 5.7, 12345.678])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constant_feature_has_no_variance(value, dtype):
+    data = torch.full((5000, 3), value, dtype=dtype)
+    data[:, 1] = torch.arange(5000)
+    options = {"batch": 2500, "rows": hookline.rows(), "call": lambda batch: torch.stack(batch)[:, None]}
+    plain, full = (totals(nn.Identity(), data, "", covariance=flag, **options)[""] for flag in (False, True))
+    flat = totals(nn.Identity(), data[:, :1], "", **options)[""]
+
+    assert plain.std.tolist() == full.std.tolist() == [0, full.std[1], 0]
+    assert full.covariance[0].tolist() == full.covariance[:, 2].tolist() == [0, 0, 0]
+    assert full.correlation.isnan().sum() == 8
+    assert flat.figures()["std"] == 0
+
+
 def test_correlation_is_numpys_and_nan_for_a_constant_feature():
     data = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     data[:, 1] = 2.0

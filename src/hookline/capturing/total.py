@@ -172,7 +172,8 @@ class Total:
         one, other = ((high[:, None], low[:, None]) for high, low in (self._mean,) * 2)
         found = less_product(shared_out(squares, self.rows), one, (other[0].mT, other[1].mT))
         found.diagonal().clamp_(min=0)
-        return found
+        varies = self._varies
+        return torch.where(varies[:, None] & varies, found, 0.0)
 
     @property
     def correlation(self) -> Tensor:
@@ -225,11 +226,12 @@ class Total:
             return dict.fromkeys(("mean", "std", "min", "max", "zeros"), math.nan)
         squares = [self._squares(term) for term in self.squares.terms]
         mean, square = whole(self.sums.terms) / count, whole(squares) / count
+        low, high = float(self.low.min()), float(self.high.max())
         return {
             "mean": float(mean),
-            "std": math.sqrt(max(square - mean * mean, Fraction(0))),
-            "min": float(self.low.min()),
-            "max": float(self.high.max()),
+            "std": math.sqrt(max(square - mean * mean, Fraction(0))) if low < high else 0.0,
+            "min": low,
+            "max": high,
             "zeros": int(self.zero_counts.sum()) / count,
         }
 
@@ -240,9 +242,15 @@ class Total:
     def _mean(self) -> Pair:
         return shared_out(self.sums, self.rows)
 
+    @property
+    def _varies(self) -> Tensor:
+        """Whether a feature is not always the same. Of one that is, the sums of squares show rounding alone."""
+        return self.low < self.high
+
     def _variance(self) -> Tensor:
         squares = Exact([self._squares(term) for term in self.squares.terms])
-        return less_product(shared_out(squares, self.rows), self._mean, self._mean).clamp(min=0)
+        found = less_product(shared_out(squares, self.rows), self._mean, self._mean).clamp(min=0)
+        return torch.where(self._varies, found, 0.0)
 
     def _squares(self, term: Tensor) -> Tensor:
         """The sum of the squares of each feature: of products, the diagonal."""
