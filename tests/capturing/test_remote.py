@@ -147,3 +147,35 @@ def test_store_with_units_and_no_capture_is_refused(line: nn.Module) -> None:
     fsspec.filesystem("memory").rm_file("/acts/capture.json")
     with pytest.raises(StoreError, match=r"holds units/000000.json and no capture; give an empty or a new folder"):
         hookline.capture(line, X + 1, "0", to=URL, batch=2, unit=4, progress=False)
+
+
+def test_data_of_a_process_that_works_meanwhile_stays(line: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture(line)
+    folder, names = RemoteFolder(URL), RemoteFolder.names
+
+    def meanwhile(self: RemoteFolder, within: str) -> list[str]:
+        found = names(self, within)
+        if within == "leases":  # another process begins a unit just then
+            self.put("data/000009.0.aaaaaaaaaaaa.safetensors", [b"x"])
+        return found
+
+    monkeypatch.setattr(RemoteFolder, "names", meanwhile)
+    folder.sweep(lambda: hookline.open(URL).files)
+
+    assert folder.read("data/000009.0.aaaaaaaaaaaa.safetensors") == b"x"
+
+
+def test_data_of_a_process_that_ends_meanwhile_stays(line: nn.Module) -> None:
+    capture(line)
+    folder = RemoteFolder(URL)
+    record = folder.read("units/000001.json")
+    folder.remove(["units/000001.json"])
+
+    def read() -> set[str]:
+        assert record is not None
+        folder.commit("units/000001.json", record)
+        return hookline.open(URL).files
+
+    folder.sweep(read)
+
+    assert hookline.open(URL).damaged() == []

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -73,7 +73,7 @@ class Folder(Protocol):
         """Make it; StoreError where that cannot be."""
         ...
 
-    def sweep(self, named: set[str]) -> None:
+    def sweep(self, named: Callable[[], set[str]]) -> None:
         """Remove data that is not among those named, and what killed processes left."""
         ...
 
@@ -248,13 +248,18 @@ class LocalFolder:
             with suppress(OSError):
                 (self.root / name).unlink()
 
-    def sweep(self, named: set[str]) -> None:
+    def sweep(self, named: Callable[[], set[str]]) -> None:
         """Remove what killed processes left: data that no record names, and what they had begun to write. Nothing
-        while another process is at a unit."""
+        while another process is at a unit.
+
+        - `named`: reads what the records name. What is there is listed first, then the leases, then the records: data
+          that is listed either has a process at it or a record by then.
+        """
+        own = [f"data/{name}" for name in self.names("data") if DATA.match(name)]
         if any(not self._is_dead(self.root / "leases" / unit) for unit in self.names("leases")):
             return
-        own = [name for name in self.names("data") if DATA.match(name)]
-        self.remove(f"data/{name}" for name in own if f"data/{name}" not in named)
+        there = named()
+        self.remove(name for name in own if name not in there)
         for within in ("data", "units", "leases", "."):
             with suppress(OSError):
                 begun = [name for name in os.listdir(self.root / within) if BEGUN.match(name)]

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,13 @@ class RemoteFolder:
             with suppress(Exception):
                 self.system.rm_file(f"{self.root}/{name}")
 
-    def sweep(self, named: set[str]) -> None:
-        """Remove data that no record names. Nothing while another process is at a unit."""
+    def sweep(self, named: Callable[[], set[str]]) -> None:
+        """Remove data that no record names. Nothing while another process is at a unit. The order is that of a folder
+        on disk."""
+        own = [f"data/{name}" for name in self.names("data")]
         if not self.names("leases"):
-            self.remove(f"data/{name}" for name in self.names("data") if f"data/{name}" not in named)
+            there = named()
+            self.remove(name for name in own if name not in there)
 
 
 class RemoteLease(Lease):

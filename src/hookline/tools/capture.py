@@ -120,10 +120,9 @@ def capture(
         forget_damaged(folder)
     with batches.gather.attach(), telling(progress) as tell:
         Work(folder, batches, size, rank, world, tell, wanted.in_step, writes).run()
-    found = open_capture(folder)
     if writes:
-        folder.sweep(found.files)
-    return found
+        folder.sweep(lambda: open_capture(folder).files)
+    return open_capture(folder)
 
 
 def open(folder: str | os.PathLike[str]) -> Capture:
