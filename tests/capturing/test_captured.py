@@ -286,6 +286,7 @@ def test_mask_picks_examples(make: Make, numpy: Any) -> None:
     point = make()["embed"]
     mask = numpy.arange(len(point)) == 2
     assert [*map(torch.Tensor.tolist, point[mask])] == [point[2].tolist()]
+    assert [*map(torch.Tensor.tolist, point[[*mask]])] == [point[2].tolist()]
     with pytest.raises(IndexError, match="a mask of 1 for a capture of"):
         point[[True]]
 

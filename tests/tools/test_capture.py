@@ -104,6 +104,15 @@ def test_dtype_on_disk_is_the_one_asked_for(line, tmp_path, dtype):
     assert torch.equal(acts["1"][3].float(), line(X)[3].to(dtype).float())
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e5m2, torch.bool], ids=str)
+def test_rows_of_every_dtype_are_picked(tmp_path, dtype):
+    data = torch.arange(24).reshape(4, 3, 2) % 3
+    rows = hookline.rows(positions=[0, 2])
+    acts = captured(nn.Sequential(nn.Identity()), data, "0", tmp_path, rows=rows, keep=lambda tensor: tensor.to(dtype))
+
+    assert [own.tolist() for own in acts["0"]] == data[:, [0, 2]].to(dtype).tolist()
+
+
 def test_input_is_captured_where_asked(line, tmp_path):
     assert torch.equal(captured(line, X, "0", tmp_path, keep="input")["0"][7], X[7])
 

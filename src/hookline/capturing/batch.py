@@ -34,6 +34,7 @@ Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], An
 Calls: TypeAlias = Literal["one", "first", "last", "join"]
 """Which calls of a module that is called several times in a batch: "join" takes the rows of all, one after another."""
 TOKENS = ("input_ids", "decoder_input_ids")  # what models of transformers call token ids
+LANES = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 HALVES = (torch.float16, torch.bfloat16)
 CACHES = ("past_key_values", "cache", "cache_params")  # and what holds the positions of earlier calls
 
@@ -262,7 +263,7 @@ class Gather:
         places = torch.cat([place * length + each for place, each in enumerate(positions)])
         flat = tensor.reshape(count * length, *tensor.shape[2:])
         everything = torch.equal(places, torch.arange(len(flat)))
-        values = flat if everything else flat.index_select(0, places.to(flat.device))
+        values = flat if everything else taken(flat, places.to(flat.device))
         fits = [ids for ids in self.fed if tuple(ids.shape) == (count, length)]
         tokens = fits[0] if len(fits) == 1 else None  # of an encoder's and a decoder's nobody can tell
         before = self.lengths.get(point, 0)
@@ -369,6 +370,14 @@ def named_arguments(call: Call) -> dict[str | int, Any]:
         pass
     found.update(call.kwargs)
     return found
+
+
+def taken(rows: Tensor, places: Tensor) -> Tensor:
+    """Some rows. Those of a dtype that `index_select` lacks are taken as whole numbers of the same size."""
+    number = LANES.get(rows.dtype)
+    if number is None:
+        return rows.index_select(0, places)
+    return rows.view(number).index_select(0, places).view(rows.dtype)
 
 
 def lost(values: Tensor, cast: Tensor) -> float | None:

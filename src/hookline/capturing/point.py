@@ -276,7 +276,7 @@ def several(examples: Any, count: int) -> list[int]:
     chosen = examples.tolist() if hasattr(examples, "tolist") else [*examples]
     if not isinstance(chosen, list):
         raise TypeError(f"examples are given by whole numbers, not by {examples!r}")
-    if chosen and all(isinstance(each, bool) for each in chosen):
+    if chosen and all(type(each).__name__ in ("bool", "bool_") for each in chosen):  # of Python or of numpy
         if len(chosen) != count:
             raise IndexError(f"a mask of {len(chosen)} for a capture of {counted(count, 'example')}")
         return [number for number, is_chosen in enumerate(chosen) if is_chosen]
