@@ -91,7 +91,14 @@ def test_pad_that_was_generated_is_no_end() -> None:
 
 
 def test_padding_to_the_last_step_is_an_end() -> None:
-    assert ends_of([torch.tensor([4]), torch.tensor([0]), torch.tensor([0])], 1, ends=[], pads=[0]) == [2]
+    steps = [torch.tensor([4, 4]), torch.tensor([0, 5]), torch.tensor([0, 6])]
+    assert ends_of(steps, 2, ends=[], pads=[0]) == [2, 4]
+
+
+def test_padding_in_the_last_step_of_all_was_generated() -> None:
+    assert ends_of([torch.tensor([4]), torch.tensor([0])], 1, ends=[], pads=[0]) == [3]
+    steps = [torch.tensor([4, 2, 0]), torch.tensor([0, 0, 0])]
+    assert ends_of(steps, 3, ends=[2], pads=[0]) == [3, 1, 1]
 
 
 def test_steps_without_tokens_all_count() -> None:

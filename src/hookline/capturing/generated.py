@@ -49,15 +49,20 @@ def ends_of(steps: Sequence[Tensor | None], count: int, ends: Sequence[int], pad
     """How many calls of the model count of each example: the prompt's, and those before it had ended.
 
     An example has ended in the step that receives a token of `ends`, or in which padding begins that goes on to the
-    last step. What runs from there on runs only because other examples go on.
+    last step. What runs from there on runs only because other examples go on. So one of them goes on in the last step:
+    where none seems to, the padding that begins last was generated.
 
     >>> ends_of([torch.tensor([7, 7]), torch.tensor([2, 0]), torch.tensor([0, 7])], 2, ends=[2], pads=[0])
     [2, 4]
     """
-    found = [len(steps) + 1] * count
+    over = len(steps) + 1
+    padded, ended = [over] * count, [over] * count
     for example in range(count):
         fed = [None if ids is None else int(ids[example]) for ids in steps]
-        while found[example] > 1 and fed[found[example] - 2] in pads:
-            found[example] -= 1
-        found[example] = next((step for step, token in enumerate(fed, 1) if token in ends), found[example])
-    return found
+        while padded[example] > 1 and fed[padded[example] - 2] in pads:
+            padded[example] -= 1
+        ended[example] = next((step for step, token in enumerate(fed, 1) if token in ends), over)
+    if max(map(min, padded, ended), default=over) < over:
+        last = max((step for step, end in zip(padded, ended, strict=True) if end == over), default=None)
+        padded = [over if step == last and end == over else step for step, end in zip(padded, ended, strict=True)]
+    return [min(end, step) for end, step in zip(ended, padded, strict=True)]
