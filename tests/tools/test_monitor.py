@@ -490,7 +490,8 @@ def test_recorder_is_there_after_an_exception(model: nn.Module, optimizer: Any) 
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # inductor imports it
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_compiled_model_has_the_same_figures(model: nn.Module, optimizer: Any, backend: str) -> None:
     plain = copy.deepcopy(model)
     other = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
@@ -549,3 +550,88 @@ def test_optimizer_must_be_one(model: nn.Module) -> None:
 def test_where_that_picks_nothing_is_refused(model: nn.Module, optimizer: Any) -> None:
     with pytest.raises(hookline.SelectionError):
         hookline.monitor(model, optimizer, "encoder")
+
+
+# Figures of one's own
+
+
+def largest_row(values: torch.Tensor) -> torch.Tensor:
+    return values.reshape(len(values), -1).norm(dim=1).max()
+
+
+def test_function_is_a_figure(model: nn.Module, optimizer: Any) -> None:
+    (x,) = batches(1)
+    with hookline.monitor(model, optimizer, figures=("rms", largest_row)) as monitor:
+        output = model[0](x)
+        model[2](model[1](output)).mean().backward()
+        optimizer.step()
+    expected = output.norm(dim=1).max().item()
+    assert monitor.series("0", "output", "largest_row").last == pytest.approx(expected, rel=1e-6)
+
+
+def test_function_is_averaged_over_the_tensors_of_a_step(model: nn.Module, optimizer: Any) -> None:
+    with hookline.monitor(model, optimizer, "0", of="output", figures=largest_row) as monitor:
+        values = [model[0](x) for x in batches(3)]
+        monitor.step()
+    expected = sum(value.norm(dim=1).max().item() for value in values) / 3
+    assert monitor.series("0", "output", "largest_row").last == pytest.approx(expected, rel=1e-6)
+
+
+def test_function_sees_updates_as_differences(model: nn.Module, optimizer: Any) -> None:
+    before = model[0].weight.detach().clone()
+    with hookline.monitor(model, optimizer, of="update", figures=largest_row) as monitor:
+        train(model, optimizer, 1)
+    expected = (model[0].weight.detach() - before).norm(dim=1).max().item()
+    assert monitor.series("0.weight", "update", "largest_row").last == pytest.approx(expected, rel=1e-5)
+
+
+def test_alert_may_look_at_a_function(model: nn.Module, optimizer: Any) -> None:
+    alert = alerts.exploding("largest_row", limit=0.0)
+    with hookline.monitor(model, optimizer, figures=largest_row, alert=alert, then=lambda finding: None) as monitor:
+        train(model, optimizer, 1)
+    assert monitor.alerts[0].evidence["figure"] == "largest_row"
+
+
+def test_functions_of_one_name_are_refused(model: nn.Module, optimizer: Any) -> None:
+    with pytest.raises(ArgumentError, match="needs a name of its own"):
+        hookline.monitor(model, optimizer, figures=(lambda x: x.max(), lambda x: x.min()))
+
+
+# What led up to it
+
+
+def test_recorder_is_saved_at_an_alert(model: nn.Module, optimizer: Any, tmp_path: Path) -> None:
+    def spike(step: int, x: torch.Tensor) -> torch.Tensor:
+        return x * 1000 if step == 20 else x
+
+    options: Any = {"every": 5, "alert": alerts.jump(), "then": lambda finding: None, "to": tmp_path, "recorder": 4}
+    with hookline.monitor(model, optimizer, **options):
+        train(model, optimizer, 22, change=spike)
+    assert steps_of(hookline.load(tmp_path / "recent-000000000020")) == [17, 18, 19, 20]
+
+
+def test_recorder_is_saved_where_an_exception_leaves(model: nn.Module, optimizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), hookline.monitor(model, optimizer, to=tmp_path, recorder=3):
+        train(model, optimizer, 13)
+        model(torch.ones(3, 7))
+    assert steps_of(hookline.load(tmp_path / "recent-000000000012")) == [10, 11, 12]
+
+
+def test_weights_of_an_adapter_alone_are_measured(model: nn.Module) -> None:
+    class Adapter(nn.Module):
+        def __init__(self, base: nn.Linear) -> None:
+            super().__init__()
+            self.base, self.down, self.up = base.requires_grad_(False), nn.Linear(4, 2, bias=False), nn.Linear(2, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    model[0] = Adapter(model[0])
+    model[2].requires_grad_(False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    with hookline.monitor(model, optimizer) as monitor:
+        train(model, optimizer, 2)
+    assert len(monitor.series("0.down.weight", "update", "ratio")) == 2
+    assert len(monitor.series("0.base.weight", "update", "rms")) == 0
+    assert len(monitor.series("0.base", "output", "rms")) == 2

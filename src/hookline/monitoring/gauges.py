@@ -1,7 +1,7 @@
 """Gauges: what is measured in a step, row by row, until one all-reduce and one copy to the host at its end."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from hookline.engine.attach import attach
 from hookline.engine.call import Call
 from hookline.engine.hook import Handle, make_hooks
 from hookline.engine.tensor_hooks import on_gradient
+from hookline.messages import function_name
 from hookline.model.select import Selection
 from hookline.model.sharded import local_part, part_of, rank_and_world
 from hookline.model.tensors import tensors
@@ -33,6 +34,7 @@ class Gauges:
     """The rows of one step.
 
     - `of`: what is measured, some of OF; `columns`: the sums that the figures need;
+    - `functions`: a user's figures, each of which gives a number for a tensor;
     - `places`: the row of each place, which stays for the whole run; it grows when an optimizer makes its state;
     - `order`: in which order places were measured in the last step;
     - `matrices`: the names of parameters with two dimensions or more. Only of these a ratio of update and weight says
@@ -43,6 +45,7 @@ class Gauges:
     of: Sequence[str]
     columns: Collection[str]
     together: bool = True
+    functions: Sequence[Callable[[Tensor], Any]] = ()
     places: dict[Place, int] = field(default_factory=dict)
     found: list[tuple[int, float, Tensor]] = field(default_factory=list)
     parameters: dict[int, str] = field(default_factory=dict)
@@ -148,9 +151,26 @@ class Gauges:
             self.found.append((row, copies, sums))
             return
         sums = sums_of(tensor, less, columns=self.columns)
+        if sums is not None and self.functions:
+            sums = torch.cat([sums[:-1], self._own_figures(tensor, less, sums), sums[-1:]])
         if sums is not None:
             self.found.append((row, copies, sums))
             self.last = (tensor, version), sums
+
+    def _own_figures(self, tensor: Tensor, less: Tensor | None, like: Tensor) -> Tensor:
+        """1 for the tensor, and what each function of the user gives for it."""
+        with torch.no_grad():
+            given = local_part(tensor).detach()
+            given = given if less is None else given - less
+            values = [torch.as_tensor(function(given), device=like.device) for function in self.functions]
+        return torch.stack([like.new_ones(()), *(value.to(like.dtype).reshape(()) for value in values)])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of a table: COLUMNS, and before the last one how many tensors the user's functions saw, and the
+        sum of what each gave."""
+        more = ("tensors", *map(function_name, self.functions)) if self.functions else ()
+        return (*COLUMNS[:-1], *more, COLUMNS[-1])
 
     def table(self) -> Tensor:
         """The sums of this step in this process: [places, columns], on the device; rows of nothing are zeros."""
@@ -161,7 +181,7 @@ class Gauges:
             self.order.setdefault(names[row], place)
         device = found[0][2].device if found else torch.device("cpu")
         wide = found[0][2].dtype if found else torch.float64
-        table = torch.zeros(len(self.places), len(COLUMNS), dtype=wide, device=device)
+        table = torch.zeros(len(self.places), len(self.names), dtype=wide, device=device)
         if not found:
             return table
         rows = torch.stack([sums.to(device, wide) for _, _, sums in found])
@@ -210,9 +230,10 @@ def merged(table: Tensor) -> Tensor:
     rank, world = rank_and_world()
     if rank is None or world is None or world == 1:
         return table.cpu().double()
-    whole = table.new_zeros(len(table), len(COLUMNS) - 1 + world)
-    whole[:, : len(COLUMNS) - 1] = table[:, :-1]
-    whole[:, len(COLUMNS) - 1 + rank] = table[:, -1]
+    added = table.shape[1] - 1
+    whole = table.new_zeros(len(table), added + world)
+    whole[:, :added] = table[:, :-1]
+    whole[:, added + rank] = table[:, -1]
     torch.distributed.all_reduce(whole)
     host = whole.cpu().double()
-    return torch.cat([host[:, : len(COLUMNS) - 1], host[:, len(COLUMNS) - 1 :].amax(1, keepdim=True)], 1)
+    return torch.cat([host[:, :added], host[:, added:].amax(1, keepdim=True)], 1)

@@ -48,7 +48,8 @@ class LiveMonitor(Monitor):
     - `steps`: how many steps have ended;
     - `state_dict()`, `load_state_dict(state)`: to be saved with a checkpoint: a resumed run goes on at its step, and
       what the folder has of later steps is set aside;
-    - `recent()`: the last steps that the recorder holds, all of them, not only those sampled.
+    - `recent()`: the last steps that the recorder holds, all of them, not only those sampled. With a folder they are
+      saved to `recent-STEP` in it at an alert, and where an exception leaves the block.
     """
 
     def __init__(
@@ -176,13 +177,14 @@ class LiveMonitor(Monitor):
     def read(self, table: Tensor) -> tuple[list[Name], Tensor]:
         """The names and values of a table of sums."""
         places = sorted(self.gauges.places, key=self.gauges.places.__getitem__)
-        figures = figures_of(table, self.figures)
+        figures = figures_of(table, self.figures, self.gauges.names)
         figures[table[:, 0] == 0] = math.nan
         names = [(path, of, figure) for path, of in places for figure in self.figures]
         values = figures.flatten()
         matrices = self.gauges.matrices
-        ratios = [(path, self._ratio(table, path)) for path, of in places if of == "update" and path in matrices]
-        if ratios and "weight" in self.gauges.of:
+        updates = [path for path, of in places if of == "update" and (path, "weight") in self.gauges.places]
+        ratios = [(path, self._ratio(table, path)) for path in updates if path in matrices]
+        if ratios:
             names += [(path, "update", "ratio") for path, _ in ratios]
             values = torch.cat([values, torch.tensor([ratio for _, ratio in ratios], dtype=values.dtype)])
         return self._in_order(names, values)
@@ -253,6 +255,7 @@ class LiveMonitor(Monitor):
         self.alerts.append(finding)
         del self.alerts[:-ALERTS]
         self.wants_run = self.save_to is not None
+        self._save_recent()
         journal = self.journal
         if journal is not None:
             self._safely(lambda: journal.alert(finding.to_dict()))
@@ -284,6 +287,12 @@ class LiveMonitor(Monitor):
             whole[: len(table)] = table.cpu().double()
             found.take(step, *self.read(whole))
         return found
+
+    def _save_recent(self) -> None:
+        """Save what the recorder holds to the folder, where there are both."""
+        if self.ring and self.journal is not None:
+            folder = self.journal.folder / f"recent-{self.ring[-1][0]:012}"
+            self._safely(lambda: self.recent().save(folder))
 
     # A run that goes on
 
@@ -327,6 +336,8 @@ class LiveMonitor(Monitor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._save_recent()
         self.stop()
 
 

@@ -133,7 +133,9 @@ def squares(values: Tensor) -> Tensor:
     return total
 
 
-def figures_of(table: Tensor, names: list[str]) -> Tensor:
-    """The figures of a table of sums [rows, columns]: [rows, names]."""
-    of = dict(zip(COLUMNS, table.unbind(1), strict=True))
-    return torch.stack([FIGURES[name](of) for name in names], 1) if names else table.new_zeros(len(table), 0)
+def figures_of(table: Tensor, figures: Sequence[str], columns: Sequence[str] = COLUMNS) -> Tensor:
+    """The figures of a table of sums [rows, columns]: [rows, figures]. One that is not in FIGURES is a column of its
+    own, of which it is the mean over "tensors"."""
+    of = dict(zip(columns, table.unbind(1), strict=True))
+    found = [FIGURES[name](of) if name in FIGURES else of[name] / of["tensors"] for name in figures]
+    return torch.stack(found, 1) if found else table.new_zeros(len(table), 0)

@@ -4,17 +4,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from hookline.errors import ArgumentError, ArgumentTypeError
-from hookline.messages import wrong_choice
+from hookline.messages import function_name, wrong_choice
 from hookline.model.paths import DATA_PARALLEL
 from hookline.model.select import Where, select
 from hookline.monitoring.alerts import Alert
 from hookline.monitoring.gauges import OF, Gauges
 from hookline.monitoring.live import LiveMonitor, Respond, Writer
-from hookline.monitoring.sums import FIGURES, columns_for
+from hookline.monitoring.sums import COLUMNS, FIGURES, columns_for
 
 
 def monitor(
@@ -24,7 +25,7 @@ def monitor(
     *,
     every: int | Callable[[int], Any] = 100,
     of: str | Sequence[str] = ("output", "grad", "weight_grad", "weight", "update"),
-    figures: str | Sequence[str] = ("rms", "absmax", "zeros"),
+    figures: str | Sequence[str | Callable[[Tensor], Any]] = ("rms", "absmax", "zeros"),
     to: str | os.PathLike[str] | Writer | Sequence[str | os.PathLike[str] | Writer] = (),
     alert: Alert | Sequence[Alert] = (),
     then: Respond = "log",
@@ -46,7 +47,8 @@ def monitor(
     - `of`: "output" (the first floating tensor of it) and "grad" (its gradient) in training; of the parameters of the
       selected modules "weight", "weight_grad", "update" (what a step changed) and "state" (of the optimizer). With
       weights and updates there is a "ratio" of their norms, of matrices.
-    - `figures`: "mean", "std", "rms", "norm", "absmax", "kurtosis" (about 0), "zeros" (a share), "unfinite" (a number).
+    - `figures`: "mean", "std", "rms", "norm", "absmax", "kurtosis" (about 0), "zeros" (a share), "unfinite" (a number),
+      or a function of a tensor that gives a number: its mean over the tensors of a step, by the function's name.
     - `to`: a folder that samples are written to as they come (`hookline.load` reads it at any time), a writer of
       `hookline.writers`, any function of a step and a dict of figures, or several of these. One that fails warns once.
     - `alert`: rules of `hookline.alerts`. `then`: "log", "raise" (AlertError), or a function of the finding.
@@ -78,11 +80,16 @@ def monitor(
         bare: Any = model.module  # the wrapper has no weights of its own
         model = bare
     optimizers = unwrapped(optimizer)
-    kinds, names = several(of), several(figures)
+    kinds = several(of)
+    functions = [figures] if callable(figures) else [each for each in figures if callable(each)]
+    names = [] if callable(figures) else [each for each in several(figures) if not callable(each)]
     for name, given, known in (("of", kinds, OF), ("figures", names, FIGURES)):
         for each in given:
             if each not in known:
                 raise ArgumentError(wrong_choice(name, each, [*map(repr, known)]))
+    own = [*map(function_name, functions)]
+    if len({*own, *FIGURES, "tensors", *COLUMNS}) < len({*FIGURES, "tensors", *COLUMNS}) + len(own):
+        raise ArgumentError(f"each function of figures= needs a name of its own, not {', '.join(own)}")
     if not kinds:
         raise ArgumentError("of= must name something to measure, not nothing")
     if not callable(every) and (type(every) is not int or every < 1):
@@ -92,16 +99,16 @@ def monitor(
     if then not in ("log", "raise") and not callable(then):
         raise ArgumentError(f"then must be 'log', 'raise' or a function of the finding, not {then!r}")
     rules = [alert] if callable(alert) else [*alert]
-    names += [each for each in needed(rules, kinds) if each not in names]
+    names += [each for each in needed(rules, kinds, own) if each not in (*names, *own)]
     folder, writers = targets(to)
     selection = select(model, where)
-    gauges = Gauges(selection, kinds, columns_for(names), together=distributed)
+    gauges = Gauges(selection, kinds, columns_for(names), together=distributed, functions=functions)
     return LiveMonitor(
         selection,
         optimizers,
         gauges,
         every=every,
-        figures=names,
+        figures=[*names, *own],
         folder=folder,
         writers=writers,
         alerts=rules,
@@ -112,7 +119,7 @@ def monitor(
     )
 
 
-def several(given: str | Iterable[str]) -> list[str]:
+def several(given: Any) -> list[Any]:
     """One name or several, each once."""
     return [given] if isinstance(given, str) else [*dict.fromkeys(given)]
 
@@ -129,8 +136,8 @@ def unwrapped(given: Any) -> list[Optimizer]:
     return found
 
 
-def needed(rules: Sequence[Alert], of: Sequence[str]) -> list[str]:
-    """The figures that alerts look at; ArgumentError where they cannot be had."""
+def needed(rules: Sequence[Alert], of: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The figures that alerts look at; ArgumentError where they cannot be had. `own` are those of the user."""
     found = []
     for each in rules:
         if not callable(each):
@@ -143,7 +150,7 @@ def needed(rules: Sequence[Alert], of: Sequence[str]) -> list[str]:
         if getattr(each, "rule", "") == "update-ratio":
             if not {"weight", "update"} <= {*of}:
                 raise ArgumentError("alerts.update_ratio needs of= with 'weight' and 'update'")
-        elif wanted is not None and wanted not in FIGURES:
+        elif wanted is not None and wanted not in (*FIGURES, *own):
             raise ArgumentError(wrong_choice("figure", wanted, [*map(repr, FIGURES)]))
         elif wanted is not None:
             found.append(wanted)
