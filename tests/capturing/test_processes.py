@@ -49,6 +49,7 @@ def test_model_that_is_spread_over_two_processes_is_captured_once(alone: Path, t
     acts, plain = hookline.open(tmp_path), hookline.open(alone)
 
     assert acts.finished
+    assert [point.path for point in acts] == (["0", "1"] if how == "sharded" else ["0", "1", "2"])
     for path in ("0", "1"):
         torch.testing.assert_close(torch.stack([*acts[path]]), torch.stack([*plain[path]]))
 

@@ -27,7 +27,8 @@ if how in ("parts", "tensor"):
     parallelize_module(model, mesh, {"0": first, "2": RowwiseParallel()})
 if how == "ddp":
     model = DistributedDataParallel(model)
-acts = hookline.capture(model, data, ["0", "1"], to=folder, batch=2, unit=4, progress=False)
+where = ["0", "1", "2"] if how == "tensor" else ["0", "1"]
+acts = hookline.capture(model, data, where, to=folder, batch=2, unit=4, progress=False)
 assert acts.finished, acts.missing
 if how != "alone":
     torch.distributed.destroy_process_group()

@@ -27,6 +27,7 @@ from hookline.errors import EditError
 from hookline.model.keypath import part_at, pick
 from hookline.model.select import Selection
 from hookline.model.sharded import is_distributed
+from hookline.model.tensors import memory_of
 from hookline.record.keep import of_tensor_and_call
 
 Kept: TypeAlias = Literal["output", "input", "gradient"] | Callable[[Tensor], Any] | Callable[[Tensor, Call], Any]
@@ -301,7 +302,9 @@ class Gather:
     def _own(self, values: Tensor, tensor: Tensor) -> Tensor:
         """Values in memory that nobody else writes to: a copy, unless they are one already and stay where they are."""
         values = values.contiguous()
-        if not self.copies.moves(values) and values.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
+        memory, others = memory_of(values), memory_of(tensor)
+        known = memory is not None and others is not None  # the output of a collective that still runs has none
+        if known and memory != others and not self.copies.moves(values):
             return values
         return self.copies.copy(values)
 
