@@ -21,6 +21,8 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings_are_true(name):
+    if name == "hookline.integrations.lightning":
+        pytest.importorskip("lightning", reason="lightning is not installed")
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
     assert failed == 0
 
